@@ -1,0 +1,1 @@
+"""Environments on one machine: CPU and memory, not agreements."""

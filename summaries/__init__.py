@@ -1,0 +1,1 @@
+"""XenoSearch's mathematics: points, ranges and sets. Knows no sockets."""
