@@ -73,7 +73,7 @@ class Message:
 
 
 @cache
-def _annotations(cls: type) -> tuple[tuple[str, Any], ...]:
+def _annotations(cls: Any) -> tuple[tuple[str, Any], ...]:
     hints = typing.get_type_hints(cls)
     return tuple((field.name, hints[field.name]) for field in dataclasses.fields(cls))
 
@@ -97,7 +97,7 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
     if origin is tuple:
         return _typed_tuple(value, typing.get_args(hint), where)
     if dataclasses.is_dataclass(hint):
-        names = _annotations(typing.cast(type, hint))
+        names = _annotations(hint)
         if not isinstance(value, list) or len(value) < len(names):
             raise MessageError(f"{where}: expected a list of {len(names)}")
         items = [_typed(item, each, f"{where}.{name}") for item, (name, each) in zip(value, names)]
