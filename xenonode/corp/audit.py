@@ -1,0 +1,105 @@
+"""Audits: do the books balance, and do all parties believe the same?
+
+Recomputes everything from the transfers, in Python integers (SQLite's SUM overflows), and compares it with the
+balances that the accounts carry. Pure. Checks I1 (debits = credits), I2 (nobody but the world below zero),
+I3 (captures + holds + free = order) and that no balance drifted from its transfers.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from xenonode.corp import accounts
+from xenonode.corp.accounts import Balance
+from xenonode.corp.orders import OrderState
+from xenonode.corp.transfers import Transfer
+from xenonode.model.money import format_amount
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """Debits and credits of each currency as the accounts carry them, and every fault found."""
+
+    debits_nano: Mapping[str, int]
+    credits_nano: Mapping[str, int]
+    accounts: int
+    transfers: int
+    orders: int
+    faults: tuple[str, ...]
+
+    @property
+    def balanced(self) -> bool:
+        """Whether nothing at all is wrong."""
+        return not self.faults
+
+
+def audit(balances: Iterable[Balance], transfers: Iterable[Transfer], orders: Iterable[OrderState]) -> AuditReport:
+    """Check the whole ledger."""
+    books = {balance.account.id: balance for balance in balances}
+    debits: dict[str, int] = defaultdict(int)
+    credits: dict[str, int] = defaultdict(int)
+    moved: dict[str, list[int]] = {name: [0, 0] for name in books}
+    faults: list[str] = []
+    count = 0
+    for count, transfer in enumerate(transfers, 1):
+        for side, account in enumerate((transfer.debit, transfer.credit)):
+            if account.id not in moved:
+                faults.append(f"transfer {transfer.id} names {account.id}, which is no account")
+                continue
+            moved[account.id][side] += transfer.amount_nano
+    for name, balance in books.items():
+        currency = balance.account.currency
+        debits[currency] += balance.debits_nano
+        credits[currency] += balance.credits_nano
+        if [balance.debits_nano, balance.credits_nano] != moved[name]:
+            faults.append(f"{name} carries {balance.debits_nano}/{balance.credits_nano}, its transfers make {moved[name]}")
+        if balance.nano < 0 and balance.account.kind != accounts.EXTERNAL:
+            faults.append(f"{name} is below zero: {format_amount(balance.nano, currency)}")
+    faults += [f"debits and credits differ in {name}" for name in sorted(debits) if debits[name] != credits[name]]
+    states = list(orders)
+    for state in states:
+        faults += order_faults(state, books)
+    return AuditReport(dict(debits), dict(credits), len(books), count, len(states), tuple(faults))
+
+
+def order_faults(state: OrderState, books: Mapping[str, Balance]) -> list[str]:
+    """What is wrong with one order: I3, and its holds against the accounts' balances."""
+    name, amount = state.id.hex(), state.order.amount_nano
+    faults = []
+    if state.captured_nano > amount:
+        faults.append(f"order {name}: captured {state.captured_nano} of {amount}")
+    if min(state.free_nano, state.reserved_nano, state.captured_nano, state.released_nano) < 0:
+        faults.append(f"order {name}: free, reserved, captured and released do not add up to {amount}")
+    for each in state.reservations:
+        if each.captured_nano > each.amount_nano:
+            faults.append(f"reservation {each.id.hex()}: captured {each.captured_nano} of {each.amount_nano}")
+        account = f"reservation:{each.id.hex()}"
+        if account not in books or books[account].nano != each.held_nano:
+            faults.append(f"reservation {each.id.hex()}: holds {each.held_nano}, its account says otherwise")
+    return faults
+
+
+@dataclass(frozen=True, slots=True)
+class PartyView:
+    """What the three parties of one session believe was paid for it in all: XenoCorp, server, client."""
+
+    reservation: bytes
+    ledger_nano: int
+    settled_nano: int
+    accepted_due_nano: int
+
+
+def disagreements(views: Iterable[PartyView], caps: Mapping[bytes, int]) -> tuple[str, ...]:
+    """Sessions whose parties do not agree: ledger's captures, the server's last settlement, the client's last receipt.
+
+    `caps` gives each reservation's amount, since more than that is never paid however much was used.
+    """
+    found = []
+    for view in views:
+        payable = min(view.accepted_due_nano, caps[view.reservation])
+        if not view.ledger_nano == view.settled_nano == payable:
+            name = view.reservation.hex()
+            found.append(f"{name}: ledger {view.ledger_nano}, server {view.settled_nano}, client {payable} nano-units")
+    return tuple(found)

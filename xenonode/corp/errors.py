@@ -1,0 +1,49 @@
+"""What XenoCorp refuses, and why: every refusal has a code for programs, a sentence, and a next step for people."""
+
+from __future__ import annotations
+
+from dht.errors import LocalError, RemoteError
+
+
+class CorpError(Exception):
+    """Anything that XenoCorp will not do."""
+
+
+class CorpLocalError(CorpError, LocalError):
+    """Our own misuse or our own disk: the operator has to act."""
+
+
+class SchemaVersionError(CorpLocalError):
+    """The database was written by an older or newer program; the message names the command to run."""
+
+
+class FoundingError(CorpLocalError):
+    """A folder cannot become, or is not, a XenoCorp's folder."""
+
+
+class RefusedError(CorpError, RemoteError):
+    """A request that cannot be granted; nothing changed but what the message says."""
+
+    def __init__(self, code: str, message: str, next_step: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.next_step = next_step
+
+
+class UnavailableError(RefusedError):
+    """The ledger could not be written; nothing of the request was kept, and a repeat is safe."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            "unavailable",
+            f"the ledger cannot be written just now: {reason}; nothing was changed",
+            "send the same request again later; a repeat is never booked twice",
+        )
+
+
+class BusyError(RefusedError):
+    """More requests wait than the store's queue may hold."""
+
+    def __init__(self, waiting: int) -> None:
+        super().__init__("busy", f"{waiting} requests are waiting already", "ask again in a second")

@@ -1,0 +1,1 @@
+"""The database's history, for Alembic; packaged, and run by `xenonode.corp.database` only when told to."""
