@@ -165,6 +165,7 @@ class Trust:
 
 def _within(what: str, not_before_ms: int, expires_ms: int, now_ms: int) -> None:
     if now_ms < not_before_ms - CLOCK_TOLERANCE_MS:
-        raise MessageError(f"{what} is not valid yet: it begins in {(not_before_ms - now_ms) // 1000} s; check the clock")
+        wait_s = (not_before_ms - now_ms) // 1000
+        raise MessageError(f"{what} is not valid yet: it begins in {wait_s} s; check the clock")
     if now_ms >= expires_ms:
         raise MessageError(f"{what} expired {(now_ms - expires_ms) // 1000} s ago; renew it with 'xenonode register'")

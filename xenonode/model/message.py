@@ -15,7 +15,6 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping
-from functools import cache
 from typing import Any, ClassVar, Self
 
 from dht.envelope import Envelope, open_envelope, seal
@@ -72,10 +71,16 @@ class Message:
         return cls.from_fields(envelope.body), envelope
 
 
-@cache
+_known: dict[Any, tuple[tuple[str, Any], ...]] = {}
+
+
 def _annotations(cls: Any) -> tuple[tuple[str, Any], ...]:
-    hints = typing.get_type_hints(cls)
-    return tuple((field.name, hints[field.name]) for field in dataclasses.fields(cls))
+    """Names and types of a dataclass's fields, read once: reading them takes longer than a signature check."""
+    found = _known.get(cls)
+    if found is None:
+        hints = typing.get_type_hints(cls)
+        found = _known[cls] = tuple((field.name, hints[field.name]) for field in dataclasses.fields(cls))
+    return found
 
 
 def _plain(value: Any) -> Any:

@@ -25,7 +25,8 @@ def parse_amount(text: str) -> tuple[int, str]:
     """'12.50 USD' as (nano-units, currency). Raises ModelError: not positive, too fine, too large, unknown currency."""
     number, _, currency = text.strip().partition(" ")
     currency = currency.strip().upper()
-    require(currency in CURRENCIES, f"currency {currency or '(none)'} is not one of {', '.join(CURRENCIES)}; write e.g. '5 USD'")
+    known = ", ".join(CURRENCIES)
+    require(currency in CURRENCIES, f"currency {currency or '(none)'} is not one of {known}; write e.g. '5 USD'")
     require(bool(_AMOUNT.match(number)), f"{number!r} is no amount; write e.g. '12.50 {currency}'")
     try:
         nano = Decimal(number) * NANO
@@ -66,8 +67,9 @@ class PurchaseOrder(Message):
         require(0 < self.amount_nano <= INT64_MAX, "the amount must be more than zero")
         require(self.currency in CURRENCIES, f"currency {self.currency!r} is not one of {', '.join(CURRENCIES)}")
         require(self.made_ms < self.expires_ms, "an order must not end before it begins")
-        require(all(len(key) == 32 for key in self.allowed_servers), "an allowed server is named by its key of 32 bytes")
-        require(self.price_caps is None or self.price_caps.currency == self.currency, "price caps must be in the order's currency")
+        require(all(len(key) == 32 for key in self.allowed_servers), "a server is named by its key of 32 bytes")
+        same_currency = self.price_caps is None or self.price_caps.currency == self.currency
+        require(same_currency, "price caps must be in the order's currency")
         require(1 <= self.sessions_max <= 1000, "sessions at a time must be in 1..1000")
 
 
