@@ -17,6 +17,17 @@ from xenonode.model.resources import Prices, Resources, Usage
 
 QUOTE_HOLD_MS = 60_000
 RECEIPT_PERIOD_MS = 60_000
+EXPOSURE_PERMILLE = 50
+EXPOSURE_TIME_MS = 5 * 60_000
+
+
+def exposure_limit_nano(amount_nano: int, rate_cap_nano_per_hour: int) -> int:
+    """Most that may be used without a receipt: 5 % of the reservation, or 5 min at its rate cap if that is less.
+
+    It is each side's worst loss, so both compute it with this function; at least one nano-unit.
+    """
+    share = amount_nano * EXPOSURE_PERMILLE // 1000
+    return max(1, min(share, rate_cap_nano_per_hour * EXPOSURE_TIME_MS // 3_600_000))
 
 
 @dataclass(frozen=True, slots=True)

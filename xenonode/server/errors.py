@@ -1,0 +1,30 @@
+"""What can go wrong in a XenoServer: our own trouble, or a request that is refused."""
+
+from __future__ import annotations
+
+from dht.errors import RemoteError
+from xenonode.errors import XenoError
+
+
+class ServerError(XenoError):
+    """Root of the tree."""
+
+
+class LocalError(ServerError):
+    """This program was used wrongly, or its own machine fails it."""
+
+
+class DamagedError(LocalError):
+    """A file of ours was changed by something else than a crash; nothing is guessed from it."""
+
+
+class RefusedError(ServerError, RemoteError):
+    """What somebody asked for is not allowed, or not possible; it never stops a node."""
+
+
+class CorpAwayError(ServerError):
+    """XenoCorp does not answer at the moment: ask again later. Raised by implementations of `CorpPort`."""
+
+
+class CorpRefusedError(ServerError):
+    """XenoCorp answered no: asking again would not help. Raised by implementations of `CorpPort`."""
