@@ -16,7 +16,7 @@ import msgpack
 
 from .errors import LocalError, WireError
 
-Value: TypeAlias = "None | bool | int | str | bytes | list[Value] | dict[str, Value]"
+Value: TypeAlias = "bool | int | str | bytes | list[Value] | dict[str, Value] | None"
 
 # Nesting of a signed value; the deepest message of the platform uses 5 levels.
 MAX_DEPTH = 8

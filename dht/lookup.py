@@ -1,0 +1,177 @@
+"""One iterative lookup as a state machine: contacts and answers in, contacts to ask out.
+
+Decides whom to ask next, when the lookup is over and what it found. Leaves sending, timers and what an
+answer means to `overlay`. No clock, no socket, no exception for what a peer may say.
+
+A contact's states:
+
+    new --ask--> asked --answer--> answered
+                   |  \\--slow--> late --answer--> answered      (the slot is free while late)
+                   \\--timeout, refusal, nonsense--> failed      (also from late)
+
+Sources: Maymounkov and Mazieres 2002 (alpha in flight; the k nearest must have answered); Baumgart and Mies
+2007, S/Kademlia (disjoint paths: no contact is asked on two paths); libtorrent's traversal (a slow peer's
+slot is given to the next while its answer still counts).
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from .contact import Contact
+
+# Questions in flight (network.md, Lookup).
+ALPHA = 4
+# Questions one lookup may ask in all; a clean lookup among 10,000 nodes asks about 40.
+MAX_ASKED = 160
+# Contacts one path may remember: a colluder's answers must not grow without bound.
+MAX_CANDIDATES = 400
+
+_NEW, _ASKED, _LATE, _ANSWERED, _FAILED = range(5)
+
+
+@dataclass(slots=True)
+class _Path:
+    """One path's shortlist: (distance, contact), nearest first."""
+
+    alpha: int
+    shortlist: list[tuple[int, bytes, Contact]] = field(default_factory=list)
+    in_flight: int = 0
+    done: bool = False
+
+
+class Lookup:
+    """The search for the k contacts nearest to a target, or for the first value on the way."""
+
+    __slots__ = ("_asked", "_path_of", "_paths", "_state", "alpha", "done", "hostile", "k", "target", "value")
+
+    def __init__(
+        self,
+        target: int,
+        seeds: Iterable[Contact],
+        *,
+        k: int,
+        own_id: bytes | None = None,
+        alpha: int = ALPHA,
+        disjoint: int = 1,
+    ) -> None:
+        self.target = target
+        self.k = k
+        self.alpha = alpha
+        self.value: object = None
+        self.done = False
+        self.hostile: list[Contact] = []
+        self._asked = 0
+        self._state: dict[bytes, int] = {}
+        self._path_of: dict[bytes, _Path] = {}
+        if own_id is not None:
+            # Nobody needs to tell us about ourselves.
+            self._state[own_id] = _FAILED
+        self._paths = [_Path(max(1, alpha // disjoint)) for _ in range(max(1, disjoint))]
+        nearest_first = sorted(set(seeds), key=lambda contact: (contact.number ^ target, contact.address))
+        for index, contact in enumerate(nearest_first):
+            self._note(self._paths[index % len(self._paths)], contact)
+
+    def start(self) -> list[Contact]:
+        """The first contacts to ask; none when the lookup is over before it began."""
+        return self._advance()
+
+    def answered(self, contact: Contact, contacts: Iterable[Contact]) -> list[Contact]:
+        """A good answer, on time or late; whom to ask now."""
+        path = self._close(contact, _ANSWERED)
+        if path is None:
+            return []
+        for each in contacts:
+            self._note(path, each)
+        return self._advance()
+
+    def slow(self, contact: Contact) -> list[Contact]:
+        """No answer within the soft time-out: its slot is free, its answer still counts."""
+        if self._state.get(contact.node_id) != _ASKED or self.done:
+            return []
+        path = self._path_of[contact.node_id]
+        self._state[contact.node_id] = _LATE
+        path.in_flight -= 1
+        return self._advance()
+
+    def failed(self, contact: Contact, *, hostile: bool = False) -> list[Contact]:
+        """A time-out, a refusal or (`hostile`) an answer that no honest peer gives; whom to ask now."""
+        if hostile:
+            self.hostile.append(contact)
+        return [] if self._close(contact, _FAILED) is None else self._advance()
+
+    def found(self, value: object) -> None:
+        """A valid value: the lookup is over at once."""
+        if not self.done:
+            self.value = value
+            self.done = True
+
+    def result(self) -> list[Contact]:
+        """The nearest contacts that answered, nearest first, at most k."""
+        answered = {
+            entry[:2]: entry[2]
+            for path in self._paths
+            for entry in path.shortlist
+            if self._state[entry[1]] == _ANSWERED
+        }
+        return [answered[key] for key in sorted(answered)[: self.k]]
+
+    @property
+    def asked(self) -> int:
+        """How many questions were asked."""
+        return self._asked
+
+    def _note(self, path: _Path, contact: Contact) -> None:
+        if contact.node_id in self._state or len(path.shortlist) >= MAX_CANDIDATES:
+            return
+        self._state[contact.node_id] = _NEW
+        self._path_of[contact.node_id] = path
+        insort(path.shortlist, (contact.number ^ self.target, contact.node_id, contact))
+
+    def _close(self, contact: Contact, state: int) -> _Path | None:
+        before = self._state.get(contact.node_id)
+        if self.done or before not in (_ASKED, _LATE):
+            return None
+        path = self._path_of[contact.node_id]
+        if before == _ASKED:
+            path.in_flight -= 1
+        self._state[contact.node_id] = state
+        return path
+
+    def _advance(self) -> list[Contact]:
+        if self.done:
+            return []
+        asks: list[Contact] = []
+        done = True
+        for path in self._paths:
+            if not path.done:
+                self._advance_path(path, asks)
+                done = done and path.done
+        self.done = done
+        return asks
+
+    def _advance_path(self, path: _Path, asks: list[Contact]) -> None:
+        """Fill the path's free slots from its k nearest hopeful contacts; done when all of those answered."""
+        state = self._state
+        hopeful = waiting = 0
+        for _, node_id, contact in path.shortlist:
+            current = state[node_id]
+            if current == _NEW:
+                if self._asked >= MAX_ASKED:
+                    continue
+                waiting += 1
+                if path.in_flight < path.alpha:
+                    state[node_id] = _ASKED
+                    path.in_flight += 1
+                    self._asked += 1
+                    asks.append(contact)
+            elif current == _ASKED:
+                waiting += 1
+            elif current != _ANSWERED:
+                continue
+            hopeful += 1
+            if hopeful >= self.k:
+                break
+        path.done = not waiting
