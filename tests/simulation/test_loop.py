@@ -1,0 +1,169 @@
+"""The virtual loop: order, time, failures, crashes."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from xenonode.simulation.errors import DeadlockError, HorizonError, SimulationError
+from xenonode.simulation.run import Simulation
+
+
+def test_sleepers_wake_in_order_of_time_and_then_of_asking() -> None:
+    woken: list[str] = []
+
+    async def sleeper(name: str, delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
+        woken.append(name)
+
+    async def main() -> float:
+        await asyncio.gather(sleeper("c", 2), sleeper("a", 1), sleeper("b", 1), sleeper("z", 0.000000001))
+        return asyncio.get_running_loop().time()
+
+    with Simulation(1) as simulation:
+        assert simulation.run(main()) == 2.0
+    assert woken == ["z", "a", "b", "c"]
+
+
+def test_ten_years_pass_at_once_and_to_the_nanosecond() -> None:
+    async def main() -> None:
+        await asyncio.sleep(315_360_000)
+        await asyncio.sleep(0.000000003)
+
+    with Simulation(1) as simulation:
+        simulation.run(main())
+        assert simulation.loop.now_ns == 315_360_000_000_000_003
+
+
+def test_waiting_for_what_never_comes_is_a_deadlock_that_names_the_waiter() -> None:
+    async def forever() -> None:
+        await asyncio.Event().wait()
+
+    with pytest.raises(DeadlockError, match="the-waiter"), Simulation(1) as simulation:
+        simulation.run(simulation.loop.create_task(forever(), name="the-waiter"))  # type: ignore[arg-type]
+
+
+def test_a_run_that_never_ends_stops_at_its_horizon() -> None:
+    async def main() -> None:
+        while True:  # noqa: ASYNC110 - it is the point
+            await asyncio.sleep(10)
+
+    with pytest.raises(HorizonError), Simulation(1, horizon_ns=60 * 10**9) as simulation:
+        simulation.run(main())
+
+
+def test_a_task_whose_error_nobody_looked_at_fails_the_run() -> None:
+    async def bad() -> None:
+        raise ValueError("unseen")
+
+    async def main() -> None:
+        task = asyncio.get_running_loop().create_task(bad())
+        await asyncio.sleep(1)
+        del task
+        await asyncio.sleep(1)
+
+    with pytest.raises(SimulationError, match="unseen"), Simulation(1) as simulation:
+        simulation.run(main())
+
+
+def test_a_spawned_task_that_fails_fails_the_run_at_once() -> None:
+    async def bad() -> None:
+        await asyncio.sleep(1)
+        raise ValueError("spawned and lost")
+
+    async def main() -> None:
+        await asyncio.sleep(1_000)
+
+    with pytest.raises(SimulationError, match="spawned and lost"), Simulation(1) as simulation:
+        node = simulation.add_node("a")
+
+        async def start() -> None:
+            node.env.spawn(bad(), "bad")
+
+        node.start(start())
+        simulation.run(main())
+    assert simulation.loop.now_ns == 10**9
+
+
+def test_an_error_in_a_callback_fails_the_run() -> None:
+    async def main() -> None:
+        asyncio.get_running_loop().call_later(1, lambda: 1 // 0)
+        await asyncio.sleep(5)
+
+    with pytest.raises(SimulationError, match="ZeroDivisionError"), Simulation(1) as simulation:
+        simulation.run(main())
+
+
+def test_threads_are_refused_unless_the_run_allows_executor_calls_in_place() -> None:
+    async def main() -> int:
+        return await asyncio.to_thread(lambda: 7)
+
+    with pytest.raises(SimulationError, match="thread"), Simulation(1) as simulation:
+        simulation.run(main())
+    with Simulation(1, inline_executor=True) as simulation:
+        assert simulation.run(main()) == 7
+
+
+def test_a_crash_runs_no_finally_and_leaves_other_nodes_alone() -> None:
+    log: list[str] = []
+
+    async def life(name: str) -> None:
+        try:
+            for _ in range(5):
+                await asyncio.sleep(1)
+                log.append(name)
+        finally:
+            log.append(f"{name} ends")
+
+    async def main() -> None:
+        await asyncio.sleep(2.5)
+        victim.crash()
+        await asyncio.sleep(10)
+
+    with Simulation(1) as simulation:
+        victim, other = simulation.add_node("victim"), simulation.add_node("other")
+        victim.start(life("victim"))
+        other.start(life("other"))
+        simulation.run(main())
+        assert log == ["victim", "other", "victim", "other", "other", "other", "other", "other ends"]
+        victim.restart()
+        log.clear()
+        victim.start(life("again"))
+        simulation.run(asyncio.sleep(6))
+        assert log == ["again"] * 5 + ["again ends"]
+
+
+def test_sets_of_tasks_and_of_futures_iterate_in_the_order_of_creation() -> None:
+    async def main() -> tuple[list[str], list[int]]:
+        loop = asyncio.get_running_loop()
+        tasks = {loop.create_task(asyncio.sleep(1), name=str(number)) for number in range(7)}
+        futures = [loop.create_future() for _ in range(7)]
+        order = [futures.index(future) for future in set(futures)]
+        for future in futures:
+            future.set_result(None)
+        done, _ = await asyncio.wait(tasks)
+        return [task.get_name() for task in done], order
+
+    with Simulation(1) as simulation:
+        first = simulation.run(main())
+    with Simulation(1) as simulation:
+        ballast = [object() for _ in range(1_000)]
+        assert simulation.run(main()) == first
+    assert len(ballast) == 1_000
+
+
+def test_each_node_has_its_own_streams_seeds_and_clock() -> None:
+    with Simulation(5) as simulation:
+        a, b = simulation.add_node("a"), simulation.add_node("b", skew_ms=-3_600_000)
+        assert a.env.now_ms() - b.env.now_ms() == 3_600_000
+        assert a.env.seed("key") != b.env.seed("key") != a.env.seed("other")
+        first = a.env.rng("jitter").random()
+        assert first != a.env.rng("jitter").random() != b.env.rng("jitter").random()
+        a.crash()
+        before = a.env.seed("key")
+        env = a.restart()
+        assert env.seed("key") == before
+        assert env.rng("jitter").random() != first
+    with Simulation(5) as simulation:
+        assert simulation.add_node("a").env.rng("jitter").random() == first

@@ -1,0 +1,265 @@
+"""An asyncio event loop whose time is a number: it jumps from timer to timer and never sleeps or does I/O.
+
+Decides: the order in which callbacks run. Time is integer nanoseconds; what is due at the same nanosecond runs in the
+order in which it was asked for; nothing depends on addresses of objects or on the hash seed. A run that can make no
+progress ends with `DeadlockError`; an error that nobody handles ends it with `SimulationError`.
+Crash: `INCARNATION` names the life of a node that a callback belongs to. Callbacks of an ended life are dropped, so no
+`finally` runs and no goodbye is sent; its tasks are kept (buried) until the loop closes, because collecting a suspended
+coroutine would run its `finally` after all.
+Leaves to others: sockets (`xenonode.simulation.network`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import contextvars
+import heapq
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar, TypeVarTuple
+
+from xenonode.simulation.errors import DeadlockError, HorizonError, SimulationError
+
+NANOSECONDS = 1_000_000_000
+PURGE_AT = 256  # cancelled timers that may wait in the heap before we look whether they outnumber the live ones
+DEADLOCK_NAMES = 12  # tasks named in a deadlock's message: enough to see the cycle, short enough to read
+
+
+Arguments = TypeVarTuple("Arguments")
+Result = TypeVar("Result")
+
+
+class Incarnation:
+    """One life of a node, from start to crash or stop."""
+
+    __slots__ = ("alive", "node", "number")
+
+    def __init__(self, node: str, number: int) -> None:
+        self.node, self.number, self.alive = node, number, True
+
+
+INCARNATION: contextvars.ContextVar[Incarnation | None] = contextvars.ContextVar("incarnation", default=None)
+
+
+class CountedFuture(asyncio.Future[Any]):
+    """A future whose hash is a number of its loop, so that sets of futures iterate alike in every process."""
+
+    _number: int | None = None
+
+    def __hash__(self) -> int:
+        if self._number is None:
+            self._number = self.get_loop().next_number()  # type: ignore[attr-defined]
+        return self._number
+
+
+class CountedTask(asyncio.Task[Any]):
+    """A task that hashes by a number (asyncio.wait, TaskGroup and all_tasks keep sets) and knows its incarnation."""
+
+    _number: int | None = None
+    buried = False  # its node crashed: it will never run again
+
+    def __init__(self, coro: Coroutine[Any, Any, Any], *, loop: VirtualLoop, **keywords: Any) -> None:
+        context = keywords.get("context")
+        self.incarnation = INCARNATION.get() if context is None else context.get(INCARNATION)
+        super().__init__(coro, loop=loop, **keywords)
+
+    __hash__ = CountedFuture.__hash__
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """The loop. `network` (set by `Network`) answers for sockets; `inline_executor` runs executor calls in place."""
+
+    _ready: collections.deque[asyncio.Handle]
+    _stopping: bool
+    _timer_cancelled_count: int
+
+    def __init__(self, *, inline_executor: bool = False, horizon_ns: int | None = None) -> None:
+        super().__init__()
+        self.now_ns = 0
+        self.network: Any = None
+        self.horizon_ns = horizon_ns
+        self._inline_executor = inline_executor
+        self._timers: list[tuple[int, int, asyncio.TimerHandle]] = []
+        self._sequence = 0
+        self._hashes = 0
+        self._failure: BaseException | None = None
+        self._buried: list[CountedTask] = []
+        self.set_task_factory(lambda loop, coro, **keywords: CountedTask(coro, loop=self, **keywords))
+
+    def next_number(self) -> int:
+        """Return the next hash for a task or a future of this loop."""
+        self._hashes += 1
+        return self._hashes
+
+    def create_future(self) -> asyncio.Future[Any]:
+        """Return a future that hashes alike in every process."""
+        return CountedFuture(loop=self)
+
+    # Time
+    def time(self) -> float:
+        """Return the virtual time in seconds since the run began."""
+        return self.now_ns / NANOSECONDS
+
+    def call_at_ns(
+        self,
+        when_ns: int,
+        callback: Callable[..., object],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """Run `callback` at `when_ns`, or as soon as possible when that is past."""
+        handle = asyncio.TimerHandle(when_ns / NANOSECONDS, callback, args, self, context)
+        handle._scheduled = True  # type: ignore[attr-defined]
+        self._sequence += 1
+        heapq.heappush(self._timers, (when_ns, self._sequence, handle))
+        return handle
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[*Arguments], object],
+        *args: *Arguments,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """Run `callback` at the virtual time `when`, in seconds."""
+        return self.call_at_ns(round(when * NANOSECONDS), callback, *args, context=context)
+
+    def call_later(
+        self,
+        delay: float,
+        callback: Callable[[*Arguments], object],
+        *args: *Arguments,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """Run `callback` after `delay` seconds."""
+        return self.call_at_ns(self.now_ns + round(delay * NANOSECONDS), callback, *args, context=context)
+
+    def _run_once(self) -> None:
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+        timers, ready = self._timers, self._ready
+        if self._timer_cancelled_count > PURGE_AT and self._timer_cancelled_count * 2 > len(timers):
+            timers[:] = [timer for timer in timers if not timer[2]._cancelled]
+            heapq.heapify(timers)
+            self._timer_cancelled_count = 0
+        if not ready and not self._stopping:
+            while timers and timers[0][2]._cancelled:
+                heapq.heappop(timers)
+                self._timer_cancelled_count -= 1
+            if not timers:
+                raise DeadlockError(self._describe_deadlock())
+            if self.horizon_ns is not None and timers[0][0] > self.horizon_ns:
+                raise HorizonError(f"the run is not over at its horizon of {self.horizon_ns / NANOSECONDS} virtual s")
+            self.now_ns = max(self.now_ns, timers[0][0])
+        while timers and timers[0][0] <= self.now_ns:
+            handle: asyncio.Handle = heapq.heappop(timers)[2]
+            handle._scheduled = False  # type: ignore[attr-defined]
+            if handle._cancelled:
+                self._timer_cancelled_count -= 1
+            else:
+                ready.append(handle)
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if handle._cancelled:
+                continue
+            incarnation = handle._context.get(INCARNATION)  # type: ignore[attr-defined]
+            if incarnation is None or incarnation.alive:
+                handle._run()
+
+    def _describe_deadlock(self) -> str:
+        names = sorted(task.get_name() for task in self.living_tasks())
+        more = f" and {len(names) - DEADLOCK_NAMES} more" if len(names) > DEADLOCK_NAMES else ""
+        waiting = ", ".join(names[:DEADLOCK_NAMES]) + more
+        return f"nothing is left to happen at {self.time():.9f} virtual s, and these still wait: {waiting}"
+
+    # Failures and crashes
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Fail the run (at the next step) with what nobody handled, unless a test installed its own handler."""
+        if isinstance(context.get("exception"), asyncio.CancelledError):
+            return  # asyncio.streams of 3.11 asks a cancelled task for its exception; nothing is wrong
+        if self.get_exception_handler() is not None:
+            super().call_exception_handler(context)
+        elif self._failure is None:
+            self._failure = SimulationError(f"{context.get('message')}: {context.get('exception')!r}")
+            self._failure.__cause__ = context.get("exception")
+
+    def check_failure(self) -> None:
+        """Raise what nobody handled, if anything; called once more when a run is over."""
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+
+    def bury(self, incarnation: Incarnation) -> None:
+        """End an incarnation now: none of its callbacks runs again."""
+        incarnation.alive = False
+        for task in asyncio.all_tasks(self):
+            if isinstance(task, CountedTask) and task.incarnation is incarnation:
+                self._bury_task(task)
+
+    def _bury_task(self, task: CountedTask) -> None:
+        if not task.buried:
+            task.buried = True
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            self._buried.append(task)
+
+    def living_tasks(self) -> list[CountedTask]:
+        """Return the tasks that are not done and may still run, oldest first."""
+        tasks = [task for task in asyncio.all_tasks(self) if isinstance(task, CountedTask) and not task.buried]
+        return sorted(tasks, key=hash)
+
+    def close(self) -> None:
+        """Close the loop; only now do the coroutines of crashed or forsaken tasks end, and nobody hears them."""
+        if not self.is_closed():
+            for living in self.living_tasks():
+                self._bury_task(living)
+            for task in self._buried:
+                with contextlib.suppress(BaseException):
+                    task.get_coro().close()
+            self._buried.clear()
+            self._timers.clear()
+        super().close()
+
+    # What a virtual loop answers in place, or refuses
+    def run_in_executor(
+        self, executor: Any, func: Callable[[*Arguments], Result], *args: *Arguments
+    ) -> asyncio.Future[Result]:
+        """Run `func` in place when the run allows it (SQLite); otherwise refuse: a thread would not be repeatable."""
+        if not self._inline_executor:
+            raise SimulationError(f"{func!r} asked for a thread; a simulation has none (see inline_executor)")
+        future = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def call_soon_threadsafe(
+        self,
+        callback: Callable[[*Arguments], object],
+        *args: *Arguments,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Handle:
+        """Run `callback` next; there is only one thread."""
+        return self.call_soon(callback, *args, context=context)
+
+    async def getaddrinfo(
+        self, host: Any, port: Any, *, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
+    ) -> Any:
+        """Resolve a simulated host's name or address."""
+        address = self.network.resolve(host).address
+        return [(socket.AF_INET, type or socket.SOCK_STREAM, proto, "", (address, int(port or 0)))]
+
+    async def create_datagram_endpoint(self, *args: Any, **keywords: Any) -> Any:
+        """Bind a datagram socket on the simulated network."""
+        return await self.network.create_datagram_endpoint(*args, **keywords)
+
+    async def create_server(self, *args: Any, **keywords: Any) -> Any:
+        """Listen on the simulated network."""
+        return await self.network.create_server(*args, **keywords)
+
+    async def create_connection(self, *args: Any, **keywords: Any) -> Any:
+        """Connect over the simulated network."""
+        return await self.network.create_connection(*args, **keywords)

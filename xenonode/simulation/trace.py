@@ -1,0 +1,36 @@
+"""The trace hash: two runs are the same run when, and only when, their hashes agree.
+
+Decides: what enters the hash, and how entries are told apart (each carries its kind, time and length). The network
+notes each datagram and stream segment; a ledger or a checker may `note` whatever else must be repeatable.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Callable
+
+DIGEST_BYTES = 16  # 128 bits: an accidental collision between two runs will not be seen
+_HEADER = struct.Struct("<QHI")
+
+
+class Trace:
+    """The running hash over all that happened, in order. `listener` sees each entry, to find where two runs part."""
+
+    def __init__(self, now_ns: Callable[[], int], listener: Callable[[int, str, bytes], None] | None = None) -> None:
+        self._now_ns = now_ns
+        self._hash = hashlib.blake2b(digest_size=DIGEST_BYTES)
+        self.listener = listener
+        self.entries = 0
+
+    def note(self, kind: str, data: bytes) -> None:
+        """Enter one thing that happened now."""
+        now_ns, name = self._now_ns(), kind.encode()
+        self.entries += 1
+        self._hash.update(_HEADER.pack(now_ns, len(name), len(data)) + name + data)
+        if self.listener is not None:
+            self.listener(now_ns, kind, data)
+
+    def hexdigest(self) -> str:
+        """Return the hash so far."""
+        return self._hash.hexdigest()
