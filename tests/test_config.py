@@ -32,7 +32,7 @@ memory = "512 MiB"
 net = "100 Mbps"
 [prices]
 cpu = "0.02 USD/h"
-memory = "0.004 USD/GiB-h"
+memory = "0.004 USD/GiB/h"
 """
 
 
@@ -102,10 +102,10 @@ def test_a_wrong_line_is_refused_by_name(tmp_path: Path, line: str, message: str
         ('"512 MiB"', '"512 MiBs"', "is not one of"),
         ('"512 MiB"', '"99999999999999 TiB"', "too large"),
         ('"0.02 USD/h"', '"0.02 XYZ/h"', "currency XYZ"),
-        ('"0.02 USD/h"', '"0.02 USD/GiB-h"', "not a price per h"),
+        ('"0.02 USD/h"', '"0.02 USD/GiB/h"', "not a price per h"),
         ('"0.02 USD/h"', '"1e400 USD/h"', "no price"),
         ('"0.02 USD/h"', '"0.0000000001 USD/h"', "nine decimals"),
-        ('"0.004 USD/GiB-h"', '"0.004 EUR/GiB-h"', "in one currency"),
+        ('"0.004 USD/GiB/h"', '"0.004 EUR/GiB-h"', "in one currency"),
         ('legal_name = "Example Ltd"', "", "owner.legal_name is not set"),
     ],
 )

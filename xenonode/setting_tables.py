@@ -143,8 +143,8 @@ _SERVER = (
     Setting("share.disk", _amount(parse_bytes), "1 GiB", "disk offered, e.g. '20 GiB'"),
     Setting("share.net", _amount(parse_rate), "10 Mbps", "network offered, e.g. '100 Mbps'"),
     Setting("prices.cpu", _price(CPU_HOUR), None, "price of an hour of a whole CPU, e.g. '0.02 USD/h'"),
-    Setting("prices.memory", _price(GIB_HOUR), None, "price of a GiB of memory for an hour, e.g. '0.004 USD/GiB-h'"),
-    Setting("prices.disk", _price(GIB_HOUR), "0 USD/GiB-h", "price of a GiB of disk for an hour"),
+    Setting("prices.memory", _price(GIB_HOUR), None, "price of a GiB of memory for an hour, e.g. '0.004 USD/GiB/h'"),
+    Setting("prices.disk", _price(GIB_HOUR), "0 USD/GiB/h", "price of a GiB of disk for an hour"),
     Setting("prices.net", _price(GIB), "0 USD/GiB", "price of a GiB moved, either way, e.g. '0.01 USD/GiB'"),
 )
 _CLIENT = (
@@ -160,5 +160,5 @@ EXAMPLES: dict[str, object] = {
     "share.cpu": "1000 ms/s",
     "share.memory": "2 GiB",
     "prices.cpu": "0.02 USD/h",
-    "prices.memory": "0.004 USD/GiB-h",
+    "prices.memory": "0.004 USD/GiB/h",
 }

@@ -24,7 +24,7 @@ _RATE = {"bps": 1, "kbps": 10**3, "mbps": 10**6, "gbps": 10**9}
 _RATE |= {"bit/s": 1, "kbit/s": 10**3, "mbit/s": 10**6, "gbit/s": 10**9}
 _DURATION = {"ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
 CPU_HOUR = ("h", "cpu-h", "cpu/h")
-GIB_HOUR = ("gib-h", "gib/h")
+GIB_HOUR = ("gib/h", "gib-h")
 GIB = ("gib",)
 
 
@@ -55,7 +55,7 @@ def parse_duration_ms(text: str) -> int:
 def parse_price(text: str, per: tuple[str, ...]) -> tuple[int, str]:
     """'0.02 USD/h' as (nano-units, currency); `per` lists the accepted words after the first slash."""
     found = _PRICE.match(text)
-    example = f"0.02 USD/{'CPU-h' if per is CPU_HOUR else 'GiB-h' if per is GIB_HOUR else 'GiB'}"
+    example = f"0.02 USD/{'h' if per is CPU_HOUR else 'GiB/h' if per is GIB_HOUR else 'GiB'}"
     if not found:
         raise UnitError(f"{text!r} is no price; write e.g. '{example}'")
     number, currency, unit = found[1], found[2].upper(), found[3].lower()
