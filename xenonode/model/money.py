@@ -120,6 +120,15 @@ class Reservation(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class ReservationRelease(Message):
+    """A server gives up what is set aside for it, e.g. since the session could not start; signed by that server."""
+
+    TYPE: ClassVar[str] = "reservation_release"
+    reservation: bytes
+    made_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Claim(Message):
     """A server's demand for payment: its last usage record and the client's receipt for it, if there is one."""
 

@@ -1,0 +1,63 @@
+"""The published schema: the list of dimensions, signed by XenoCorp, that every node must agree on.
+
+Carries the fields of `summaries.schema.Schema` as canonical bytes, so that the hash in the network file
+names one exact text. Leaves what the dimensions mean to `summaries`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import ClassVar
+
+from dht import wire
+from dht.envelope import open_envelope
+from summaries.schema import Schema
+from xenonode.model.entity import Trust
+from xenonode.model.errors import MessageError
+from xenonode.model.message import Message, require
+
+SCHEMA_BYTES_MAX = 1 << 20
+"""Eleven dimensions of 4,096 breakpoints take about 200 KB."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedSchema(Message):
+    """One epoch's schema; a later one has a higher epoch."""
+
+    TYPE: ClassVar[str] = "schema"
+    epoch: int
+    leaf_capacity: int
+    encoded: bytes
+    published_ms: int
+
+    def __post_init__(self) -> None:
+        require(0 < len(self.encoded) <= SCHEMA_BYTES_MAX, "a schema has at most 1 MiB")
+        require(2 <= self.leaf_capacity <= 4096, "a leaf holds 2 to 4,096 adverts")
+
+    @classmethod
+    def of(cls, schema: Schema, leaf_capacity: int, published_ms: int) -> PublishedSchema:
+        """The message that publishes `schema`; every holder splits a leaf at the same capacity."""
+        return cls(schema.epoch, leaf_capacity, wire.encode(schema.to_fields()), published_ms)  # type: ignore[arg-type]
+
+    @property
+    def schema(self) -> Schema:
+        """The dimensions. Raises RemoteError."""
+        schema = Schema.from_fields(wire.decode(self.encoded, max_bytes=SCHEMA_BYTES_MAX))
+        if schema.epoch != self.epoch:
+            raise MessageError("schema: its epoch is not the one it was published under")
+        return schema
+
+
+def schema_hash(raw: bytes) -> bytes:
+    """What the network file says of a published schema."""
+    return hashlib.sha256(raw).digest()
+
+
+def read_schema(raw: bytes, trust: Trust, now_ms: int) -> PublishedSchema:
+    """Check a published schema against the network file. Raises RemoteError."""
+    if schema_hash(raw) != trust.network.schema_hash:
+        raise MessageError("schema: not the one that the network file names; ask XenoCorp for a newer network file")
+    envelope = open_envelope(raw, trust.scheme, PublishedSchema.TYPE, max_bytes=2 * SCHEMA_BYTES_MAX)
+    trust.issued(envelope, now_ms)
+    return PublishedSchema.from_fields(envelope.body)
