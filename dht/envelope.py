@@ -45,14 +45,16 @@ class Envelope:
         return seq if type(seq) is int else 0
 
 
-def seal(signer: Signer, type: str, body: Mapping[str, Any]) -> Envelope:
+def seal(
+    signer: Signer, type: str, body: Mapping[str, Any], *, max_bytes: int = wire.MAX_VALUE_BYTES
+) -> Envelope:
     """Sign `body` as a message of this type."""
     if not _is_type(type):
         raise LocalError(f"not a type of envelope: {type!r}")
     encoded = wire.encode(dict(body))
     signed = _signed(type, encoded)
     signature = signer.sign(signed)
-    plain = wire.decode(encoded)
+    plain = wire.decode(encoded, max_bytes=max_bytes)
     raw = wire.encode([VERSION, type, signer.public_key, plain, signature])
     return Envelope(type, signer.public_key, _as_body(plain), signature, raw, _digest(signed))
 

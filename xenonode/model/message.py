@@ -17,6 +17,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
+from dht import wire
 from dht.envelope import Envelope, open_envelope, seal
 from dht.identity import Scheme, Signer
 from xenonode.model.errors import MessageError, ModelError
@@ -32,6 +33,7 @@ class Message:
     __slots__ = ()
     TYPE: ClassVar[str]
     VERSION: ClassVar[int] = 1
+    MAX_BYTES: ClassVar[int] = wire.MAX_VALUE_BYTES
 
     def to_fields(self) -> dict[str, Any]:
         """Plain fields, ready for `dht.wire.encode`."""
@@ -60,12 +62,12 @@ class Message:
 
     def seal(self, signer: Signer) -> Envelope:
         """Sign this message."""
-        return seal(signer, self.TYPE, self.to_fields())
+        return seal(signer, self.TYPE, self.to_fields(), max_bytes=self.MAX_BYTES)
 
     @classmethod
     def open(cls, raw: bytes, scheme: Scheme, *, signed_by: bytes | None = None) -> tuple[Self, Envelope]:
         """Check a signed message and read it. Raises RemoteError where signature, type or fields do not fit."""
-        envelope = open_envelope(raw, scheme, expected=cls.TYPE)
+        envelope = open_envelope(raw, scheme, expected=cls.TYPE, max_bytes=cls.MAX_BYTES)
         if signed_by is not None and envelope.key != signed_by:
             raise MessageError(f"{cls.TYPE}: signed by {envelope.key.hex()[:16]}, not by {signed_by.hex()[:16]}")
         return cls.from_fields(envelope.body), envelope

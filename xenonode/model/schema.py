@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from dht import wire
-from dht.envelope import open_envelope
 from summaries.schema import Schema
 from xenonode.model.entity import Trust
 from xenonode.model.errors import MessageError
@@ -26,6 +25,7 @@ class PublishedSchema(Message):
     """One epoch's schema; a later one has a higher epoch."""
 
     TYPE: ClassVar[str] = "schema"
+    MAX_BYTES: ClassVar[int] = 2 * SCHEMA_BYTES_MAX
     epoch: int
     leaf_capacity: int
     encoded: bytes
@@ -58,6 +58,6 @@ def read_schema(raw: bytes, trust: Trust, now_ms: int) -> PublishedSchema:
     """Check a published schema against the network file. Raises RemoteError."""
     if schema_hash(raw) != trust.network.schema_hash:
         raise MessageError("schema: not the one that the network file names; ask XenoCorp for a newer network file")
-    envelope = open_envelope(raw, trust.scheme, PublishedSchema.TYPE, max_bytes=2 * SCHEMA_BYTES_MAX)
+    published, envelope = PublishedSchema.open(raw, trust.scheme)
     trust.issued(envelope, now_ms)
-    return PublishedSchema.from_fields(envelope.body)
+    return published
