@@ -102,6 +102,7 @@ class EnvironmentSpec:
     cpu_ms_per_s: int
     memory_bytes: int
     memory_max_bytes: int = 0  # ceiling for later resizes; default memory_bytes
+    cpu_max_ms_per_s: int = 0  # ceiling for later resizes (whole virtual CPUs are given); default: the larger share
     disk_bytes: int = 0  # size of a scratch disk
     disk_byte_per_s: int = 0  # cap on the disk's rate, each way
     net_bit_per_s: int = 0  # cap on the network's rate, each way
@@ -117,11 +118,14 @@ class EnvironmentSpec:
             object.__setattr__(self, "hostname", self.name)
         if not self.boot_cpu_ms_per_s:
             object.__setattr__(self, "boot_cpu_ms_per_s", self.cpu_ms_per_s)
+        if not self.cpu_max_ms_per_s:
+            object.__setattr__(self, "cpu_max_ms_per_s", max(self.cpu_ms_per_s, self.boot_cpu_ms_per_s))
         _match("name", _NAME, self.name)
         _match("image", _IMAGE, self.image)
         _match("hostname", _HOSTNAME, self.hostname)
         _bound("cpu_ms_per_s", self.cpu_ms_per_s, CPU_MIN_MS_PER_S, CPU_MAX_MS_PER_S)
         _bound("boot_cpu_ms_per_s", self.boot_cpu_ms_per_s, self.cpu_ms_per_s, CPU_MAX_MS_PER_S)
+        _bound("cpu_max_ms_per_s", self.cpu_max_ms_per_s, self.boot_cpu_ms_per_s, CPU_MAX_MS_PER_S)
         _bound("memory_bytes", self.memory_bytes, MEMORY_MIN_BYTES, MEMORY_MAX_BYTES)
         _bound("memory_max_bytes", self.memory_max_bytes, self.memory_bytes, MEMORY_MAX_BYTES)
         _bound("disk_bytes", self.disk_bytes, 0, DISK_MAX_BYTES)
@@ -137,6 +141,18 @@ class EnvironmentSpec:
             len(self.ssh_host_key) > HOST_KEY_MAX_CHARS or not self.ssh_host_key.startswith(_HOST_KEY_HEADER)
         ):
             raise InvalidSpecError("ssh_host_key is not an OpenSSH private key", "make one with hostkeys.host_key")
+
+    @property
+    def virtual_cpus(self) -> int:
+        """Whole CPUs that the guest sees; its share of them is held by quota."""
+        return -(-self.cpu_max_ms_per_s // 1000)
+
+    def check_resize(self, cpu_ms_per_s: int | None, memory_bytes: int | None) -> None:
+        """Refuse a resize beyond the ceilings that were set when the environment was created."""
+        if cpu_ms_per_s is not None:
+            _bound("cpu_ms_per_s", cpu_ms_per_s, CPU_MIN_MS_PER_S, self.cpu_max_ms_per_s)
+        if memory_bytes is not None:
+            _bound("memory_bytes", memory_bytes, MEMORY_MIN_BYTES, self.memory_max_bytes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,6 @@ from dataclasses import dataclass, field
 from hypervisor import hostkeys
 from hypervisor.adapter import Ability, Capabilities, Effect, Handle, OfferedImage, Running
 from hypervisor.environment import (
-    CPU_MAX_MS_PER_S,
-    CPU_MIN_MS_PER_S,
-    MEMORY_MIN_BYTES,
     Action,
     EnvironmentSpec,
     State,
@@ -154,15 +151,9 @@ class SimulatedHypervisor:
         capabilities = self._machine.capabilities
         if cpu_ms_per_s is not None:
             capabilities.require(Ability.CPU_QUOTA, "limit CPU")
-            if not CPU_MIN_MS_PER_S <= cpu_ms_per_s <= CPU_MAX_MS_PER_S:
-                raise InvalidSpecError(f"{cpu_ms_per_s} ms/s is out of bounds", "ask for another amount")
         if memory_bytes is not None:
             capabilities.require(Ability.RESIZE_MEMORY, "resize memory")
-            if not MEMORY_MIN_BYTES <= memory_bytes <= guest.spec.memory_max_bytes:
-                raise InvalidSpecError(
-                    f"{memory_bytes} bytes is outside {MEMORY_MIN_BYTES}..{guest.spec.memory_max_bytes}",
-                    "the ceiling is set when the environment is created",
-                )
+        guest.spec.check_resize(cpu_ms_per_s, memory_bytes)
         after(guest.state, Action.RESIZE)
         self._machine.accrue(guest)
         if cpu_ms_per_s is not None:
