@@ -1,0 +1,162 @@
+"""One trie node at one holder: its rows, its entries, its split bits and what it last claimed.
+
+A trie node is a leaf (rows), an aggregation point (entries), or both while it splits. Decides what
+its zone is and what it would answer; holder.py decides whom to tell. Pure state: no messages out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from summaries.messages import EntryFact
+from summaries.point import Rows
+from summaries.schema import Schema
+from summaries.trie import LEVEL_BITS, Prefix, destination, needed_splits, path_bits, split_bit
+from summaries.zone import Zone
+
+MAX_ENTRY_HOLDERS = 8  # holders remembered a child: R = 3, plus those that churn left behind
+TOMBSTONE_S = 1_350  # three TTLs of 450 s: longer than any late copy of the advert stays valid
+MAX_TOMBSTONES = 4_096  # a node: eight times the capacity of a leaf
+ENTRY_LIFE_MS = 60_000  # four refreshes of 15 s
+
+
+@dataclass(slots=True)
+class Entry:
+    """What one holder of a child last said; replaced only by a higher (incarnation, version)."""
+
+    incarnation: int
+    version: int
+    zone: Zone
+    heard_ms: int
+
+
+@dataclass(slots=True)
+class Waiter:
+    """A request that is answered once our parent knows a zone that includes `zone`."""
+
+    request: object
+    zone: Zone
+
+
+@dataclass(slots=True)
+class TrieNode:
+    prefix: Prefix
+    schema: Schema
+    rows: Rows
+    splits: int = 0
+    entries: dict[Prefix, dict[bytes, Entry]] = field(default_factory=dict)
+    tombstones: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
+    zone: Zone = field(init=False)
+    claimed: Zone = field(init=False)  # what we last told our parent
+    settled: bool = False  # and whether a quorum of its holders has it
+    climbing: bool = False  # whether a claim is on its way
+    version: int = 0
+    refresh_ms: int = 0
+    ready: bool = False
+    waiters: list[Waiter] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.zone = self.claimed = Zone.empty(self.schema)
+
+    @property
+    def is_split(self) -> bool:
+        return bool(self.splits & split_bit(self.prefix))
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing would be lost by forgetting this node."""
+        return not len(self.rows) and not self.entries and not self.waiters and not self.is_split
+
+    def destination(self, key: int) -> Prefix:
+        return destination(self.prefix, self.splits, key)
+
+    def mark(self, splits: int) -> bool:
+        """Add the split bits that lie at or below this node; whether any was new."""
+        before = self.splits
+        self.splits |= splits & _region(self.prefix)
+        return self.splits != before
+
+    def overflow(self, capacity: int) -> bool:
+        """Mark the splits that a leaf above capacity needs; whether there were any."""
+        if self.is_split or len(self.rows) <= capacity:
+            return False
+        return self.mark(needed_splits(self.prefix, self.rows.keys(), capacity))
+
+    def hear(self, child: Prefix, holder: bytes, incarnation: int, version: int, zone: Zone, now_ms: int) -> bool:
+        """Take an entry in, unless it is not newer than the one held; whether it was taken."""
+        holders = self.entries.setdefault(child, {})
+        old = holders.get(holder)
+        if old is not None and (incarnation, version) <= (old.incarnation, old.version):
+            return False
+        if old is None and len(holders) >= MAX_ENTRY_HOLDERS:
+            stalest = min(sorted(holders), key=lambda one: holders[one].heard_ms)
+            del holders[stalest]
+        holders[holder] = Entry(incarnation, version, zone, now_ms)
+        self.zone = self.zone.union(zone)
+        self.mark(path_bits(child))
+        return True
+
+    def children(self) -> list[tuple[Prefix, Zone, list[bytes]]]:
+        """Every child with something in it: its holders' zones united, and those holders."""
+        found = []
+        for child in sorted(self.entries):
+            zone, holders = Zone.empty(self.schema), []
+            for holder, entry in sorted(self.entries[child].items()):
+                if entry.zone.count:
+                    zone = zone.same_set(entry.zone)
+                    holders.append(holder)
+            if holders:
+                found.append((child, zone, holders))
+        return found
+
+    def frontier(self) -> list[Prefix]:
+        """The unsplit prefixes below a split node that is no aggregation point itself."""
+        if self.prefix.is_anchor or not self.is_split:
+            return []
+        found, work, end = [], [self.prefix], self.prefix.anchor.length + LEVEL_BITS
+        while work:
+            here = work.pop()
+            if here.length < end and self.splits & split_bit(here):
+                work += [here.child(1), here.child(0)]
+            else:
+                found.append(here)
+        return found
+
+    def facts(self) -> list[EntryFact]:
+        return [
+            EntryFact(child, holder, entry.incarnation, entry.version, entry.zone)
+            for child, holders in sorted(self.entries.items())
+            for holder, entry in sorted(holders.items())
+        ]
+
+    def rebuild(self, now_ms: int) -> None:
+        """Drop what expired and recompute the zone, as tight as rows and entries allow."""
+        self.rows.drop_expired(now_ms // 1000)
+        for child in sorted(self.entries):
+            holders = self.entries[child]
+            for holder in [one for one in holders if holders[one].heard_ms + ENTRY_LIFE_MS <= now_ms]:
+                del holders[holder]
+            if not holders:
+                del self.entries[child]
+        self.tombstones = {one: seq for one, seq in self.tombstones.items() if seq[1] > now_ms // 1000}
+        zone = Zone.of_rows(self.rows)
+        for _, child_zone, _ in self.children():
+            zone = zone.union(child_zone)
+        self.zone = zone
+
+    def bury(self, id: int, key: int, seq: int, now_ms: int) -> None:
+        """Remember that rows up to `seq` under this key are gone."""
+        if len(self.tombstones) >= MAX_TOMBSTONES:
+            del self.tombstones[next(iter(self.tombstones))]
+        buried = self.tombstones.get((id, key), (-1, 0))[0]
+        self.tombstones[id, key] = (max(seq, buried), now_ms // 1000 + TOMBSTONE_S)
+
+
+def _region(prefix: Prefix) -> int:
+    """The split bits of the prefixes at or below this one, within its anchor's level."""
+    depth, mask = prefix.length - prefix.anchor.length, 0
+    within = prefix.bits & ((1 << depth) - 1)
+    for below in range(LEVEL_BITS - depth):
+        first = (1 << (depth + below)) - 1 + (within << below)
+        mask |= ((1 << (1 << below)) - 1) << first
+    return mask

@@ -1,0 +1,131 @@
+"""What a summary says of everything below a trie node: bounds, counts, masks.
+
+A zone holds the least and greatest bin of **every** ordered dimension (not only its own trie's),
+the environments offered, a bounding box, the least height and price, and how many adverts there
+are. It is rounded outward: it may be wide, it is never narrower than what it summarises, so a
+search that skips a zone skips no answer. Union is associative, commutative and idempotent in all
+but the counts, which add.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from summaries.attributes import LARGEST
+from summaries.point import Point, Rows, environment_mask
+from summaries.schema import Schema
+
+LOCATION_STEP_US = 64  # 2 s in 16 bits; a hundredth of the error that coordinates have anyway
+_BOX_NONE = (32767, 32767, 32767, -32768, -32768, -32768)
+MAX_HEIGHT_STEPS = 65535
+MAX_COUNT = (1 << 32) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Zone:
+    """Bounds over a set of points. `lows` and `highs` have one bin an ordered dimension."""
+
+    lows: bytes
+    highs: bytes
+    environments: int = 0
+    box: tuple[int, int, int, int, int, int] = _BOX_NONE  # least x, y, z, greatest x, y, z; steps of 64 us
+    height: int = MAX_HEIGHT_STEPS  # least, in the same steps, rounded down
+    price: int = LARGEST  # least price.cpu, exact
+    count: int = 0
+    leaves: int = 0
+
+    @classmethod
+    def empty(cls, schema: Schema) -> Zone:
+        width = len(schema.ordered)
+        return cls(b"\xff" * width, bytes(width))
+
+    @classmethod
+    def of_point(cls, schema: Schema, point: Point) -> Zone:
+        bins = bytes(dimension.bin(point.number(dimension.name)) for dimension in schema.ordered)
+        x, y, z, height = point.location
+        return cls(
+            bins,
+            bins,
+            environment_mask(schema, point),
+            (_down(x), _down(y), _down(z), _up(x), _up(y), _up(z)),
+            min(height // LOCATION_STEP_US, MAX_HEIGHT_STEPS),
+            point.number("price.cpu"),
+            1,
+            1,
+        )
+
+    @classmethod
+    def of_rows(cls, rows: Rows) -> Zone:
+        """The tightest zone of a leaf's rows."""
+        if not len(rows):
+            return cls.empty(rows.schema)
+        array = rows.array
+        bins = array["bins"]
+        places = array["location"].astype("f8")
+        # f4 keeps 24 bits and a coordinate has 22, so these are the exact integers.
+        low, high = places.min(axis=0), places.max(axis=0)
+        mask = 0
+        for one in {int(one) for one in array["environments"]}:
+            mask |= one
+        return cls(
+            bins.min(axis=0).tobytes(),
+            bins.max(axis=0).tobytes(),
+            mask,
+            (_down(low[0]), _down(low[1]), _down(low[2]), _up(high[0]), _up(high[1]), _up(high[2])),
+            min(int(array["height"].min()) // LOCATION_STEP_US, MAX_HEIGHT_STEPS),
+            min(point.number("price.cpu") for point in rows.points),
+            len(rows),
+            1,
+        )
+
+    def covers(self, other: Zone) -> bool:
+        """Whether every point in the other zone is inside this one's bounds (counts aside)."""
+        if other.count == 0:
+            return True
+        return (
+            all(mine <= theirs for mine, theirs in zip(self.lows, other.lows))
+            and all(mine >= theirs for mine, theirs in zip(self.highs, other.highs))
+            and not other.environments & ~self.environments
+            and all(mine <= theirs for mine, theirs in zip(self.box[:3], other.box[:3]))
+            and all(mine >= theirs for mine, theirs in zip(self.box[3:], other.box[3:]))
+            and self.height <= other.height
+            and self.price <= other.price
+        )
+
+    def union(self, other: Zone) -> Zone:
+        """The zone of both sets; an empty one changes nothing."""
+        if other.count == 0:
+            return self
+        if self.count == 0:
+            return other
+        a, b = self.box, other.box
+        return Zone(
+            bytes(map(min, self.lows, other.lows)),
+            bytes(map(max, self.highs, other.highs)),
+            self.environments | other.environments,
+            (min(a[0], b[0]), min(a[1], b[1]), min(a[2], b[2]), max(a[3], b[3]), max(a[4], b[4]), max(a[5], b[5])),
+            min(self.height, other.height),
+            min(self.price, other.price),
+            min(self.count + other.count, MAX_COUNT),
+            min(self.leaves + other.leaves, MAX_COUNT),
+        )
+
+    def same_set(self, other: Zone) -> Zone:
+        """The zone of one set as two replicas saw it: bounds unite, counts do not add."""
+        both = self.union(other)
+        return replace(both, count=max(self.count, other.count), leaves=max(self.leaves, other.leaves))
+
+
+def union_of(zones: Iterable[Zone], empty: Zone) -> Zone:
+    for zone in zones:
+        empty = empty.union(zone)
+    return empty
+
+
+def _down(value: float) -> int:
+    return int(value // LOCATION_STEP_US)
+
+
+def _up(value: float) -> int:
+    return int(-(-value // LOCATION_STEP_US))
