@@ -111,12 +111,13 @@ class Admission:
         if len(self._sessions) + len(self._holds) >= self.offer.sessions_max:
             reasons.append(f"sessions: all {self.offer.sessions_max} are taken")
         if sum(hold.client == client for hold in self._holds.values()) >= HOLDS_PER_CLIENT_MAX:
-            reasons.append(f"quotes: {HOLDS_PER_CLIENT_MAX} of yours are open; use one, or wait {QUOTE_HOLD_MS // 1000} s")
+            reasons.append(f"quotes: {HOLDS_PER_CLIENT_MAX} of yours are open; use one, or let one run out")
         elif len(self._holds) >= HOLDS_MAX:
             reasons.append(f"quotes: all {HOLDS_MAX} are open; ask again in {QUOTE_HOLD_MS // 1000} s")
         reasons += unenforceable(wanted, self.capabilities)
         if offered is not None and wanted.memory_bytes < offered.memory_min_bytes:
-            reasons.append(f"memory: {_mib(wanted.memory_bytes)} wanted, the image needs {_mib(offered.memory_min_bytes)}")
+            least = _mib(offered.memory_min_bytes)
+            reasons.append(f"memory: {_mib(wanted.memory_bytes)} wanted, the image needs {least}")
         free = self.free(now_ms)
         lacking = free.lacks(wanted)
         for name in lacking:
