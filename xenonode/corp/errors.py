@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dht.errors import LocalError, RemoteError
+from xenonode.errors import XenoError
 
 
-class CorpError(Exception):
+class CorpError(XenoError):
     """Anything that XenoCorp will not do."""
 
 
@@ -14,21 +15,24 @@ class CorpLocalError(CorpError, LocalError):
 
 
 class SchemaVersionError(CorpLocalError):
-    """The database was written by an older or newer program; the message names the command to run."""
+    """The database was written by an older or newer program; the next step names the command to run."""
+
+    def __init__(self, message: str, next_step: str) -> None:
+        super().__init__(message, next_step, "schema_version")
 
 
 class FoundingError(CorpLocalError):
     """A folder cannot become, or is not, a XenoCorp's folder."""
+
+    def __init__(self, message: str, next_step: str) -> None:
+        super().__init__(message, next_step, "founding")
 
 
 class RefusedError(CorpError, RemoteError):
     """A request that cannot be granted; nothing changed but what the message says."""
 
     def __init__(self, code: str, message: str, next_step: str = "") -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.next_step = next_step
+        super().__init__(message, next_step, code)
 
 
 class UnavailableError(RefusedError):

@@ -52,7 +52,9 @@ class Transfer:
         return self.debit.currency
 
 
-def make(kind: str, event: str, debit: Account, credit: Account, amount_nano: int, reference: str, now_ms: int) -> Transfer:
+def make(
+    kind: str, event: str, debit: Account, credit: Account, amount_nano: int, reference: str, now_ms: int
+) -> Transfer:
     """The transfer that `event` makes; an event makes at most one of each kind."""
     digest = hashlib.sha256(f"xeno-transfer1|{kind}|{event}".encode()).hexdigest()[:32]
     return Transfer(digest, kind, debit, credit, amount_nano, reference, now_ms)
@@ -78,12 +80,14 @@ def reserved(order: Account, reservation: Account, amount_nano: int, now_ms: int
 def captured(
     reservation: Account, server_entity: str, event: str, captured_nano: int, fee_nano: int, now_ms: int
 ) -> tuple[Transfer, ...]:
-    """A claim is settled: `captured_nano` leaves the reservation, of it `fee_nano` to XenoCorp and the rest to the server."""
+    """A claim is settled: `captured_nano` leaves the reservation, of it `fee_nano` to XenoCorp, the rest to the server."""
     require(0 <= fee_nano <= captured_nano, "a fee must not be more than what is captured")
     income, own = accounts.server(server_entity, reservation.currency), accounts.fee(reservation.currency)
     moves = ((CAPTURE, income, captured_nano - fee_nano), (FEE, own, fee_nano))
     return tuple(
-        make(kind, event, reservation, target, amount, reservation.id, now_ms) for kind, target, amount in moves if amount
+        make(kind, event, reservation, target, amount, reservation.id, now_ms)
+        for kind, target, amount in moves
+        if amount
     )
 
 
