@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, bindparam, insert, select, update
 
+from dht import wire
 from xenonode.corp import accounts, schema
 from xenonode.corp.accounts import Account, Balance
 from xenonode.corp.errors import RefusedError
@@ -105,7 +106,9 @@ class Books:
         """Transfers in the order of booking; of one account, or only the newest, when asked."""
         debit, credit = _ACCOUNT.alias("debited"), _ACCOUNT.alias("credited")
         columns: list[Any] = [_TRANSFER]
-        columns += [side.c[name].label(f"{side.name}_{name}") for side in (debit, credit) for name in ("kind", "entity")]
+        columns += [
+            side.c[name].label(f"{side.name}_{name}") for side in (debit, credit) for name in ("kind", "entity")
+        ]
         query = select(*columns).where(and_(_TRANSFER.c.debit == debit.c.id, _TRANSFER.c.credit == credit.c.id))
         if touching is not None:
             query = query.where((_TRANSFER.c.debit == touching) | (_TRANSFER.c.credit == touching))
@@ -126,6 +129,12 @@ class Books:
     def answer(self, request: str, digest: bytes, body: bytes) -> None:
         """Store the reply to a request id, in the transaction that makes it true."""
         self.connection.execute(_INSERT_REPLY, {"id": request, "digest": digest, "body": body})
+
+
+def stored_body(raw: bytes) -> dict[str, Any]:
+    """The body of an envelope that was verified before it was stored."""
+    fields: Any = wire.decode(raw)
+    return dict(fields[3])
 
 
 def _balance(row: Row[Any]) -> Balance:

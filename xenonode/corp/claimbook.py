@@ -14,7 +14,7 @@ from sqlalchemy import Row, delete, insert, select, update
 from dht.envelope import envelope_id
 from dht.identity import Signer
 from xenonode.corp import fraud, orderbook, schema, transfers
-from xenonode.corp.books import Books
+from xenonode.corp.books import Books, stored_body
 from xenonode.corp.claims import Evidence, Progress, check_continuation, check_standing
 from xenonode.corp.errors import RefusedError
 from xenonode.corp.orders import OrderState, ReservationState
@@ -161,11 +161,11 @@ def _progress_row(books: Books, reservation_id: bytes) -> Row[Any] | None:
 
 
 def _progress(row: Row[Any]) -> Progress:
-    claim = Claim.from_fields(orderbook.body_of(row.claim_raw))
-    usage = UsageRecord.from_fields(orderbook.body_of(claim.usage))
+    claim = Claim.from_fields(stored_body(row.claim_raw))
+    usage = UsageRecord.from_fields(stored_body(claim.usage))
     return Progress(
         agreement_id=usage.agreement,
-        usage_id=envelope_id(UsageRecord.TYPE, orderbook.body_of(claim.usage)),
+        usage_id=envelope_id(UsageRecord.TYPE, stored_body(claim.usage)),
         seq=usage.seq,
         usage=usage.usage,
         due_nano=usage.due_nano,
@@ -176,17 +176,17 @@ def _progress(row: Row[Any]) -> Progress:
 
 def _stored_evidence(row: Row[Any], reservation: ReservationState, state: OrderState) -> Evidence:
     """The evidence of a claim that was examined before it was stored."""
-    claim = Claim.from_fields(orderbook.body_of(row.claim_raw))
-    usage = UsageRecord.from_fields(orderbook.body_of(claim.usage))
+    claim = Claim.from_fields(stored_body(row.claim_raw))
+    usage = UsageRecord.from_fields(stored_body(claim.usage))
     return Evidence(
         claim=claim,
         claim_id=row.claim,
         server=reservation.server,
         client=state.client,
-        agreement=Agreement.from_fields(orderbook.body_of(claim.client_agreement)),
+        agreement=Agreement.from_fields(stored_body(claim.client_agreement)),
         agreement_id=usage.agreement,
         usage=usage,
-        usage_id=envelope_id(UsageRecord.TYPE, orderbook.body_of(claim.usage)),
+        usage_id=envelope_id(UsageRecord.TYPE, stored_body(claim.usage)),
         usage_raw=claim.usage,
         cosigned=False,
         disputed=False,

@@ -68,7 +68,9 @@ def examine(raw: bytes, scheme: Scheme) -> Evidence:
         raise _evidence("the usage record is of another agreement")
     due = due_nano(usage.usage, agreement.prices)
     if usage.due_nano != due:
-        raise _evidence(f"the usage record says {usage.due_nano} nano-units are due; its counters and prices make {due}")
+        raise _evidence(
+            f"the usage record says {usage.due_nano} nano-units are due; its counters and prices make {due}"
+        )
     accepted = _accepted(claim, agreement, sealed, used, scheme)
     return Evidence(
         claim=claim,
@@ -105,7 +107,9 @@ def check_standing(
     if evidence.client != client:
         raise _evidence("the agreement is with another client than the reservation")
     if reservation.status != LIVE:
-        raise RefusedError("released", "the reservation ended and its rest was released", "claim before a lease's grace ends")
+        raise RefusedError(
+            "released", "the reservation ended and its rest was released", "claim before a lease's grace ends"
+        )
     agreement, caps = evidence.agreement, order.price_caps
     if agreement.prices.currency != order.currency:
         raise _evidence(f"the agreement is in {agreement.prices.currency}, the order in {order.currency}")
@@ -127,7 +131,9 @@ def check_continuation(evidence: Evidence, progress: Progress | None) -> None:
     if evidence.agreement_id != progress.agreement_id:
         raise _evidence("another agreement already claims from this reservation")
     if usage.seq < progress.seq:
-        raise RefusedError("stale", f"seq {usage.seq} is below {progress.seq}, claimed before", "claim the newest usage record")
+        raise RefusedError(
+            "stale", f"seq {usage.seq} is below {progress.seq}, claimed before", "claim the newest usage record"
+        )
     if usage.seq == progress.seq + 1 and usage.previous != progress.usage_id:
         raise _evidence("the usage record does not name the one before: the chain forks")
     fallen = usage.usage.fell_below(progress.usage)

@@ -105,7 +105,9 @@ def _check_version(connection: Connection, path: str | Path) -> None:
             f"the ledger {path} is at version {found or 'none'}, and this program needs {SCHEMA_HEAD}",
             "back the file up, then run: xenonode corp upgrade",
         )
-    raise SchemaVersionError(f"the ledger {path} is at version {found}, newer than {SCHEMA_HEAD}", "upgrade this program")
+    raise SchemaVersionError(
+        f"the ledger {path} is at version {found}, newer than {SCHEMA_HEAD}", "upgrade this program"
+    )
 
 
 def _migrate(connection: Connection) -> None:

@@ -99,7 +99,7 @@ def load(folder: Path) -> Founded:
         network, schema = state.file(NETWORK_FILE).read_bytes(), state.file(SCHEMA_FILE).read_bytes()
     except OSError as error:
         message = f"{folder} is no XenoCorp's folder: {error.strerror} ({os.path.basename(error.filename or '')})"
-        raise FoundingError(message, f"run: xenonode corp init, with folder = \"{folder}\"") from None
+        raise FoundingError(message, f'run: xenonode corp init, with folder = "{folder}"') from None
     names = ("issuing", "node", "operator", "vault")
     keys = CorpKeys(*(load_key(state.file(_KEY_FOLDER, f"{name}.key")) for name in names))
     return Founded(keys, network, schema, state.file(LEDGER_FILE))

@@ -41,4 +41,7 @@ def note(books: Books, kind: str, suspect: bytes, first: bytes, second: bytes, n
 def proofs(books: Books) -> list[FraudProof]:
     """The newest proofs, newest first."""
     query = select(_FRAUD).order_by(_FRAUD.c.noted_ms.desc(), _FRAUD.c.id).limit(LIST_MAX)
-    return [FraudProof(row.suspect, row.kind, row.first, row.second, row.noted_ms) for row in books.connection.execute(query)]
+    return [
+        FraudProof(row.suspect, row.kind, row.first, row.second, row.noted_ms)
+        for row in books.connection.execute(query)
+    ]

@@ -17,13 +17,12 @@ from sqlalchemy import Row, delete, func, insert, select, update
 
 from dht.identity import Signer
 from xenonode.corp import fraud, schema
-from xenonode.corp.books import Books
+from xenonode.corp.books import Books, stored_body
 from xenonode.corp.errors import RefusedError
+from xenonode.corp.terms import Terms
 from xenonode.corp.vault import Vault
 from xenonode.model.entity import Credential, Registration
 
-CREDENTIAL_MS = 7 * 86_400_000
-"""Seven days, renewed at half: members outlive an outage of XenoCorp of days."""
 ISSUER_NONCE_BYTES = 16
 Certify = Callable[[bytes, str, str, int, int], bytes]
 """Makes the X.509 form of a credential: key, entity, role, not before, expiry to PEM."""
@@ -48,13 +47,13 @@ class Registry:
     """Grants membership. Randomness is drawn from `rng` inside the writer, so one at a time."""
 
     def __init__(
-        self, issuing: Signer, vault: Vault, rng: random.Random, certify: Certify | None, keys_per_person: int
+        self, issuing: Signer, vault: Vault, rng: random.Random, terms: Terms, certify: Certify | None
     ) -> None:
         self._issuing = issuing
         self._vault = vault
         self._rng = rng
+        self._terms = terms
         self._certify = certify
-        self._keys_per_person = keys_per_person
 
     def register(self, books: Books, registration: Registration, key: bytes, now_ms: int) -> Member | RefusedError:
         """The grant for a key: a new one, or the same again for the same details. A refusal to keep is returned."""
@@ -62,7 +61,7 @@ class Registry:
         if known is not None:
             row = books.connection.execute(select(_IDENTITY).where(_IDENTITY.c.entity == known.entity)).one_or_none()
             if row is not None and row.digest == self._vault.digest(registration):
-                return known
+                return self._fresh(books, known, now_ms)
             fraud.note(books, "key_in_use", key, known.entity.encode(), self._vault.digest(registration), now_ms)
             return RefusedError(
                 "key_in_use",
@@ -71,19 +70,26 @@ class Registry:
             )
         person = self._vault.person(registration)
         count = select(func.count()).select_from(_IDENTITY).where(_IDENTITY.c.person == person)
-        if books.connection.execute(count).scalar_one() >= self._keys_per_person:
+        limit = self._terms.keys_per_entity
+        if books.connection.execute(count).scalar_one() >= limit:
             raise RefusedError(
-                "too_many_keys", f"one entity may register {self._keys_per_person} keys", "use one of them, or ask for more"
+                "too_many_keys", f"one entity may register {limit} keys", "use one of them, or ask for more"
             )
         nonce = self._rng.randbytes(ISSUER_NONCE_BYTES)
         entity = _pseudonym(books, registration.role, key, nonce)
-        member = self._granted(books, key, entity, registration.role, nonce, 0, now_ms)
-        values = {name: getattr(member, name) for name in member.__slots__}
-        books.connection.execute(insert(_MEMBER).values(**values, registered_ms=now_ms))
+        member = self._admitted(books, key, entity, registration.role, nonce, now_ms)
         sealed = self._vault.seal(registration, entity, self._rng)
         digest = self._vault.digest(registration)
         books.connection.execute(insert(_IDENTITY).values(entity=entity, person=person, digest=digest, sealed=sealed))
         return member
+
+    def enrol(self, books: Books, key: bytes, now_ms: int) -> Member:
+        """Membership for one of XenoCorp's own keys, which belong to no other entity; the grant is kept fresh."""
+        known = find(books, key)
+        if known is not None:
+            return self._fresh(books, known, now_ms)
+        nonce = self._rng.randbytes(ISSUER_NONCE_BYTES)
+        return self._admitted(books, key, _pseudonym(books, "corp", key, nonce), "corp", nonce, now_ms)
 
     def renew(self, books: Books, key: bytes, now_ms: int) -> Member:
         """A fresh credential with the same nonce, entity and role. Raises RefusedError for a stranger."""
@@ -105,11 +111,23 @@ class Registry:
         if not books.connection.execute(delete(_IDENTITY).where(_IDENTITY.c.entity == entity)).rowcount:
             raise RefusedError("unknown_entity", f"no details are kept of {entity}", "check the name")
 
+    def _fresh(self, books: Books, known: Member, now_ms: int) -> Member:
+        """The grant as it is, or a new one once half of its life is over."""
+        expires_ms = Credential.from_fields(stored_body(known.credential)).expires_ms
+        aged = expires_ms - now_ms < self._terms.credential_ms // 2
+        return self.renew(books, known.key, now_ms) if aged else known
+
+    def _admitted(self, books: Books, key: bytes, entity: str, role: str, nonce: bytes, now_ms: int) -> Member:
+        member = self._granted(books, key, entity, role, nonce, 0, now_ms)
+        values = {name: getattr(member, name) for name in Member.__slots__}
+        books.connection.execute(insert(_MEMBER).values(**values, registered_ms=now_ms))
+        return member
+
     def _granted(
         self, books: Books, key: bytes, entity: str, role: str, nonce: bytes, quota_class: int, now_ms: int
     ) -> Member:
         serial = (books.connection.execute(select(func.max(_MEMBER.c.serial))).scalar() or 0) + 1
-        expires_ms = now_ms + CREDENTIAL_MS
+        expires_ms = now_ms + self._terms.credential_ms
         credential = Credential(serial, entity, key, role, nonce, now_ms, expires_ms, quota_class).seal(self._issuing)
         certificate = self._certify(key, entity, role, now_ms, expires_ms) if self._certify else b""
         return Member(key, entity, role, nonce, serial, quota_class, credential.raw, certificate)

@@ -10,11 +10,10 @@ from typing import Any
 
 from sqlalchemy import Row, insert, select, update
 
-from dht import wire
 from dht.envelope import Envelope
 from dht.identity import Signer
 from xenonode.corp import accounts, members, orders, schema, transfers
-from xenonode.corp.books import Books
+from xenonode.corp.books import Books, stored_body
 from xenonode.corp.errors import RefusedError
 from xenonode.corp.leases import CLAIM_GRACE_MS
 from xenonode.corp.orders import CLOSED, CLOSING, LIVE, OPEN, RELEASED, OrderState, ReservationState
@@ -112,8 +111,10 @@ def give_up(books: Books, wish: ReservationRelease, envelope: Envelope, now_ms: 
     return find(books, state.id)
 
 
-def end(books: Books, state: OrderState, reservation: ReservationState, now_ms: int, *, close_order: bool = False) -> int:
-    """End a live reservation; its rest goes to the order, and on to the client if the order ends too. What came free."""
+def end(
+    books: Books, state: OrderState, reservation: ReservationState, now_ms: int, *, close_order: bool = False
+) -> int:
+    """End a live reservation: its rest goes to the order, on to the client if that ends too. What came free."""
     held = account_of_reservation(state, reservation)
     rest_nano = books.balance(held).nano
     books.post(transfers.returned(held, account_of(state), rest_nano, now_ms))
@@ -175,14 +176,8 @@ def account_of_reservation(state: OrderState, reservation: ReservationState) -> 
     return accounts.reservation(reservation.id, state.entity, state.order.currency)
 
 
-def body_of(raw: bytes) -> dict[str, Any]:
-    """The body of an envelope that was verified before it was stored."""
-    fields: Any = wire.decode(raw)
-    return dict(fields[3])
-
-
 def _state(books: Books, row: Row[Any]) -> OrderState:
-    order = PurchaseOrder.from_fields(body_of(row.raw))
+    order = PurchaseOrder.from_fields(stored_body(row.raw))
     query = select(_RESERVATION).where(_RESERVATION.c.purchase_order == row.id)
     rows = books.connection.execute(query.order_by(_RESERVATION.c.made_ms, _RESERVATION.c.id)).all()
     found = tuple(

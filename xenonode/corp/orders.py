@@ -74,7 +74,9 @@ class OrderState:
 def check_order(order: PurchaseOrder, credit_nano: int, now_ms: int) -> None:
     """Creditworthiness and dates of a new order. Raises RefusedError."""
     if order.expires_ms <= now_ms:
-        raise RefusedError("expired", f"the order ended {(now_ms - order.expires_ms) // 1000} s ago", "make a new order")
+        raise RefusedError(
+            "expired", f"the order ended {(now_ms - order.expires_ms) // 1000} s ago", "make a new order"
+        )
     if order.made_ms > now_ms + CLOCK_TOLERANCE_MS:
         ahead_s = (order.made_ms - now_ms) // 1000
         raise RefusedError("clock", f"the order was made {ahead_s} s in the future", "set the clock right")
@@ -83,7 +85,9 @@ def check_order(order: PurchaseOrder, credit_nano: int, now_ms: int) -> None:
         raise RefusedError(
             "no_funds",
             f"the order is for {wanted}, and the account has {there}",
-            f"order at most {there}, or have the account credited" if credit_nano else "have the account credited first",
+            f"order at most {there}, or have the account credited"
+            if credit_nano
+            else "have the account credited first",
         )
 
 
@@ -93,7 +97,9 @@ def check_reservation(state: OrderState, request: ReservationRequest, now_ms: in
     if state.status != OPEN:
         raise RefusedError("order_ended", f"the order is {state.status}", "make a new order")
     if order.expires_ms <= now_ms:
-        raise RefusedError("expired", f"the order ended {(now_ms - order.expires_ms) // 1000} s ago", "make a new order")
+        raise RefusedError(
+            "expired", f"the order ended {(now_ms - order.expires_ms) // 1000} s ago", "make a new order"
+        )
     if request.made_ms > now_ms + CLOCK_TOLERANCE_MS:
         raise RefusedError("clock", "the request was made in the future", "set the clock right")
     if request.server == state.client:
@@ -111,7 +117,9 @@ def check_reservation(state: OrderState, request: ReservationRequest, now_ms: in
     cap = order.rate_cap_nano_per_hour
     if cap is not None and request.rate_cap_nano_per_hour > cap:
         asked, limit = format_amount(request.rate_cap_nano_per_hour, currency), format_amount(cap, currency)
-        raise RefusedError("rate_cap", f"{asked} an hour is above the order's cap of {limit}", "ask for a cheaper session")
+        raise RefusedError(
+            "rate_cap", f"{asked} an hour is above the order's cap of {limit}", "ask for a cheaper session"
+        )
     _check_amount(state, request)
 
 

@@ -1,8 +1,9 @@
 """Settling: how much a claim moves now, how much waits, and whether the session is over.
 
 Co-signed sums settle at once. What the client did not sign waits 72 h and never exceeds the exposure E beyond
-what it did sign. A co-signed final claim ends the reservation at once (I9), and so does one that leaves nothing to
-wait for; an unsigned final one when its tail has settled. Everything is cumulative, so that it does not matter how often a server claims.
+what it did sign. A final claim that leaves nothing waiting ends the reservation at once, an unsigned one when
+its tail has settled; only a co-signed one ends the order too (I9). Everything is cumulative, so that it does
+not matter how often a server claims.
 """
 
 from __future__ import annotations

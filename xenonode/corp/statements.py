@@ -10,7 +10,6 @@ from xenonode.corp import accounts, orderbook
 from xenonode.corp.audit import AuditReport, audit
 from xenonode.corp.books import Books
 from xenonode.corp.members import Member
-from xenonode.corp.orders import CLOSED, OrderState
 from xenonode.model.money import Statement, StatementLine
 
 LINES_MAX = 200
@@ -19,7 +18,9 @@ ORDERS_MAX = 10**9
 
 
 def account_of(member: Member, currency: str) -> accounts.Account:
-    """The account that a member's money arrives in."""
+    """The account that a member's money arrives in; XenoCorp's own keys see its fees."""
+    if member.role == "corp":
+        return accounts.fee(currency)
     make = accounts.server if member.role == "server" else accounts.client
     return make(member.entity, currency)
 
@@ -45,8 +46,3 @@ def statement(books: Books, member: Member, currency: str, now_ms: int) -> State
 def audit_books(books: Books) -> AuditReport:
     """Check the whole ledger; reads everything."""
     return audit(books.balances(), books.transfers(), orderbook.listed(books, newest=ORDERS_MAX))
-
-
-def open_orders(states: list[OrderState]) -> int:
-    """How many of these orders hold money."""
-    return sum(each.status != CLOSED for each in states)

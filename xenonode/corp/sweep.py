@@ -54,9 +54,11 @@ def due(books: Books, claims: ClaimBook, now_ms: int) -> list[Step]:
         reservation.c.status == LIVE, reservation.c.lease_until_ms <= now_ms - CLAIM_GRACE_MS
     )
     away = outages(books)
-    for row in execute(ending.order_by(reservation.c.lease_until_ms).limit(DUE_MAX)):
-        if deadline_ms(row.made_ms, row.lease_until_ms, CLAIM_GRACE_MS, away) <= now_ms:
-            steps.append(_end(row.id))
+    steps += [
+        _end(row.id)
+        for row in execute(ending.order_by(reservation.c.lease_until_ms).limit(DUE_MAX))
+        if deadline_ms(row.made_ms, row.lease_until_ms, CLAIM_GRACE_MS, away) <= now_ms
+    ]
     expired = select(order.c.id).where(order.c.status == OPEN, order.c.expires_ms <= now_ms).limit(DUE_MAX)
     steps += [_expire(row.id) for row in execute(expired)]
     return steps

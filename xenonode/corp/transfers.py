@@ -80,7 +80,7 @@ def reserved(order: Account, reservation: Account, amount_nano: int, now_ms: int
 def captured(
     reservation: Account, server_entity: str, event: str, captured_nano: int, fee_nano: int, now_ms: int
 ) -> tuple[Transfer, ...]:
-    """A claim is settled: `captured_nano` leaves the reservation, of it `fee_nano` to XenoCorp, the rest to the server."""
+    """A claim is settled: `captured_nano` leaves the reservation, `fee_nano` of it to XenoCorp."""
     require(0 <= fee_nano <= captured_nano, "a fee must not be more than what is captured")
     income, own = accounts.server(server_entity, reservation.currency), accounts.fee(reservation.currency)
     moves = ((CAPTURE, income, captured_nano - fee_nano), (FEE, own, fee_nano))
