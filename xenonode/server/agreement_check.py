@@ -69,14 +69,15 @@ def _money_faults(agreement: Agreement, reservation: Reservation) -> list[str]:
     if prices.currency != reservation.currency:
         faults.append(f"prices are in {prices.currency}, the reservation is in {reservation.currency}")
     rate = rate_nano_per_hour(agreement.resources, prices)
-    if rate > reservation.rate_cap_nano_per_hour:
-        faults.append(f"{rate} nano-units an hour are above the reservation's cap, {reservation.rate_cap_nano_per_hour}")
+    cap = reservation.rate_cap_nano_per_hour
+    if rate > cap:
+        faults.append(f"{rate} nano-units an hour are above the reservation's cap, {cap}")
     if rate * LASTS_MIN_MS // 3_600_000 > reservation.amount_nano:
         faults.append(f"the reservation would last less than {LASTS_MIN_MS // 1000} s; reserve more")
     caps = reservation.price_caps
     if caps is not None and any(price > cap for price, cap in zip(prices.amounts, caps.amounts)):
         faults.append("a price is above the cap of the purchase order")
-    limit = exposure_limit_nano(reservation.amount_nano, reservation.rate_cap_nano_per_hour)
+    limit = exposure_limit_nano(reservation.amount_nano, cap)
     if not 0 < agreement.exposure_nano <= limit:
         faults.append(f"the exposure must be 1 to {limit} nano-units, not {agreement.exposure_nano}")
     return faults

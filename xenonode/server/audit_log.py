@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from dht import wire
 from dht.errors import RemoteError, WireError
@@ -69,15 +69,16 @@ class AuditLog:
 
     def __init__(self, disk: Disk, signer: Signer, scheme: Scheme) -> None:
         self._disk, self._signer = disk, signer
-        data = disk.read(NAME)
+        data, signed = disk.read(NAME), disk.read(CHECKPOINTS_NAME)
         whole_bytes = _without_torn_tail(data)
+        checkpoints, signed_bytes = _split(signed)
+        verdict = verify(data[:whole_bytes], signer.public_key, checkpoints, scheme)
+        if not verdict.sound:  # nothing is written before this, so that the evidence stays
+            raise DamagedError(f"{NAME}: {verdict.fault}", "keep the file for an investigation, and start a new one")
         if whole_bytes < len(data):
             disk.replace(NAME, data[:whole_bytes])
-            data = data[:whole_bytes]
-        checkpoints = split_checkpoints(disk.read(CHECKPOINTS_NAME))
-        verdict = verify(data, signer.public_key, checkpoints, scheme)
-        if not verdict.sound:
-            raise DamagedError(f"{NAME}: {verdict.fault}", "keep the file for an investigation, and start a new one")
+        if signed_bytes < len(signed):
+            disk.replace(CHECKPOINTS_NAME, signed[:signed_bytes])
         self._length, self._head = verdict.length, verdict.head
         self._checkpoint = checkpoints[-1] if checkpoints else None
         self._checkpointed = 0
@@ -101,7 +102,7 @@ class AuditLog:
         """The newest signed checkpoint."""
         return self._checkpoint
 
-    def add(self, kind: str, session: bytes, body: Mapping[str, object], now_ms: int) -> bytes:
+    def add(self, kind: str, session: bytes, body: Mapping[str, Any], now_ms: int) -> bytes:
         """Write an entry, and a checkpoint if one is due; the new head."""
         entry: dict[str, wire.Value] = {
             "version": 1,
@@ -109,7 +110,7 @@ class AuditLog:
             "time_ms": now_ms,
             "kind": kind,
             "session": session,
-            "body": dict(body),  # type: ignore[dict-item]
+            "body": dict(body),
         }
         encoded = wire.encode(entry)
         if len(encoded) > BODY_MAX_BYTES:
@@ -161,11 +162,15 @@ def verify(
 
 def entries(data: bytes) -> list[dict[str, wire.Value]]:
     """The entries of a log, up to the first that is damaged; check it with `verify` first."""
-    return [body for body, _ in zip(_walk(data)[0], range(len(data)))]
+    return _walk(data)[0]
 
 
 def split_checkpoints(data: bytes) -> list[bytes]:
     """The signed checkpoints in a checkpoint file; one that a crash tore is left out."""
+    return _split(data)[0]
+
+
+def _split(data: bytes) -> tuple[list[bytes], int]:
     found, at = [], 0
     while at + 4 <= len(data):
         end = at + 4 + int.from_bytes(data[at : at + 4], "big")
@@ -173,7 +178,7 @@ def split_checkpoints(data: bytes) -> list[bytes]:
             break
         found.append(data[at + 4 : end])
         at = end
-    return found
+    return found, at
 
 
 def _walk(data: bytes) -> tuple[list[dict[str, wire.Value]], list[bytes], str | None]:

@@ -1,6 +1,6 @@
 """Frames in an append-only file: where one entry ends and the next begins, and whether its bytes are whole.
 
-    header: length of the payload (4 bytes) | CRC-32 of that length (4) | BLAKE2b of the payload (16)    then the payload
+    header: payload length (4 bytes) | CRC-32 of that length (4) | BLAKE2b of the payload (16)    then the payload
 
 Decides what a crash can leave behind (a beginning of the last frame), and what it cannot: damage before a whole
 frame is never taken for a torn tail, because throwing away what follows it could lose acknowledged entries.

@@ -100,12 +100,15 @@ class Journal:
             if "counter" in entry:
                 self._counters[str(entry["counter"])] = _whole(entry["value"])
             elif "forget" in entry:
-                for books in (self._sessions, self._closed, self._found):
-                    books.pop(_id(entry["forget"]), None)  # type: ignore[attr-defined]
+                forgotten = _id(entry["forget"])
+                self._sessions.pop(forgotten, None)
+                self._closed.pop(forgotten, None)
+                self._found.pop(forgotten, None)
             else:
                 self._replay_session(payload, entry)
         except (WireError, MessageError, KeyError, TypeError) as error:
-            raise DamagedError(f"{NAME} holds an entry that makes no sense: {error}", "restore it from a backup") from error
+            what = f"{NAME} holds an entry that makes no sense: {error}"
+            raise DamagedError(what, "restore it from a backup") from error
 
     def _replay_session(self, payload: bytes, entry: dict[str, Any]) -> None:
         session = Session.from_fields(entry["record"])

@@ -13,7 +13,8 @@ from typing import Any
 
 from hypervisor.environment import State as GuestState
 from xenonode.model.resources import Resources, rate_nano_per_hour
-from xenonode.server import metering, session_events as ev
+from xenonode.server import metering
+from xenonode.server import session_events as ev
 from xenonode.server.session_rules import claim_due, end_due, exposed, is_closed, record_due
 from xenonode.server.session_state import (
     CLAIMED_COSIGNED,
@@ -102,7 +103,8 @@ def _commanded(session: Session, event: ev.Commanded, now_ms: int) -> _Step:
     if command.seq <= session.command_seq:
         if event.id == session.command:
             return session, []  # a repeat: the amendment is there
-        return session, [ev.Refuse("old_command", f"command {command.seq} is not new", f"use {session.command_seq + 1}")]
+        next_step = f"number it {session.command_seq + 1}"
+        return session, [ev.Refuse("old_command", f"command {command.seq} is not new", next_step)]
     if command.action == "stop":
         if session.state == STOPPING or session.state in ENDED:
             return session, [ev.SignAmendment(order)]
@@ -128,7 +130,7 @@ def _resize(session: Session, wanted: Resources, order: ev.Order) -> ev.Effect:
     if session.state != RUNNING:
         return ev.Refuse("state", "a paused session cannot be resized", "resume it first")
     if (wanted.disk_bytes, wanted.net_bit_per_s) != (now.disk_bytes, now.net_bit_per_s):
-        return ev.Refuse("fixed", "disk and network stay as agreed", "resize CPU and memory only, or open another session")
+        return ev.Refuse("fixed", "disk and network stay as agreed", "resize CPU and memory only")
     rate, cap = rate_nano_per_hour(wanted, session.agreement.prices), session.reservation.rate_cap_nano_per_hour
     if rate > cap:
         return ev.Refuse("rate_cap", f"{rate} nano-units an hour are above the reservation's {cap}", "ask for less")
@@ -258,7 +260,9 @@ def _stop_ordered(session: Session, event: ev.StopOrdered, now_ms: int) -> _Step
 def _gone(session: Session, event: ev.Gone, now_ms: int) -> _Step:
     if session.state != STOPPING:
         return session, []
-    session = _metered(session, event.reading)
+    if event.reading is not None and session.meter is not None and event.reading.at.run == session.meter.at.run:
+        # After a restart nothing is added: the session was to stop before, and what followed is the server's doing.
+        session = _metered(session, event.reading)
     state = after(session.state, "gone after failure" if session.failed else "gone")
     session = replace(session, state=state, ended_ms=now_ms, exposed_ms=None)
     session, effects = _due(session, now_ms)
@@ -332,7 +336,7 @@ def _metered(session: Session, reading: ev.Reading | None) -> Session:
     if reading is None or session.meter is None:
         return session
     # A server that took the environment away does not charge for holding it.
-    held = not (session.state == PAUSED and session.exposed_ms is not None)
+    held = session.exposed_ms is None or session.state == RUNNING
     return replace(
         session, meter=metering.advance(session.meter, reading.sample, reading.at, session.resources, held=held)
     )

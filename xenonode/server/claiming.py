@@ -1,0 +1,89 @@
+"""Claims on their way to XenoCorp: repeated byte for byte until there is an answer, so that each settles once.
+
+Decides when to ask again; which claim is due is `session_rules`' business. While XenoCorp is away, claims wait in
+the journal, and sessions go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Mapping
+
+from dht.errors import RemoteError
+from xenonode.model.entity import Trust
+from xenonode.model.errors import MessageError
+from xenonode.model.money import Settlement
+from xenonode.server.errors import CorpAwayError, CorpRefusedError
+from xenonode.server.ports import CorpPort
+from xenonode.server.session_events import ClaimRefused, ClaimSettled, Event
+from xenonode.server.session_state import PendingClaim, Session
+
+logger = logging.getLogger("xenonode.server.claiming")
+RETRY_MIN_MS = 1_000
+RETRY_MAX_MS = 300_000
+"""After an outage of XenoCorp every server comes back within five minutes, spread by the jitter."""
+
+
+class ClaimPump:
+    """Sends pending claims one after another. `apply` tells a session what came of its claim."""
+
+    def __init__(
+        self,
+        corp: CorpPort,
+        trust: Trust,
+        sessions: Callable[[], Mapping[bytes, Session]],
+        apply: Callable[[bytes, Event], Awaitable[Session]],
+        *,
+        wall_ms: Callable[[], int],
+        rng: random.Random,
+    ) -> None:
+        self._corp, self._trust, self._sessions, self._apply = corp, trust, sessions, apply
+        self._wall_ms, self._rng = wall_ms, rng
+        self._wake = asyncio.Event()
+        self.retry_ms = 0
+        """How long the pump waits before it asks again; 0 while XenoCorp answers."""
+
+    def wake(self) -> None:
+        """A claim was made."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Send claims for ever; end it by cancelling."""
+        while True:
+            self._wake.clear()
+            if await self.send_all():
+                self.retry_ms = 0
+                await self._wake.wait()
+            else:
+                self.retry_ms = min(RETRY_MAX_MS, max(RETRY_MIN_MS, 2 * self.retry_ms))
+                await asyncio.sleep(self.retry_ms * self._rng.uniform(0.5, 1.0) / 1000)
+
+    async def send_all(self) -> bool:
+        """Send every pending claim once; whether all were answered."""
+        for id, session in list(self._sessions().items()):
+            if session.claim is not None and not await self._send(id, session.claim):
+                return False
+        return True
+
+    async def _send(self, id: bytes, claim: PendingClaim) -> bool:
+        try:
+            raw = await self._corp.claim(claim.raw)
+            settlement = self._check(id, claim, raw)
+        except CorpRefusedError as refusal:
+            logger.warning("claim for session %s refused: %s", id.hex(), refusal.message)
+            await self._apply(id, ClaimRefused(refusal.message))
+            return True
+        except (CorpAwayError, RemoteError, OSError, TimeoutError) as error:
+            logger.info("claim for session %s waits: %s", id.hex(), error)
+            return False
+        await self._apply(id, ClaimSettled(settlement, raw))
+        return True
+
+    def _check(self, id: bytes, claim: PendingClaim, raw: bytes) -> Settlement:
+        settlement, envelope = Settlement.open(raw, self._trust.scheme)
+        self._trust.issued(envelope, self._wall_ms())
+        if settlement.claim != claim.id or settlement.agreement != id:
+            raise MessageError("settlement: it answers another claim")
+        return settlement

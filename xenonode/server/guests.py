@@ -1,0 +1,163 @@
+"""Work with guests that takes a while: launching, tearing down, reading the counters of all of them.
+
+Decides nothing about sessions: it tells the session what happened, and the session's core says what follows. One
+job a session at a time; jobs are tasks, sampling is one timer for all sessions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from dht.identity import Signer
+from hypervisor.adapter import Handle, Hypervisor, Running
+from hypervisor.environment import EnvironmentSpec
+from hypervisor.environment import Usage as Sample
+from hypervisor.errors import HypervisorError, UnknownGuestError
+from xenonode.env import Env
+from xenonode.server import session_events as ev
+from xenonode.server.admission import Admission
+from xenonode.server.launching import guest_name, specification, start_record
+from xenonode.server.metering import Instant
+from xenonode.server.session_state import STARTING, Session
+from xenonode.server.steady import SteadyClock
+
+logger = logging.getLogger("xenonode.server.guests")
+BOOT_TIMEOUT_S = 300.0
+"""A full system with cloud-init took 48 s to ssh on a quiet machine under emulation; busy ones get five times that."""
+READ_TIMEOUT_S = 10.0
+RETRY_MIN_S, RETRY_MAX_S = 1.0, 30.0
+Apply = Callable[[bytes, ev.Event], Awaitable[Session]]
+StartGuest = Callable[[Hypervisor, EnvironmentSpec], Awaitable[Handle]]
+
+
+async def create_only(hypervisor: Hypervisor, spec: EnvironmentSpec) -> Handle:
+    """Start a guest without waiting for its ssh server: for hypervisors that declare none."""
+    return await hypervisor.create(spec)
+
+
+class Guests:
+    """The guests of one server's sessions."""
+
+    def __init__(
+        self,
+        env: Env,
+        signer: Signer,
+        hypervisor: Hypervisor,
+        admission: Admission,
+        clock: SteadyClock,
+        run: int,
+        apply: Apply,
+        start_guest: StartGuest,
+    ) -> None:
+        self._env, self._signer, self._hypervisor, self._admission = env, signer, hypervisor, admission
+        self._clock, self._run, self._apply, self._start_guest = clock, run, apply, start_guest
+        self._jobs: dict[bytes, tuple[str, asyncio.Task[None]]] = {}
+
+    def instant(self) -> Instant:
+        """Now, for the meter."""
+        return Instant(self._run, self._clock.monotonic_ms(), self._env.now_ms())
+
+    def launch(self, id: bytes) -> None:
+        """Begin to launch a session's guest, unless that is under way."""
+        if id not in self._jobs:
+            self._begin(id, "launch", self._launch(id))
+
+    def tear_down(self, id: bytes) -> None:
+        """Begin to remove a session's guest, ending a launch that is under way."""
+        kind, job = self._jobs.get(id, ("", None))
+        if kind == "tear down":
+            return
+        if job is not None:
+            job.cancel()
+        self._begin(id, "tear down", self._tear_down(id, job))
+
+    async def read(self, ids: Sequence[bytes]) -> dict[bytes, ev.Reading]:
+        """Readings of these sessions' guests; one that is not there is left out. Raises HypervisorError."""
+        if not ids:
+            return {}
+        async with asyncio.timeout(READ_TIMEOUT_S):
+            usage = await self._hypervisor.usage([guest_name(id) for id in ids])
+        at = self.instant()
+        return {id: ev.Reading(usage[guest_name(id)], at) for id in ids if guest_name(id) in usage}
+
+    async def read_one(self, id: bytes) -> ev.Reading | None:
+        """A reading of one guest, None where there is none to be had."""
+        try:
+            return (await self.read([id])).get(id)
+        except (HypervisorError, TimeoutError):
+            return None
+
+    async def found(self) -> dict[str, Running]:
+        """All guests of ours that the hypervisor has, by name. Raises HypervisorError."""
+        return {running.handle.id: running for running in await self._hypervisor.reconcile()}
+
+    async def remove(self, name: str) -> Sample | None:
+        """Destroy a guest that may or may not be there. Raises HypervisorError."""
+        try:
+            return await self._hypervisor.destroy(name)
+        except UnknownGuestError:
+            return None
+
+    async def close(self) -> None:
+        """End all jobs; guests go on."""
+        jobs = [job for _, job in self._jobs.values()]
+        for job in jobs:
+            job.cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)
+
+    def _begin(self, id: bytes, kind: str, work: Awaitable[None]) -> None:
+        async def job() -> None:
+            try:
+                await work
+            finally:
+                if self._jobs.get(id, ("", None))[1] is asyncio.current_task():
+                    del self._jobs[id]
+
+        self._jobs[id] = (kind, self._env.spawn(job(), f"{kind} {id.hex()[:8]}"))
+
+    async def _launch(self, id: bytes) -> None:
+        session = await self._apply(id, ev.LaunchBegan())
+        if session.state != STARTING:
+            return
+        try:
+            async with asyncio.timeout(BOOT_TIMEOUT_S):
+                await self.remove(guest_name(id))  # one that a crash left half made
+                seed = self._env.seed(f"ssh host key {id.hex()}")
+                most = self._admission.offer.total.memory_bytes
+                spec = specification(session, self._admission.capabilities, most, seed)
+                handle = await self._start_guest(self._hypervisor, spec)
+            reading = (await self.read([id]))[id]
+        except HypervisorError as error:
+            await self._apply(id, ev.BootFailed(str(error)))
+            return
+        except (TimeoutError, KeyError):
+            await self._apply(id, ev.BootFailed(f"the environment did not answer within {BOOT_TIMEOUT_S:.0f} s"))
+            return
+        start = start_record(session, handle, self._clock.now_ms()).seal(self._signer)
+        await self._apply(id, ev.Booted(start.raw, reading))
+
+    async def _tear_down(self, id: bytes, launch: asyncio.Task[None] | None) -> None:
+        if launch is not None:
+            await asyncio.wait([launch])
+        reading = await self.read_one(id)
+        pause_s = RETRY_MIN_S
+        while True:
+            try:
+                await self._stop_and_remove(guest_name(id))
+                break
+            except (HypervisorError, TimeoutError) as error:
+                logger.warning("guest of session %s cannot be removed yet: %s", id.hex(), error)
+                await asyncio.sleep(pause_s)
+                pause_s = min(RETRY_MAX_S, 2 * pause_s)
+        await self._apply(id, ev.Gone(reading))
+
+    async def _stop_and_remove(self, name: str) -> None:
+        try:
+            await self._hypervisor.stop(name)
+        except UnknownGuestError:
+            return
+        except HypervisorError as error:
+            logger.info("guest %s did not power off: %s", name, error)
+        await self.remove(name)

@@ -1,0 +1,64 @@
+"""What a XenoServer needs of XenoCorp while sessions run: only that claims are settled.
+
+Decides which failures mean "ask again later" and which mean "no". XenoCorp is never on the path of a running session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from xenonode.control.errors import (
+    BAD_PEER,
+    BUSY,
+    CERTIFICATE_EXPIRED,
+    CERTIFICATE_REFUSED,
+    CERTIFICATE_REQUIRED,
+    INTERNAL,
+    TIMEOUT,
+    UNREACHABLE,
+    WRONG_KEY,
+    ControlError,
+)
+from xenonode.server.errors import CorpAwayError, CorpRefusedError
+
+LATER = frozenset(
+    {
+        UNREACHABLE,
+        TIMEOUT,
+        BUSY,
+        INTERNAL,
+        BAD_PEER,
+        WRONG_KEY,
+        CERTIFICATE_EXPIRED,
+        CERTIFICATE_REFUSED,
+        CERTIFICATE_REQUIRED,
+    }
+)
+"""Codes that say nothing about the claim itself: the money is still owed, so it is asked for again."""
+
+
+class CorpPort(Protocol):
+    """XenoCorp, as sessions see it."""
+
+    async def claim(self, raw: bytes) -> bytes:
+        """The settlement for a signed claim; the same one for a repeat. Raises CorpAwayError, CorpRefusedError."""
+        ...
+
+
+class ControlCorp:
+    """XenoCorp over a control connection (implements CorpPort). `call` asks it a method with a body."""
+
+    def __init__(self, call: Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]) -> None:
+        self._call = call
+
+    async def claim(self, raw: bytes) -> bytes:
+        """The settlement for a signed claim."""
+        try:
+            settlement = (await self._call("claim", {"claim": raw})).get("settlement")
+        except ControlError as error:
+            kind = CorpAwayError if error.code in LATER else CorpRefusedError
+            raise kind(error.message, error.next_step, error.code) from error
+        if not isinstance(settlement, bytes):
+            raise CorpAwayError("XenoCorp's answer holds no settlement", "compare the versions", BAD_PEER)
+        return settlement
