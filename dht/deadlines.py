@@ -1,0 +1,90 @@
+"""Time-outs without a Task or a heap: one FIFO for each duration, one loop timer for each FIFO.
+
+Decides when something has waited too long. Whatever waits for the same time ends in the order in which it
+began, so a queue needs a timer for its head only; a call costs one append, and nothing when it is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+# Durations are rounded up to these steps, so that there are at most 20 + 600 queues.
+_FINE_STEP_MS = 50
+_FINE_UNTIL_MS = 1_000
+_COARSE_STEP_MS = 1_000
+MAX_DURATION_MS = 600_000
+
+
+class Waiting(Protocol):
+    """Something that may be over before its time-out."""
+
+    done: bool
+
+
+class Deadlines:
+    """All time-outs of one endpoint."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_fault: Callable[[Exception], None]) -> None:
+        self._loop = loop
+        self._on_fault = on_fault
+        self._queues: dict[int, _Queue] = {}
+
+    def add(self, duration_ms: int, item: Waiting, expire: Callable[[Any], None]) -> None:
+        """Call `expire(item)` after the duration, unless `item.done` by then."""
+        step = _FINE_STEP_MS if duration_ms <= _FINE_UNTIL_MS else _COARSE_STEP_MS
+        rounded = min(-(-duration_ms // step) * step, MAX_DURATION_MS)
+        queue = self._queues.get(rounded)
+        if queue is None:
+            queue = self._queues[rounded] = _Queue(self._loop, rounded / 1_000, self._on_fault)
+        queue.add(item, expire)
+
+    def close(self) -> None:
+        """Forget everything that waits."""
+        for queue in self._queues.values():
+            queue.close()
+        self._queues.clear()
+
+
+class _Queue:
+    __slots__ = ("_duration_s", "_entries", "_loop", "_on_fault", "_timer")
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, duration_s: float, on_fault: Callable[[Exception], None]
+    ) -> None:
+        self._loop = loop
+        self._duration_s = duration_s
+        self._on_fault = on_fault
+        self._entries: deque[tuple[float, Waiting, Callable[[Any], None]]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, item: Waiting, expire: Callable[[Any], None]) -> None:
+        due_s = self._loop.time() + self._duration_s
+        self._entries.append((due_s, item, expire))
+        if self._timer is None:
+            self._timer = self._loop.call_at(due_s, self._fire)
+
+    def close(self) -> None:
+        self._entries.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _fire(self) -> None:
+        entries = self._entries
+        now_s = self._loop.time() + 1e-6
+        while entries:
+            due_s, item, expire = entries[0]
+            if not item.done:
+                if due_s > now_s:
+                    break
+                entries.popleft()
+                try:
+                    expire(item)
+                except Exception as error:
+                    self._on_fault(error)
+            else:
+                entries.popleft()
+        self._timer = self._loop.call_at(entries[0][0], self._fire) if entries else None

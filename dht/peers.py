@@ -1,0 +1,155 @@
+"""Peers and sessions: what one node remembers of the others, whatever overlay they meet in.
+
+Decides what is shared among overlays (address, member, session, liveness, round-trip time), so that one
+handshake and one liveness check serve all of them. Leaves moving bytes to `endpoint`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .contact import Address, Contact
+from .datagram import ReplayWindow
+from .handshake import Member, Outgoing, SessionKeys
+
+if TYPE_CHECKING:
+    from .errors import DhtError
+    from .limits import Bucket
+
+# Sessions one peer may have at once: both ends may begin at the same moment, and both sessions then hold.
+MAX_SESSIONS_PER_PEER = 2
+# A slow answer frees its slot after three round trips, between these (network.md: cap 500 ms; the floor
+# keeps a busy single host from calling its own queue a loss).
+MIN_SOFT_TIMEOUT_MS = 150
+MAX_SOFT_TIMEOUT_MS = 500
+
+
+class Session:
+    """One agreed pair of keys; half-open until the other side has used it."""
+
+    __slots__ = ("address", "counter", "keys", "opened_s", "peer", "receive_key", "send_key", "send_session", "window")
+
+    def __init__(self, keys: SessionKeys, address: Address, now_s: float) -> None:
+        self.keys = keys
+        self.address = address
+        self.opened_s = now_s
+        self.peer: Peer | None = None
+        self.send_session = keys.peer_session
+        self.send_key = keys.send_key
+        self.receive_key = keys.receive_key
+        self.counter = 0
+        self.window = ReplayWindow()
+
+
+class Greeting:
+    """A handshake that we began and that is not over."""
+
+    __slots__ = ("attempts", "cookie", "done", "outgoing", "peer")
+
+    def __init__(self, peer: Peer, outgoing: Outgoing) -> None:
+        self.peer = peer
+        self.outgoing = outgoing
+        self.attempts = 0
+        self.cookie = b""
+        self.done = False
+
+
+class Peer:
+    """One address and who answers there."""
+
+    __slots__ = (
+        "address",
+        "allowance",
+        "calls",
+        "contacts",
+        "doubted",
+        "failures",
+        "greeting",
+        "heard_s",
+        "is_client",
+        "member",
+        "reset_s",
+        "rtt_ms",
+        "session",
+        "sessions",
+        "waiting",
+    )
+
+    def __init__(self, address: Address, now_s: float) -> None:
+        self.address = address
+        self.member: Member | None = None
+        self.is_client = False
+        self.session: Session | None = None
+        self.sessions: list[Session] = []
+        self.greeting: Greeting | None = None
+        self.waiting: list[Call] = []
+        self.contacts: dict[int, Contact] = {}
+        self.calls = 0
+        self.failures = 0
+        self.heard_s = now_s
+        self.doubted = False
+        self.reset_s = float("-inf")
+        self.rtt_ms = -1.0
+        self.allowance: Bucket | None = None
+
+    @property
+    def soft_timeout_ms(self) -> int:
+        """How long a lookup leaves one of its slots to this peer."""
+        if self.rtt_ms < 0:
+            return MAX_SOFT_TIMEOUT_MS
+        return min(MAX_SOFT_TIMEOUT_MS, max(MIN_SOFT_TIMEOUT_MS, int(3 * self.rtt_ms)))
+
+    def measured(self, rtt_ms: float) -> None:
+        """Take a round trip in (smoothed as in RFC 6298, alpha = 1/8)."""
+        self.rtt_ms = rtt_ms if self.rtt_ms < 0 else self.rtt_ms + (rtt_ms - self.rtt_ms) / 8
+
+
+class Call:
+    """One request that waits for its reply."""
+
+    __slots__ = (
+        "body",
+        "callback",
+        "contact",
+        "done",
+        "kind",
+        "peer",
+        "request_id",
+        "resent",
+        "sent_s",
+        "tag",
+    )
+
+    def __init__(
+        self,
+        request_id: int,
+        peer: Peer,
+        tag: int,
+        kind: int,
+        body: bytes,
+        callback: Callable[[Call, DhtError | None, bytes], None],
+        contact: Contact | None,
+    ) -> None:
+        self.request_id = request_id
+        self.peer = peer
+        self.tag = tag
+        self.kind = kind
+        self.body = body
+        self.callback = callback
+        self.contact = contact
+        self.done = False
+        self.resent = False
+        self.sent_s = -1.0
+
+
+@dataclass(frozen=True, slots=True)
+class PeerInfo:
+    """What an operator may see of a contact in a routing table."""
+
+    contact: Contact
+    entity: str
+    rtt_ms: float | None
+    heard_ms_ago: int | None
+    failures: int
