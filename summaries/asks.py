@@ -1,0 +1,54 @@
+"""What the state machines want done: questions to holders, and probes of servers.
+
+Decides only the form. A driver sends each, and hands every one back with its reply exactly once:
+`answered(ask, reply)`, with None for no answer in time and ABSENT when the network has no such
+replica (fewer nodes than replicas).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from summaries.messages import Message, Question
+from summaries.trie import Prefix
+
+REPLICAS = 3  # search.md: R = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Send `message` to `holder`, or without one to the `replica`-th nearest node of the prefix's key.
+
+    Nearest means nearest to trie_key(network, epoch, dimension, prefix), counting from 0 and leaving
+    out `exclude`. Wait `after_ms` first.
+    """
+
+    number: int
+    dimension: str
+    prefix: Prefix
+    message: Question
+    holder: bytes | None = None
+    replica: int = 0
+    exclude: tuple[bytes, ...] = ()
+    after_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Ask the server at `contact` for its current signed advert."""
+
+    number: int
+    contact: bytes
+    id: int
+    seq: int
+
+
+class Absent:
+    """There is no such replica: the network has fewer nodes."""
+
+    __slots__ = ()
+
+
+ABSENT: Final = Absent()
+Outcome = Message | Absent | None

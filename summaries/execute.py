@@ -1,0 +1,455 @@
+"""A search as a state machine: asks out, answers in, and at the end what matches.
+
+Decides what to ask next and when to stop. It goes down the chosen tries best-first: nodes whose
+bound is least are read first, many at once; with a limit it stops when no unread node can hold
+anything better than what it has. Finalists are probed: a server's current signed advert is
+verified and matched exactly, so nothing is returned on a holder's word. A strict search unites
+replicas (visit.py); what could not be read makes the result partial, and is named.
+
+    start() -> asks;  answered(ask, reply) -> more asks;  probed(probe, advert) -> more;
+    finished -> result.      The driver sends, waits, and enforces time-outs.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from heapq import heappop, heappush
+from typing import Literal
+
+from summaries.asks import ABSENT, Absent, Ask, Outcome, Probe
+from summaries.attributes import LARGEST
+from summaries.errors import LocalError, RemoteError
+from summaries.idset import IdSet
+from summaries.messages import AdvertIs, Answer, Fetch, NotReady, Read, Row
+from summaries.plan import Part, choose, make_plan
+from summaries.point import Point
+from summaries.query import Query, filter_of, matches
+from summaries.rank import LAST
+from summaries.schema import Schema
+from summaries.trie import ROOT, Prefix
+from summaries.visit import MAX_PAGES, MAX_RETRIES, Source, Visit
+
+MAX_READS = 64  # trie nodes read at once (search.md: waves of up to 64)
+FIRST_WAVE = 4  # with a limit: 4, 8 .. 64, so that a small limit reads little
+MAX_PROBES = 32  # servers probed at once
+MAX_CANDIDATES = 100_000
+OVERFETCH = 4  # rows asked of a leaf beyond the limit, for those that fail their probe
+NEVER = LAST + 1
+
+Finish = Literal["probe", "fetch", "none"]
+Verify = Callable[[bytes, int], Point | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One advert that matches. Without a finish step, `point` is None and the row is hearsay."""
+
+    id: int
+    seq: int
+    rank: int
+    contact: bytes
+    point: Point | None = None
+    advert: bytes = b""
+    round_trip_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a search cost. `rounds` is the longest chain of questions that had to wait for another."""
+
+    rpcs: int = 0
+    rounds: int = 0
+    aggregation_points: int = 0
+    leaves: int = 0
+    pruned: int = 0
+    probes: int = 0
+    rejected: int = 0  # candidates whose current advert does not match, or is gone
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """`unreachable` names (dimension, prefix) of what could not be read by enough replicas."""
+
+    matches: tuple[Match, ...]
+    counts: Counts
+    unreachable: tuple[tuple[str, Prefix], ...]
+    unverified: tuple[int, ...]  # ids that match by a row, whose advert nobody would show
+    least_total: int
+    most_total: int
+
+    @property
+    def complete(self) -> bool:
+        return not self.unreachable and not self.unverified
+
+    def ids(self) -> IdSet:
+        return IdSet(match.id for match in self.matches)
+
+
+@dataclass(slots=True)
+class _Candidate:
+    row: Row
+    dimension: str
+    prefix: Prefix
+    source: Source
+    depth: int
+    state: Literal["new", "probing", "verified", "rejected"] = "new"
+    match: Match | None = None
+    rank: int = 0
+
+
+@dataclass(slots=True)
+class _Reading:
+    """An ask in flight on behalf of a visit."""
+
+    visit: Visit
+    source: Source
+    page: int = 0
+    retries: int = 0
+    rows: int = 0
+
+
+@dataclass(slots=True)
+class _Tally:
+    rpcs: int = 0
+    rounds: int = 0
+    aggregation_points: int = 0
+    leaves: int = 0
+    pruned: int = 0
+    probes: int = 0
+    rejected: int = 0
+
+
+class Search:
+    """One query's execution. The query's hosts must be resolved to coordinates."""
+
+    def __init__(
+        self,
+        schema: Schema,
+        query: Query,
+        verify: Verify,
+        *,
+        strict: bool = True,
+        finish: Finish = "probe",
+        exclude: IdSet | None = None,
+        dimension: str | None = None,
+    ) -> None:
+        if query.order.by == "latency" and not query.order.hosts:
+            raise LocalError("resolve the query's hosts to coordinates first")
+        self._schema, self._query, self._verify = schema, query, verify
+        self._strict, self._finish, self._exclude = strict, finish, exclude or IdSet()
+        self._filter, self._exact = filter_of(query)
+        plan = make_plan(schema, self._filter, query.order, query.limit is not None)
+        if dimension is not None:  # a caller that compares plans says where to look
+            schema.dimension(dimension)
+            self._parts, self._comparing = [Part(dimension, self._filter)], {}
+        else:
+            self._parts = list(plan.parts)
+            self._comparing = dict.fromkeys(plan.candidates if len(plan.candidates) > 1 else (), 0)
+        self._compared: dict[int, Visit] = {}
+        self._window = MAX_READS if query.limit is None else FIRST_WAVE
+        self._heap: list[tuple[int, int, int, Visit]] = []
+        self._active: dict[int, Visit] = {}
+        self._readings: dict[int, _Reading] = {}
+        self._fetches: dict[int, _Candidate] = {}
+        self._probes: dict[int, _Candidate] = {}
+        self._seen: set[tuple[int, Prefix]] = set()
+        self._candidates: dict[int, _Candidate] = {}
+        self._live: list[tuple[int, int]] = []  # (rank, id) of every candidate not rejected
+        self._fresh: deque[int] = deque()
+        self._unreachable: dict[tuple[str, Prefix], None] = {}
+        self._unverified: dict[int, None] = {}
+        self._tally = _Tally()
+        self._number = 0
+        self._now_ms = 0
+        self._out: list[Ask | Probe] = []
+        self._started = False
+
+    # ----- what the driver calls
+
+    def start(self, now_ms: int) -> list[Ask | Probe]:
+        """The first questions."""
+        self._now_ms, self._started = now_ms, True
+        if self._comparing:
+            self._parts = [Part(name, self._filter) for name in self._comparing]
+        if self._filter.terms:
+            for part in range(len(self._parts)):
+                visit = Visit(part, ROOT, -LAST if self._query.order.by else 0, 0, 1, limit=self._leaf_limit())
+                self._seen.add((part, ROOT))
+                self._launch(visit)
+        return self._flush()
+
+    def answered(self, ask: Ask, reply: Outcome, now_ms: int) -> list[Ask | Probe]:
+        """Take in the reply to an ask (None: no answer; ABSENT: no such replica)."""
+        self._now_ms = now_ms
+        candidate = self._fetches.pop(ask.number, None)
+        if candidate is not None:
+            advert = reply.advert if isinstance(reply, AdvertIs) else b""
+            self._judge(candidate, advert, None, last_chance=True)
+        reading = self._readings.pop(ask.number, None)
+        if reading is not None:
+            self._read(reading, ask, reply)
+        self._pump()
+        return self._flush()
+
+    def probed(
+        self, probe: Probe, advert: bytes | None, now_ms: int, round_trip_us: int | None = None
+    ) -> list[Ask | Probe]:
+        """Take in a server's current signed advert (None: it did not answer)."""
+        self._now_ms = now_ms
+        candidate = self._probes.pop(probe.number, None)
+        if candidate is not None:
+            self._judge(candidate, advert or b"", round_trip_us, last_chance=False)
+        self._pump()
+        return self._flush()
+
+    @property
+    def finished(self) -> bool:
+        return self._started and not (self._readings or self._fetches or self._probes)
+
+    @property
+    def result(self) -> SearchResult:
+        """What was found so far; final once finished."""
+        limit = self._query.limit
+        found = [self._candidates[id].match for _, id in self._live if self._candidates[id].state == "verified"]
+        chosen = [match for match in found if match is not None][:limit]
+        unread = sum(visit.count for _, _, _, visit in self._heap) + sum(one.count for one in self._active.values())
+        tally = self._tally
+        return SearchResult(
+            tuple(chosen),
+            Counts(
+                tally.rpcs, tally.rounds, tally.aggregation_points, tally.leaves, tally.pruned, tally.probes,
+                tally.rejected,
+            ),
+            tuple(sorted(self._unreachable)),
+            tuple(sorted(self._unverified)),
+            len(self._live),
+            len(self._live) + unread,
+        )
+
+    # ----- reading trie nodes
+
+    def _launch(self, visit: Visit) -> None:
+        visit.prepare(self._strict)
+        self._active[id(visit)] = visit
+        self._ask_more(visit)
+
+    def _ask_more(self, visit: Visit) -> None:
+        for source in visit.next_sources():
+            self._send(_Reading(visit, source), self._question(visit))
+
+    def _question(self, visit: Visit) -> Read:
+        wanted = 2 if self._strict else 1
+        part = self._parts[visit.part]
+        return Read(visit.prefix, part.filter, self._query.order, visit.limit, LARGEST, wanted)
+
+    def _send(self, reading: _Reading, question: Read, after_ms: int = 0) -> None:
+        self._number += 1
+        visit = reading.visit
+        named = tuple(dict.fromkeys(visit.holders)) if reading.source.holder is None else ()
+        ask = Ask(
+            self._number, self._parts[visit.part].dimension, visit.prefix, question,
+            reading.source.holder, reading.source.replica, named, after_ms,
+        )
+        self._readings[ask.number] = reading
+        self._tally.rpcs += 1
+        self._tally.rounds = max(self._tally.rounds, visit.depth + reading.page)
+        self._out.append(ask)
+
+    def _read(self, reading: _Reading, ask: Ask, reply: Outcome) -> None:
+        visit = reading.visit
+        if isinstance(reply, Answer) and reply.prefix == visit.prefix:
+            visit.take(reply)
+            self._offer(visit, reply.rows, reading.source)
+            reading.rows += len(reply.rows)
+            if reply.rows:
+                visit.last_rank = max(visit.last_rank, reply.rows[-1].rank)
+            if reply.next and reading.page < MAX_PAGES and isinstance(ask.message, Read):
+                reading.page += 1
+                self._send(reading, replace(ask.message, cursor=reply.next))
+                return
+            visit.rows = max(visit.rows, reading.rows)
+            if reply.next:
+                visit.failed += 1
+            else:
+                visit.succeeded += 1
+        elif isinstance(reply, NotReady) and reading.retries < MAX_RETRIES and isinstance(ask.message, Read):
+            reading.retries += 1
+            self._send(reading, ask.message, reply.retry_ms * reading.retries)
+            return
+        elif isinstance(reply, Absent):
+            visit.absent += 1
+            visit.sources = [source for source in visit.sources if source.holder is not None]
+        else:
+            visit.failed += 1
+        visit.open -= 1
+        self._ask_more(visit)
+        if visit.is_over:
+            self._close(visit)
+
+    def _close(self, visit: Visit) -> None:
+        del self._active[id(visit)]
+        if not visit.is_complete:
+            self._unreachable[self._parts[visit.part].dimension, visit.prefix] = None
+        self._tally.aggregation_points += bool(visit.children)
+        self._tally.leaves += not visit.children
+        self._tally.pruned += visit.pruned
+        if self._query.limit is not None:
+            self._window = min(self._window * 2, MAX_READS)
+        if self._comparing and visit.prefix == ROOT:
+            self._compared[visit.part] = visit
+            if len(self._compared) < len(self._parts):
+                return
+            passing = {
+                self._parts[part].dimension: sum(child.leaves for child in root.children.values())
+                for part, root in self._compared.items()
+            }
+            name = choose(passing, self._schema, self._query.order, self._query.limit is not None)
+            self._comparing = {}
+            visit = next(root for part, root in self._compared.items() if self._parts[part].dimension == name)
+        for prefix in sorted(visit.children):
+            child = visit.children[prefix]
+            if (visit.part, prefix) not in self._seen:
+                self._seen.add((visit.part, prefix))
+                self._queue(
+                    Visit(
+                        visit.part, prefix, child.bound, child.count, child.leaves, visit.depth + 1,
+                        child.known_holders, child.holders, self._leaf_limit(),
+                    )
+                )
+        if visit.limit and visit.matched > visit.rows and visit.rows >= visit.limit:
+            # The leaf has more than we asked for, none better than the last that it gave.
+            rest = Visit(
+                visit.part, visit.prefix, visit.last_rank, visit.matched - visit.rows, 1, visit.depth + 1,
+                visit.known_holders, visit.holders, visit.limit * 8,
+            )
+            self._queue(rest)
+
+    def _queue(self, visit: Visit) -> None:
+        self._number += 1
+        # Among equals the deeper first: with a limit, leaves end a search and aggregation points do not.
+        heappush(self._heap, (visit.bound, -visit.prefix.length, self._number, visit))
+
+    def _leaf_limit(self) -> int:
+        limit = self._query.limit
+        return 0 if limit is None or not self._exact else limit + OVERFETCH
+
+    # ----- candidates
+
+    def _offer(self, visit: Visit, rows: tuple[Row, ...], source: Source) -> None:
+        dimension = self._parts[visit.part].dimension
+        for row in rows:
+            if row.id in self._exclude:
+                continue
+            old = self._candidates.get(row.id)
+            if old is None:
+                if len(self._candidates) >= MAX_CANDIDATES:
+                    self._unreachable[dimension, visit.prefix] = None
+                    return
+            elif old.row.seq >= row.seq or old.state != "new":
+                continue
+            else:
+                self._drop_live(old)
+            made = _Candidate(row, dimension, visit.prefix, source, visit.depth, rank=row.rank)
+            self._candidates[row.id] = made
+            insort(self._live, (made.rank, row.id))
+            if self._finish == "none":
+                made.state, made.match = "verified", Match(row.id, row.seq, row.rank, row.contact)
+            elif old is None:
+                self._fresh.append(row.id)
+
+    def _drop_live(self, candidate: _Candidate) -> None:
+        place = bisect_left(self._live, (candidate.rank, candidate.row.id))
+        if place < len(self._live) and self._live[place] == (candidate.rank, candidate.row.id):
+            del self._live[place]
+
+    def _judge(self, candidate: _Candidate, advert: bytes, round_trip_us: int | None, *, last_chance: bool) -> None:
+        """Verify a candidate's signed advert and match it exactly."""
+        row = candidate.row
+        point: Point | None = None
+        if advert:
+            try:
+                point = self._verify(advert, self._now_ms)
+            except RemoteError:
+                point = None
+        if point is not None and (point.id != row.id or (last_chance and point.seq < row.seq)):
+            point = None
+        if point is None and not last_chance:
+            self._fetch(candidate)  # the server is silent: the leaf's copy is the fall-back
+            return
+        self._drop_live(candidate)
+        if point is None:
+            candidate.state = "rejected"
+            self._unverified[row.id] = None
+            return
+        expired = point.gone or point.expires_s <= self._now_ms // 1000
+        if expired or not matches(self._query, point.attributes):
+            candidate.state = "rejected"
+            self._tally.rejected += 1
+            return
+        candidate.state, candidate.rank = "verified", self._query.order.rank(point.attributes)
+        candidate.match = Match(
+            point.id, point.seq, candidate.rank, point.contact or row.contact, point, advert, round_trip_us
+        )
+        insort(self._live, (candidate.rank, row.id))
+
+    def _fetch(self, candidate: _Candidate) -> None:
+        self._number += 1
+        question = Fetch(candidate.prefix, candidate.row.id)
+        source = candidate.source
+        ask = Ask(self._number, candidate.dimension, candidate.prefix, question, source.holder, source.replica)
+        self._fetches[ask.number] = candidate
+        self._tally.rpcs += 1
+        self._out.append(ask)
+
+    # ----- what next
+
+    def _pump(self) -> None:
+        limit, ordered = self._query.limit, bool(self._query.order.by)
+        if self._comparing:
+            return
+        while self._heap and len(self._active) < self._window:
+            bound = self._heap[0][0]
+            if limit is not None:
+                # Enough that is certainly better (with an order), or enough of anything (without).
+                better = bisect_left(self._live, (bound, -1)) if ordered else len(self._live)
+                if better >= limit:
+                    break
+            self._launch(heappop(self._heap)[3])
+        if limit is None:
+            while self._fresh and len(self._probes) + len(self._fetches) < MAX_PROBES:
+                self._finish_one(self._candidates[self._fresh.popleft()])
+            return
+        floor = min((visit.bound for visit in self._active.values()), default=NEVER)
+        if self._heap:
+            floor = min(floor, self._heap[0][0])
+        for rank, id in list(self._live[:limit]):
+            if ordered and rank >= floor:
+                break
+            if len(self._probes) + len(self._fetches) >= MAX_PROBES:
+                break
+            self._finish_one(self._candidates[id])
+
+    def _finish_one(self, candidate: _Candidate) -> None:
+        if candidate.state != "new":
+            return
+        candidate.state = "probing"
+        self._tally.rounds = max(self._tally.rounds, candidate.depth + 1)
+        if self._finish == "fetch" or not candidate.row.contact:
+            self._fetch(candidate)
+            return
+        self._number += 1
+        probe = Probe(self._number, candidate.row.contact, candidate.row.id, candidate.row.seq)
+        self._probes[probe.number] = candidate
+        self._tally.rpcs += 1
+        self._tally.probes += 1
+        self._out.append(probe)
+
+    def _flush(self) -> list[Ask | Probe]:
+        out, self._out = self._out, []
+        return out
+
+
+__all__ = ["ABSENT", "Counts", "Match", "Search", "SearchResult"]

@@ -1,0 +1,604 @@
+"""What one node does for the tries of one dimension: message in; replies and pushes out.
+
+Decides when an advert is accepted, when a leaf splits, what a parent is told and what a reader
+sees. Rests on four rules:
+
+1. **Widen before acknowledging.** A row that is not inside the zone which a quorum of the parent's
+   holders has is answered only once they have it; the parent's holders in turn answer only once
+   theirs have it. So a search never misses an acknowledged advert.
+2. **Splits are monotone.** Split bits are only added. A holder that splits, or hears of it, keeps
+   serving its rows until a quorum of the child's holders accepted each; publishers get Moved.
+3. **Entries never go back.** An aggregation point keeps what each holder of a child said, and only
+   a higher (incarnation, version) replaces it: a late message cannot narrow a newer widening.
+4. **Nothing is taken on trust.** Rows come from `verify`, never from what a sender claims; a
+   malformed or impossible message is refused and changes nothing.
+
+            Insert             over capacity              all rows accepted below
+  (absent) -------> LEAF ----------------------> SPLITTING ----------------------> AP, or a marker
+      | asked, or first heard of: RECOVERING (Pull from the peers) until they all answered
+
+The driver carries messages: `received` for what arrives, `answered` for the replies to a Push,
+`tick` every second. R, and which nodes are nearest a key, are the overlay's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from summaries.answer import answer, digest
+from summaries.errors import LocalError, MessageError, RemoteError
+from summaries.messages import (
+    Accepted,
+    AdvertIs,
+    Delete,
+    Digest,
+    Fetch,
+    Here,
+    Insert,
+    Locate,
+    Marked,
+    Message,
+    Moved,
+    NotReady,
+    Pull,
+    Question,
+    Read,
+    Refused,
+    Result,
+    Stale,
+    ZoneUpdate,
+)
+from summaries.node import TrieNode, Waiter
+from summaries.point import Point, Rows
+from summaries.schema import Schema
+from summaries.trie import ROOT, Prefix, is_near, keys_of
+from summaries.zone import Zone
+
+DEFAULT_CAPACITY = 512
+REBUILD_MS = 15_000
+PUSH_TIMEOUT_MS = 6_000  # three hard time-outs of an RPC: the driver has given up long before
+MAX_ROWS = 65_536  # all nodes of a dimension together: 6 MB of columns beside 64 MB of adverts
+MAX_NODES = 4_096
+MAX_WAITERS = 256  # unanswered requests at one trie node; the oldest is told to retry
+MAX_PUSHES = 1_024  # pushes in flight
+HANDOVER_WINDOW = 16  # rows on their way to children at once: a few datagrams' burst per peer
+FETCH_WINDOW = 16
+MAX_HOPS = 12  # Moved answers that one row follows: deeper than any trie
+RETRY_MS = 150  # about one round trip across an ocean
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Answer the request that `received` was given."""
+
+    request: object
+    message: Result
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """Ask `to`, or each of the R nodes nearest the prefix's key (this one too, if it is among them)."""
+
+    token: int
+    prefix: Prefix
+    message: Question
+    to: bytes | None = None
+
+
+Action = Reply | Push
+Verify = Callable[[bytes, int], Point | None]
+
+
+def quorum(replicas: int) -> int:
+    """How many of R replicas make a write durable: any two quorums share a member."""
+    return replicas // 2 + 1
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A push in flight and who answered it."""
+
+    prefix: Prefix
+    since_ms: int
+    message: Question
+    heard: set[bytes]
+    agreed: int = 0
+    failed: int = 0
+    hops: int = 0  # Moved answers followed; for a recovery's questions: its generation
+    row: tuple[int, int, int] | None = None  # (id, key, seq) of a row that is being handed over
+
+
+class Holder:
+    """The state of one node for one dimension. Pure: time is a parameter, randomness none.
+
+    `me` is this node's packed contact; `incarnation` grows with every start (its start time will
+    do). `verify(advert, now_ms)` returns the point of an advert whose signature, credential and
+    expiry are good, else None.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        dimension: str,
+        me: bytes,
+        verify: Verify,
+        *,
+        incarnation: int,
+        capacity: int = DEFAULT_CAPACITY,
+        may_hold: Callable[[Prefix, bytes], bool] = lambda child, holder: True,
+    ) -> None:
+        if capacity < 1:
+            raise LocalError("a leaf holds at least one row")
+        self.schema, self.dimension, self.me, self.incarnation = schema, dimension, me, incarnation
+        self.capacity = capacity
+        self._verify, self._may_hold, self._axis = verify, may_hold, schema.dimension(dimension)
+        self._nodes: dict[Prefix, TrieNode] = {}
+        self._pushes: dict[int, _Pending] = {}
+        self._handing: set[tuple[Prefix, int, int]] = set()
+        self._recovering: dict[Prefix, _Recovery] = {}
+        self._next_token = 1
+        self._out: list[Action] = []
+
+    # ----- what the driver calls
+
+    def received(self, message: Message, sender: bytes, request: object, now_ms: int) -> list[Action]:
+        """Take in a question; its Reply comes now or from a later call."""
+        try:
+            self._dispatch(message, sender, request, now_ms)
+        except RemoteError as error:
+            self._reply(request, Refused(str(error)[:200]))
+        return self._flush()
+
+    def answered(self, token: int, asked: int, sender: bytes, reply: Message | None, now_ms: int) -> list[Action]:
+        """Take in one node's reply to a Push (None: it did not answer). `asked` nodes were asked in all."""
+        pending = self._pushes.get(token)
+        if pending is not None and sender not in pending.heard:
+            pending.heard.add(sender)
+            self._conclude(token, pending, max(asked, 1), sender, reply, now_ms)
+        return self._flush()
+
+    def tick(self, now_ms: int) -> list[Action]:
+        """Expire, tighten, retry. Call about once a second."""
+        for token in [one for one, held in self._pushes.items() if held.since_ms + PUSH_TIMEOUT_MS <= now_ms]:
+            self._abandon(token, self._pushes[token])
+        for prefix in sorted(self._nodes):
+            node = self._nodes[prefix]
+            if not node.ready:
+                self._recover(node, now_ms)
+                continue
+            if node.refresh_ms <= now_ms:
+                node.refresh_ms = now_ms + REBUILD_MS
+                node.rebuild(now_ms)
+                self._release_overtaken(node)
+                if node.is_idle and prefix != ROOT and not node.claimed.count and not node.tombstones:
+                    del self._nodes[prefix]
+                    continue
+                node.settled = False
+            self._settle(node, now_ms)
+            self._hand_over(node, now_ms)
+        return self._flush()
+
+    def statistics(self) -> dict[str, int]:
+        """Counts for display: trie nodes, rows, entries, pushes in flight."""
+        return {
+            "nodes": len(self._nodes),
+            "rows": sum(len(node.rows) for node in self._nodes.values()),
+            "entries": sum(len(held) for node in self._nodes.values() for held in node.entries.values()),
+            "pushes": len(self._pushes),
+        }
+
+    def nodes(self) -> dict[Prefix, TrieNode]:
+        """The trie nodes held, for inspection only."""
+        return dict(self._nodes)
+
+    # ----- questions
+
+    def _dispatch(self, message: Message, sender: bytes, request: object, now_ms: int) -> None:
+        if isinstance(message, Insert):
+            self._insert(message, request, now_ms)
+        elif isinstance(message, Delete):
+            self._delete(message, request, now_ms)
+        elif isinstance(message, ZoneUpdate):
+            self._zone_update(message, sender, request, now_ms)
+        elif isinstance(message, Marked):
+            node = self._nodes.get(message.prefix)
+            if node is not None and node.mark(message.splits):
+                self._hand_over(node, now_ms)
+            self._reply(request, Accepted(node.splits if node else 0))
+        elif isinstance(message, Pull):
+            node = self._nodes.get(message.prefix)
+            self._reply(request, digest(node if node and node.ready else None, message))
+        elif isinstance(message, (Read, Fetch, Locate)):
+            self._look(message, sender, request, now_ms)
+        else:
+            raise MessageError("not a question")
+
+    def _look(self, message: Read | Fetch | Locate, sender: bytes, request: object, now_ms: int) -> None:
+        node = self._node(message.prefix, now_ms)
+        if not node.ready:
+            self._reply(request, NotReady(RETRY_MS))
+        elif isinstance(message, Read):
+            self._reply(request, answer(node, message, sender, now_ms))
+        elif isinstance(message, Fetch):
+            self._reply(request, AdvertIs(node.rows.raw_of(message.id) or b""))
+        elif not message.prefix.contains(message.key):
+            raise MessageError("the key is not under this prefix")
+        else:
+            where = node.destination(message.key)
+            self._reply(request, Here() if where == node.prefix else Moved(where))
+
+    def _checked(self, message: Insert | Delete, now_ms: int) -> Point:
+        if not message.prefix.contains(message.key):
+            raise MessageError("the key is not under this prefix")
+        point = self._verify(message.advert, now_ms)
+        if point is None:
+            raise MessageError("the advert does not verify")
+        return point
+
+    def _insert(self, message: Insert, request: object, now_ms: int) -> None:
+        point = self._checked(message, now_ms)
+        if point.gone or point.expires_s <= now_ms // 1000:
+            raise MessageError("the advert has expired or is a tombstone")
+        if not any(is_near(self._axis, message.key, own) for own in keys_of(self.schema, self.dimension, point)):
+            raise MessageError("the key is not this advert's")
+        node = self._node(message.prefix, now_ms)
+        where = node.destination(message.key)
+        if where != node.prefix:
+            self._reply(request, Moved(where))
+            return
+        held = node.rows.find(point.id, message.key)
+        buried = node.tombstones.get((point.id, message.key), (-1, 0))[0]
+        newest = max(held.seq if held else -1, buried)
+        if point.seq < newest or point.seq == buried:
+            self._reply(request, Stale(newest))
+            return
+        if held is not None and held.seq == point.seq:
+            if node.rows.raw_of(point.id, message.key) != message.advert:
+                raise MessageError("two adverts with one sequence number")
+        elif held is None and sum(len(one.rows) for one in self._nodes.values()) >= MAX_ROWS:
+            self._reply(request, NotReady(REBUILD_MS))
+            return
+        else:
+            node.rows.put(point, message.key, message.advert)
+        zone = Zone.of_point(self.schema, point)
+        node.zone = node.zone.union(zone)
+        self._wait(node, Waiter(request, zone))
+        self._split(node, now_ms)
+        self._settle(node, now_ms)
+
+    def _delete(self, message: Delete, request: object, now_ms: int) -> None:
+        point = self._checked(message, now_ms)
+        node = self._nodes.get(message.prefix)
+        if node is None:
+            self._reply(request, Accepted())
+            return
+        held = node.rows.find(point.id, message.key)
+        # A tombstone removes its own sequence number too; an advert only older rows.
+        last = point.seq if point.gone else point.seq - 1
+        if last >= 0:
+            node.bury(point.id, message.key, last, now_ms)
+        if held is not None and held.seq <= last:
+            node.rows.drop(point.id, message.key)
+        where = node.destination(message.key)
+        self._reply(request, Accepted(node.splits) if where == node.prefix else Moved(where))
+
+    def _zone_update(self, message: ZoneUpdate, sender: bytes, request: object, now_ms: int) -> None:
+        parent = message.child.parent
+        if parent is None or len(message.zone.lows) != len(self.schema.ordered):
+            raise MessageError("not a child's zone")
+        if not self._may_hold(message.child, sender):
+            raise MessageError("the sender is not near this child's key")
+        node = self._node(parent, now_ms)
+        newer = node.hear(message.child, sender, message.incarnation, message.version, message.zone, now_ms)
+        if not newer and node.entries[message.child][sender].version != message.version:
+            self._reply(request, Stale(node.entries[message.child][sender].version))
+            return
+        node.mark(message.splits)
+        self._wait(node, Waiter(request, message.zone))
+        self._settle(node, now_ms)
+        self._hand_over(node, now_ms)
+
+    # ----- splitting
+
+    def _split(self, node: TrieNode, now_ms: int) -> None:
+        if node.ready and node.overflow(self.capacity):
+            self._push(node.prefix, Marked(node.prefix, node.splits), now_ms)
+            self._climb(node, now_ms)
+            self._hand_over(node, now_ms)
+
+    def _hand_over(self, node: TrieNode, now_ms: int) -> None:
+        """Send rows that belong below to their leaf, a window at a time."""
+        if not node.ready or not node.is_split or not len(node.rows):
+            return
+        for id, key, seq in node.rows.postings():
+            if len(self._handing) >= HANDOVER_WINDOW:
+                return
+            raw = node.rows.raw_of(id, key)
+            if (node.prefix, id, key) in self._handing or raw is None:
+                continue
+            row, where = (id, key, seq), node.destination(key)
+            if self._push(where, Insert(where, key, raw), now_ms, node=node.prefix, row=row) is None:
+                return
+            self._handing.add((node.prefix, id, key))
+
+    def _handed(self, pending: _Pending, now_ms: int) -> None:
+        """A quorum of the child's holders has the row: it is theirs now."""
+        node = self._nodes.get(pending.prefix)
+        if node is None or pending.row is None:
+            return
+        id, key, seq = pending.row
+        held = node.rows.find(id, key)
+        if held is not None and held.seq == seq:
+            node.rows.drop(id, key)
+        if not len(node.rows):
+            node.refresh_ms = 0  # tell the parent at the next tick that this is a leaf no more
+        self._hand_over(node, now_ms)
+
+    # ----- telling the parent
+
+    def _wait(self, node: TrieNode, waiter: Waiter) -> None:
+        if len(node.waiters) >= MAX_WAITERS:
+            self._reply(node.waiters.pop(0).request, NotReady(RETRY_MS))
+        node.waiters.append(waiter)
+
+    def _release_overtaken(self, node: TrieNode) -> None:
+        """What waits for a zone that a newer word has since narrowed would wait for ever."""
+        for waiter in [one for one in node.waiters if not node.zone.covers(one.zone)]:
+            node.waiters.remove(waiter)
+            self._reply(waiter.request, NotReady(RETRY_MS))
+
+    def _settle(self, node: TrieNode, now_ms: int) -> None:
+        """Answer who can be answered; claim a wider zone when someone still waits for it."""
+        if not node.ready:
+            return
+        if node.prefix == ROOT:
+            node.claimed, node.settled = node.zone, True
+        if node.settled:
+            waiting = []
+            for waiter in node.waiters:
+                if node.claimed.covers(waiter.zone):
+                    self._reply(waiter.request, Accepted(node.splits))
+                else:
+                    waiting.append(waiter)
+            node.waiters = waiting
+        if not node.climbing and not (node.settled and node.claimed.covers(node.zone)):
+            self._climb(node, now_ms)
+
+    def _climb(self, node: TrieNode, now_ms: int) -> None:
+        parent = node.prefix.parent
+        if parent is None or node.climbing:
+            return
+        version = node.version + 1
+        update = ZoneUpdate(node.prefix, self.incarnation, version, node.zone, node.splits)
+        if self._push(parent, update, now_ms, node=node.prefix) is not None:
+            # From here on the parent may know no more than this, so nothing wider is settled.
+            node.version, node.claimed, node.settled, node.climbing = version, node.zone, False, True
+
+    # ----- replies to pushes
+
+    def _conclude(
+        self, token: int, pending: _Pending, asked: int, sender: bytes, reply: Message | None, now_ms: int
+    ) -> None:
+        message = pending.message
+        if isinstance(message, (Pull, Fetch)):
+            self._pulled(token, pending, asked, sender, reply, now_ms)
+            return
+        node = self._nodes.get(pending.prefix)
+        if isinstance(reply, Accepted) or (isinstance(reply, Stale) and pending.row is not None):
+            pending.agreed += 1
+            if isinstance(reply, Accepted) and isinstance(message, ZoneUpdate) and node is not None:
+                self._learn(node, reply.splits, now_ms)
+        elif isinstance(reply, Moved) and pending.row is not None and isinstance(message, Insert):
+            self._follow(token, pending, message, reply.prefix, now_ms)
+            return
+        else:
+            pending.failed += 1
+        if pending.agreed >= quorum(asked):
+            self._finish(token, pending, now_ms)
+        elif pending.failed > asked - quorum(asked):
+            self._abandon(token, pending)
+
+    def _finish(self, token: int, pending: _Pending, now_ms: int) -> None:
+        del self._pushes[token]
+        node = self._nodes.get(pending.prefix)
+        if pending.row is not None:
+            self._handing.discard((pending.prefix, pending.row[0], pending.row[1]))
+            self._handed(pending, now_ms)
+        elif isinstance(pending.message, ZoneUpdate) and node is not None:
+            node.climbing = False
+            if node.version == pending.message.version:
+                node.settled = True
+            self._settle(node, now_ms)
+
+    def _abandon(self, token: int, pending: _Pending) -> None:
+        """Not enough of them answered: the next tick tries again."""
+        del self._pushes[token]
+        node = self._nodes.get(pending.prefix)
+        if pending.row is not None:
+            self._handing.discard((pending.prefix, pending.row[0], pending.row[1]))
+        elif isinstance(pending.message, ZoneUpdate) and node is not None:
+            node.climbing = False
+        elif isinstance(pending.message, (Pull, Fetch)) and pending.prefix in self._recovering:
+            recovery = self._recovering[pending.prefix]
+            if recovery.generation == pending.hops:
+                recovery.restart()
+
+    def _follow(self, token: int, pending: _Pending, message: Insert, where: Prefix, now_ms: int) -> None:
+        """The child is split already: send the row to where it belongs now."""
+        self._abandon(token, pending)
+        if pending.row is None or pending.hops >= MAX_HOPS or where.length <= message.prefix.length:
+            return
+        if not where.contains(message.key):
+            return
+        id, key, _ = pending.row
+        again = Insert(where, key, message.advert)
+        if self._push(where, again, now_ms, node=pending.prefix, row=pending.row, hops=pending.hops + 1) is not None:
+            self._handing.add((pending.prefix, id, key))
+
+    def _learn(self, node: TrieNode, splits: int, now_ms: int) -> None:
+        """Our parent knows of splits below us: a replica of ours was fuller than we are."""
+        if not node.prefix.is_anchor and node.mark(splits):
+            self._hand_over(node, now_ms)
+
+    # ----- starting and restarting
+
+    def _node(self, prefix: Prefix, now_ms: int) -> TrieNode:
+        node = self._nodes.get(prefix)
+        if node is None:
+            if len(self._nodes) >= MAX_NODES and not self._forget_one():
+                raise MessageError("no room for another trie node")
+            node = self._nodes[prefix] = TrieNode(prefix, self.schema, Rows(self.schema))
+            self._recover(node, now_ms)
+        return node
+
+    def _forget_one(self) -> bool:
+        idle = [prefix for prefix, node in self._nodes.items() if node.is_idle and prefix != ROOT]
+        # Then markers of old splits: a publisher that still knows one starts again at the root.
+        idle += [prefix for prefix, node in self._nodes.items() if not (len(node.rows) or node.entries or node.waiters)]
+        idle = [prefix for prefix in idle if prefix != ROOT]
+        for prefix in idle[:1]:
+            del self._nodes[prefix]
+            self._recovering.pop(prefix, None)
+        return bool(idle)
+
+    def _recover(self, node: TrieNode, now_ms: int) -> None:
+        """Learn from the peers what this trie node holds; until they answered it is not ready."""
+        recovery = self._recovering.setdefault(node.prefix, _Recovery())
+        if not recovery.asking:
+            token = self._push(node.prefix, Pull(node.prefix), now_ms, hops=recovery.generation)
+            recovery.asking = token is not None
+
+    def _pulled(
+        self, token: int, pending: _Pending, asked: int, sender: bytes, reply: Message | None, now_ms: int
+    ) -> None:
+        recovery, node = self._recovering.get(pending.prefix), self._nodes.get(pending.prefix)
+        directed = isinstance(pending.message, Fetch) or bool(
+            isinstance(pending.message, Pull) and pending.message.cursor
+        )
+        if directed or len(pending.heard) >= asked:
+            self._pushes.pop(token, None)
+        if recovery is None or node is None or recovery.generation != pending.hops:
+            return
+        if isinstance(reply, Digest) and reply.known and reply.prefix == node.prefix:
+            self._take_digest(node, recovery, sender, reply, now_ms)
+        elif isinstance(reply, AdvertIs) and isinstance(pending.message, Fetch):
+            self._take_advert(node, recovery, pending.message.id, reply.advert, now_ms)
+        elif not isinstance(reply, Digest):
+            recovery.failed += 1
+        if directed:
+            recovery.open -= 1
+        else:
+            recovery.asked, recovery.answers = asked, recovery.answers + 1
+        self._fetch_more(node, recovery, now_ms)
+
+    def _take_digest(
+        self, node: TrieNode, recovery: _Recovery, sender: bytes, reply: Digest, now_ms: int
+    ) -> None:
+        node.mark(reply.splits)
+        for fact in reply.entries:
+            fits = fact.child.parent == node.prefix and len(fact.zone.lows) == len(self.schema.ordered)
+            if fits and self._may_hold(fact.child, fact.holder):
+                node.hear(fact.child, fact.holder, fact.incarnation, fact.version, fact.zone, now_ms)
+        for posting in reply.postings:
+            held = node.rows.find(posting.id, posting.key)
+            if node.prefix.contains(posting.key) and (held is None or held.seq < posting.seq):
+                recovery.want(posting.id, posting.key, sender)
+        more = reply.next and recovery.pages < MAX_PAGES
+        question = Pull(node.prefix, reply.next)
+        if more and self._push(node.prefix, question, now_ms, to=sender, hops=recovery.generation) is not None:
+            recovery.open += 1
+            recovery.pages += 1
+
+    def _take_advert(self, node: TrieNode, recovery: _Recovery, id: int, advert: bytes, now_ms: int) -> None:
+        keys = recovery.fetching.pop(id, [])
+        point = self._verify(advert, now_ms) if advert else None
+        if point is None or point.id != id or point.gone or point.expires_s <= now_ms // 1000:
+            return
+        own = keys_of(self.schema, self.dimension, point)
+        for key in keys:
+            held = node.rows.find(id, key)
+            near = any(is_near(self._axis, key, one) for one in own)
+            if near and (held is None or held.seq < point.seq):
+                node.rows.put(point, key, advert)
+                node.zone = node.zone.union(Zone.of_point(self.schema, point))
+
+    def _fetch_more(self, node: TrieNode, recovery: _Recovery, now_ms: int) -> None:
+        while recovery.wanted and len(recovery.fetching) < FETCH_WINDOW:
+            id = next(iter(recovery.wanted))
+            sender, keys = recovery.wanted.pop(id)
+            question = Fetch(node.prefix, id)
+            if self._push(node.prefix, question, now_ms, to=sender, hops=recovery.generation) is None:
+                break
+            recovery.fetching[id] = keys
+            recovery.open += 1
+        if recovery.answers < recovery.asked or not recovery.asked or recovery.open or recovery.wanted:
+            return
+        if recovery.failed > recovery.asked - quorum(recovery.asked):
+            recovery.restart()  # too few peers to be sure: the next tick asks again
+            return
+        del self._recovering[node.prefix]
+        node.ready, node.refresh_ms = True, now_ms + REBUILD_MS
+        if node.is_idle and node.prefix != ROOT:
+            del self._nodes[node.prefix]  # somebody asked for what nobody has
+            return
+        self._split(node, now_ms)
+        self._settle(node, now_ms)
+        self._hand_over(node, now_ms)
+
+    # ----- out
+
+    def _push(
+        self,
+        where: Prefix,
+        message: Question,
+        now_ms: int,
+        *,
+        node: Prefix | None = None,
+        row: tuple[int, int, int] | None = None,
+        hops: int = 0,
+        to: bytes | None = None,
+    ) -> int | None:
+        """Send to the R nearest `where`, or to one; None when too much is in flight already."""
+        if len(self._pushes) >= MAX_PUSHES:
+            return None
+        token, self._next_token = self._next_token, self._next_token + 1
+        self._pushes[token] = _Pending(node or where, now_ms, message, set(), hops=hops, row=row)
+        self._out.append(Push(token, where, message, to))
+        return token
+
+    def _reply(self, request: object, message: Result) -> None:
+        self._out.append(Reply(request, message))
+
+    def _flush(self) -> list[Action]:
+        out, self._out = self._out, []
+        return out
+
+
+MAX_PAGES = 64  # of digests in one recovery: twice what a full level of entries takes
+MAX_WANTED = 8_192  # adverts that one recovery fetches
+
+
+class _Recovery:
+    """What a starting trie node still waits for."""
+
+    __slots__ = ("answers", "asked", "asking", "failed", "fetching", "generation", "open", "pages", "wanted")
+
+    def __init__(self) -> None:
+        self.wanted: dict[int, tuple[bytes, list[int]]] = {}
+        self.fetching: dict[int, list[int]] = {}
+        self.generation = 0
+        self.restart()
+
+    def restart(self) -> None:
+        self.generation += 1
+        self.asking, self.asked, self.answers, self.failed, self.open, self.pages = False, 0, 0, 0, 0, 0
+        self.wanted.clear()
+        self.fetching.clear()
+
+    def want(self, id: int, key: int, sender: bytes) -> None:
+        if id in self.wanted:
+            if key not in self.wanted[id][1]:
+                self.wanted[id][1].append(key)
+        elif len(self.wanted) < MAX_WANTED:
+            self.wanted[id] = (sender, [key])

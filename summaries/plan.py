@@ -1,0 +1,94 @@
+"""Where to look: which trie answers each term of a query with the fewest leaves.
+
+Breakpoints are equi-depth, so the schema alone says what share of all adverts a range holds: that
+picks the candidates without asking anybody. For a conjunction the candidates' roots then say how
+many leaves pass **all** predicates (search.md: root zones cost 1.28 of the best plan, one-dimensional
+counts 2.65). A disjunction's terms go each to its best trie and share one where they can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from summaries.dimension import BINS
+from summaries.filter import Filter, Term, Test
+from summaries.rank import Order
+from summaries.schema import ENVIRONMENT, LOCATION, Schema
+
+MAX_CANDIDATES = 3  # roots that are read to compare: each costs a strict read, two RPCs
+ORDER_FACTOR = 4.0  # best-first search stops early: worth its trie even where four times the leaves pass
+_NEAR_SHARE = 0.15  # of all adverts within a typical limit; only ever compared with other shares
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One trie to search, and what to look for in it."""
+
+    dimension: str
+    filter: Filter
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`parts` are searched and united; `candidates` are compared first when there is one part."""
+
+    parts: tuple[Part, ...]
+    candidates: tuple[str, ...]
+
+
+def make_plan(schema: Schema, filter_: Filter, order: Order, limited: bool) -> Plan:
+    """The plan, from the schema alone."""
+    preferred = _order_dimension(schema, order) if limited else None
+    if len(filter_.terms) == 1:
+        ranked = _ranked(schema, filter_.terms[0])
+        names = [preferred] if preferred else []
+        names += [name for _, name in ranked if name != preferred]
+        candidates = tuple(names[:MAX_CANDIDATES]) or ("price.cpu",)
+        return Plan((Part(candidates[0], filter_),), candidates)
+    groups: dict[str, list[Term]] = {}
+    for term in filter_.terms:
+        shares = {name: share for share, name in _ranked(schema, term)}
+        best = min(shares.values(), default=1.0)
+        # A trie that another term already pays for is as good as one with half the share.
+        shared = [name for name in groups if shares.get(name, 1.0) <= 2 * best]
+        name = preferred or (shared[0] if shared else min(shares, key=lambda one: (shares[one], one), default="cores"))
+        groups.setdefault(name, []).append(term)
+    parts = tuple(Part(name, Filter(tuple(terms))) for name, terms in sorted(groups.items()))
+    return Plan(parts, ())
+
+
+def choose(leaves: Mapping[str, int], schema: Schema, order: Order, limited: bool) -> str:
+    """The candidate whose root lets the fewest leaves through."""
+    preferred = _order_dimension(schema, order) if limited else None
+    cost = {name: count / (ORDER_FACTOR if name == preferred else 1.0) for name, count in leaves.items()}
+    return min(sorted(cost), key=lambda name: cost[name])
+
+
+def _order_dimension(schema: Schema, order: Order) -> str | None:
+    name = {"cost": "price.cpu", "latency": LOCATION}.get(order.by, order.by)
+    return name if name in schema.by_name and not (order.descending and order.by in ("cost", "latency")) else None
+
+
+def _ranked(schema: Schema, term: Term) -> list[tuple[float, str]]:
+    """(share of all adverts, dimension) for every dimension that the term constrains, least first."""
+    bounds: dict[str, tuple[int, int]] = {}
+    shares: dict[str, float] = {}
+    for test in term:
+        if not isinstance(test, Test):
+            if not test.negated:
+                shares[LOCATION] = min(shares.get(LOCATION, 1.0), _NEAR_SHARE)
+            continue
+        bit, limits = test.environment_bit(schema), test.bounds()
+        if bit is not None:
+            share = 2.0 / (len(schema.dimension(ENVIRONMENT).categories) + 1)
+            shares[ENVIRONMENT] = min(shares.get(ENVIRONMENT, 1.0), share)
+        elif limits is not None and test.attribute in schema.column:
+            axis = schema.dimension(test.attribute)
+            low, high = bounds.get(test.attribute, (0, axis.bin(axis.greatest(BINS - 1))))
+            least = low if limits[0] is None else max(low, axis.bin(max(limits[0], 0)))
+            most = high if limits[1] is None else min(high, axis.bin(max(limits[1], 0)))
+            bounds[test.attribute] = (least, most)
+    for name, (low, high) in bounds.items():
+        shares[name] = max(high - low + 1, 0) / BINS
+    return sorted((share, name) for name, share in shares.items())

@@ -1,0 +1,222 @@
+"""Keeping one advert in one dimension's trie: a state machine over asks.
+
+Decides under which keys the advert is posted, when a posting may stay where it is (sticky keys:
+while its own code moved by no more than one bin), and when it counts as published: a quorum of the
+leaf's replicas accepted it, each only after its ancestors' summaries include it. A move is insert,
+wait for the acknowledgement, then delete; so a reader finds the server at every moment.
+
+             Moved                       quorum             old postings
+  LOCATE ------------> INSERT at R -----------------> DELETE -----------> done
+     ^   Here            |  | too few accepted
+     |___________________|  v bounded tries, then failed ("accepted, not yet durable" if any did)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from summaries.asks import REPLICAS, Absent, Ask, Outcome
+from summaries.holder import quorum
+from summaries.messages import Accepted, Delete, Here, Insert, Locate, Moved, NotReady, Stale
+from summaries.point import Point
+from summaries.schema import Schema
+from summaries.trie import ROOT, Prefix, is_near, keys_of
+
+MAX_MOVES = 24  # Moved answers followed in one try: twice the depth of any trie
+MAX_TRIES = 6  # of one posting, each from the root: about ten seconds with the delays below
+RETRY_MS = 250
+MAX_POSTINGS = 32  # an advert offers at most 32 environments
+
+
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """Where an advert stands in a trie: kept from one publication to the next."""
+
+    key: int
+    leaf: Prefix
+
+
+@dataclass(slots=True)
+class _Task:
+    """One key to insert under or delete from."""
+
+    key: int
+    leaf: Prefix
+    delete: bool
+    state: str = "ready"  # ready, locating, writing, done, failed
+    tries: int = 0
+    moves: int = 0
+    accepted: int = 0
+    failed: int = 0
+    absent: int = 0
+    open: int = 0
+    generation: int = 0
+    deeper: Prefix | None = None
+    refused: list[str] = field(default_factory=list)
+
+
+class Publication:
+    """Publishes, moves or withdraws one verified advert in one dimension.
+
+    `previous` are the postings that the last publication of this server left. A tombstone advert
+    (`point.gone`) withdraws them all.
+    """
+
+    def __init__(
+        self, schema: Schema, dimension: str, point: Point, advert: bytes, previous: tuple[Posting, ...] = ()
+    ) -> None:
+        self.dimension, self.point = dimension, point
+        self._advert = advert
+        axis = schema.dimension(dimension)
+        own = [] if point.gone else keys_of(schema, dimension, point)[:MAX_POSTINGS]
+        kept: dict[int, Posting] = {}
+        for key in own:
+            near = [posting for posting in previous if is_near(axis, posting.key, key) and posting.key not in kept]
+            same = [posting for posting in near if posting.key == key]
+            posting = (same or near or [Posting(key, ROOT)])[0]
+            kept[posting.key] = posting
+        self._inserts = [_Task(posting.key, posting.leaf, False) for posting in kept.values()]
+        gone = [posting for posting in previous if posting.key not in kept]
+        self._deletes = [_Task(posting.key, posting.leaf, True) for posting in gone]
+        self._asks: dict[int, tuple[_Task, int]] = {}
+        self._number = 0
+        self._deleting = False
+        self._out: list[Ask] = []
+
+    def start(self) -> list[Ask]:
+        for task in self._inserts:
+            self._begin(task)
+        self._advance()
+        return self._flush()
+
+    def answered(self, ask: Ask, reply: Outcome) -> list[Ask]:
+        """Take in the reply to an ask (None: no answer; ABSENT: no such replica)."""
+        task, generation = self._asks.pop(ask.number, (None, 0))
+        if task is not None and task.generation == generation and task.state in ("locating", "writing"):
+            if task.state == "locating":
+                self._located(task, ask, reply)
+            else:
+                self._wrote(task, reply)
+        self._advance()
+        return self._flush()
+
+    @property
+    def finished(self) -> bool:
+        return all(task.state in ("done", "failed") for task in self._inserts + self._deletes)
+
+    @property
+    def durable(self) -> bool:
+        """Whether a quorum acknowledged every posting: from now on every strict search finds it."""
+        return all(task.state == "done" for task in self._inserts)
+
+    @property
+    def accepted(self) -> bool:
+        """Whether at least one holder accepted every posting, though perhaps too few to be durable."""
+        return all(task.state == "done" or task.accepted for task in self._inserts)
+
+    @property
+    def postings(self) -> tuple[Posting, ...]:
+        """What to hand to the next publication: what stands now, and what could not be deleted yet."""
+        left = [task for task in self._deletes if task.state != "done"]
+        return tuple(Posting(task.key, task.deeper or task.leaf) for task in self._inserts + left)
+
+    # ----- one posting
+
+    def _begin(self, task: _Task, after_ms: int = 0) -> None:
+        task.generation += 1
+        task.accepted = task.failed = task.absent = task.open = 0
+        if task.leaf == ROOT:
+            task.state = "locating"
+            replica = task.tries % REPLICAS
+            self._ask(task, ROOT, Locate(ROOT, task.key), replica, after_ms)
+        else:
+            self._write(task, after_ms)
+
+    def _write(self, task: _Task, after_ms: int = 0) -> None:
+        task.state = "writing"
+        task.generation += 1
+        task.accepted = task.failed = task.absent = task.open = 0
+        kind = Delete if task.delete else Insert
+        for replica in range(REPLICAS):
+            self._ask(task, task.leaf, kind(task.leaf, task.key, self._advert), replica, after_ms)
+
+    def _located(self, task: _Task, ask: Ask, reply: Outcome) -> None:
+        if isinstance(reply, Here):
+            task.leaf = ask.prefix
+            self._write(task)
+        elif isinstance(reply, Moved) and self._is_deeper(reply.prefix, ask.prefix, task):
+            if reply.prefix.is_anchor:
+                task.generation += 1
+                self._ask(task, reply.prefix, Locate(reply.prefix, task.key), task.tries % REPLICAS)
+            else:
+                task.leaf = reply.prefix
+                self._write(task)
+        elif isinstance(reply, NotReady) and ask.prefix != ROOT:
+            task.leaf = ask.prefix  # a leaf that nobody has created yet: inserting creates it
+            self._write(task)
+        else:
+            self._retry(task, reply.retry_ms if isinstance(reply, NotReady) else RETRY_MS)
+
+    def _wrote(self, task: _Task, reply: Outcome) -> None:
+        task.open -= 1
+        if isinstance(reply, (Accepted, Stale)):
+            task.accepted += 1
+        elif isinstance(reply, Absent):
+            task.absent += 1
+        elif isinstance(reply, Moved) and self._is_deeper(reply.prefix, task.leaf, task):
+            task.deeper = reply.prefix if task.deeper is None else max(task.deeper, reply.prefix, key=_depth)
+        else:
+            task.failed += 1
+        present = REPLICAS - task.absent
+        if task.delete and task.deeper is not None and task.open == 0:
+            self._go_deeper(task)
+        elif task.accepted >= quorum(present) and not (task.delete and task.open):
+            task.state = "done"
+        elif task.deeper is not None and task.accepted + task.open < quorum(present):
+            self._go_deeper(task)
+        elif task.open == 0:
+            self._retry(task, RETRY_MS)
+
+    def _go_deeper(self, task: _Task) -> None:
+        task.moves += 1
+        if task.deeper is None or task.moves > MAX_MOVES:
+            self._retry(task, RETRY_MS)
+            return
+        task.leaf, task.deeper = task.deeper, None
+        self._write(task)
+
+    def _retry(self, task: _Task, after_ms: int) -> None:
+        task.tries += 1
+        if task.tries >= MAX_TRIES:
+            task.state = "failed"
+            return
+        # A cached leaf may be long gone; the root knows the way. Each try waits longer.
+        task.leaf, task.deeper = ROOT, None
+        self._begin(task, after_ms * task.tries)
+
+    def _is_deeper(self, where: Prefix, than: Prefix, task: _Task) -> bool:
+        return where.length > than.length and where.contains(task.key)
+
+    def _advance(self) -> None:
+        """Delete old postings once every new one is durable: never before."""
+        if self._deleting or not self.durable:
+            return
+        self._deleting = True
+        for task in self._deletes:
+            self._begin(task)
+
+    def _ask(
+        self, task: _Task, prefix: Prefix, message: Locate | Insert | Delete, replica: int, after_ms: int = 0
+    ) -> None:
+        self._number += 1
+        self._asks[self._number] = (task, task.generation)
+        task.open += 1
+        self._out.append(Ask(self._number, self.dimension, prefix, message, None, replica, (), after_ms))
+
+    def _flush(self) -> list[Ask]:
+        out, self._out = self._out, []
+        return out
+
+
+def _depth(prefix: Prefix) -> int:
+    return prefix.length

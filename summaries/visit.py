@@ -1,0 +1,94 @@
+"""One trie node being read by a search: whom to ask, and when enough of them have answered.
+
+A strict read unites the answers of so many replicas that every acknowledged advert is in one of
+them: two of three, or all but one of those that the parent knows. A relaxed read takes one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from summaries.asks import REPLICAS
+from summaries.messages import Answer, Child
+from summaries.trie import Prefix
+
+MAX_PAGES = 256  # of one replica's answer: 4,000 rows, eight times a full leaf
+MAX_RETRIES = 3  # of a replica that is not ready yet
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A replica to ask: a named holder, or the replica-th nearest node that was not named."""
+
+    holder: bytes | None
+    replica: int = 0
+
+
+@dataclass(slots=True)
+class Visit:
+    """The reading of one prefix in one part of the plan."""
+
+    part: int
+    prefix: Prefix
+    bound: int = 0
+    count: int = 0
+    leaves: int = 1
+    depth: int = 1
+    known_holders: int = 0
+    holders: tuple[bytes, ...] = ()
+    limit: int = 0
+    need: int = 1
+    sources: list[Source] = field(default_factory=list)
+    open: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    absent: int = 0
+    children: dict[Prefix, Child] = field(default_factory=dict)
+    rows: int = 0  # the most that one replica returned
+    matched: int = 0
+    last_rank: int = 0
+    pruned: int = 0
+
+    def prepare(self, strict: bool) -> None:
+        """Decide how many answers are needed, and in which order to ask."""
+        if strict:
+            known = self.known_holders
+            self.need = 2 if not known else max(min(known, 2), known - 1)
+        self.sources = [Source(holder) for holder in self.holders]
+        self.sources += [Source(None, replica) for replica in range(REPLICAS)]
+
+    def next_sources(self) -> list[Source]:
+        """Those to ask now, so that enough answers are under way."""
+        wanted = max(self.need - self.succeeded - self.open, 0)
+        chosen, self.sources = self.sources[:wanted], self.sources[wanted:]
+        self.open += len(chosen)
+        return chosen
+
+    @property
+    def is_over(self) -> bool:
+        return self.open == 0 and (self.succeeded >= self.need or not self.sources)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing acknowledged can have been missed here."""
+        return self.succeeded >= self.need or (self.succeeded > 0 and self.absent > 0 and not self.failed)
+
+    def take(self, answer: Answer) -> None:
+        """Unite one page with what other replicas said."""
+        for child in answer.children:
+            if child.prefix.parent != self.prefix and not self._is_below(child.prefix):
+                continue  # not ours to name: a lying holder
+            old = self.children.get(child.prefix)
+            self.children[child.prefix] = child if old is None else _both(old, child)
+        self.matched = max(self.matched, answer.matched)
+        self.pruned = max(self.pruned, answer.pruned)
+
+    def _is_below(self, child: Prefix) -> bool:
+        return child.length > self.prefix.length and self.prefix.covers(child)
+
+
+def _both(a: Child, b: Child) -> Child:
+    holders = tuple(dict.fromkeys(a.holders + b.holders))
+    known = max(a.known_holders, b.known_holders, len(holders))
+    return Child(a.prefix, min(a.bound, b.bound), max(a.count, b.count), max(a.leaves, b.leaves), known, holders)
+
