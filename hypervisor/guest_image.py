@@ -121,8 +121,10 @@ def environments(os_release: str, kernel_release: str) -> tuple[tuple[str, str, 
 
 def initramfs_entries(root: Path, release: str) -> Iterator[cpio.Entry]:
     """The guest's whole file system, from unpacked packages."""
-    folders = ("bin dev etc etc/acpi etc/acpi/PWRF etc/xeno etc/dropbear lib lib/modules lib/x86_64-linux-gnu lib64 mnt "
-               "proc root run sys tmp usr usr/bin usr/sbin var var/log")  # fmt: skip
+    folders = (
+        "bin dev etc etc/acpi etc/acpi/PWRF etc/xeno etc/dropbear lib lib/modules lib/x86_64-linux-gnu lib64 "
+        "mnt proc root run sys tmp usr usr/bin usr/sbin var var/log"
+    )
     yield from (cpio.directory(path) for path in folders.split())
     yield cpio.device("dev/console", 5, 1)
     yield cpio.device("dev/null", 1, 3, 0o666)
@@ -205,7 +207,7 @@ def _libraries(package: str) -> list[str]:
     """Packages whose libraries a package links to, at any depth."""
     options = [f"--no-{kind}" for kind in ("recommends", "suggests", "conflicts", "breaks", "replaces", "enhances")]
     lines = _run("apt-cache", "depends", "--recurse", *options, package).splitlines()
-    return [line for line in lines if line.startswith("lib") or line.startswith("zlib")]
+    return [line for line in lines if line.startswith(("lib", "zlib"))]
 
 
 def _find(root: Path, *places: str) -> Path:
