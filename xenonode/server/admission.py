@@ -8,6 +8,7 @@ Source: the poster's "Create sessions" panel: a session's creation follows a pos
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from hypervisor.adapter import Ability, Capabilities
@@ -35,6 +36,15 @@ class EnvironmentOffer:
     image: str
     image_sha256: bytes
     memory_min_bytes: int = MEMORY_MIN_BYTES
+
+
+def environment_offers(capabilities: Capabilities, image_sha256: Callable[[str], bytes]) -> tuple[EnvironmentOffer, ...]:
+    """All that a hypervisor's images give; `image_sha256` is the hash that stands for an image of that id."""
+    return tuple(
+        EnvironmentOffer(OfferedEnvironment(*each), image.id, image_sha256(image.id), image.memory_min_bytes)
+        for image in capabilities.images
+        for each in image.environments
+    )
 
 
 @dataclass(frozen=True, slots=True)

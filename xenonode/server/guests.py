@@ -32,11 +32,6 @@ Apply = Callable[[bytes, ev.Event], Awaitable[Session]]
 StartGuest = Callable[[Hypervisor, EnvironmentSpec], Awaitable[Handle]]
 
 
-async def create_only(hypervisor: Hypervisor, spec: EnvironmentSpec) -> Handle:
-    """Start a guest without waiting for its ssh server: for hypervisors that declare none."""
-    return await hypervisor.create(spec)
-
-
 class Guests:
     """The guests of one server's sessions."""
 
@@ -69,7 +64,7 @@ class Guests:
         kind, job = self._jobs.get(id, ("", None))
         if kind == "tear down":
             return
-        if job is not None:
+        if job is not None and job is not asyncio.current_task():
             job.cancel()
         self._begin(id, "tear down", self._tear_down(id, job))
 
@@ -140,7 +135,7 @@ class Guests:
 
     async def _tear_down(self, id: bytes, launch: asyncio.Task[None] | None) -> None:
         if launch is not None:
-            await asyncio.wait([launch])
+            await asyncio.gather(launch, return_exceptions=True)
         reading = await self.read_one(id)
         pause_s = RETRY_MIN_S
         while True:

@@ -14,6 +14,8 @@ from xenonode.server.session_state import Session
 MEMORY_CEILING_FACTOR = 2
 """A guest may later grow to twice the memory it begins with. A higher ceiling would cost each guest page tables for
 memory that it mostly never gets."""
+BOOT_CPU_MS_PER_S = 1000
+"""A guest boots with a whole CPU, and is held to its share once it answers: at 10 % a boot would take half a minute."""
 NAME_PREFIX = "xs-"
 
 
@@ -23,9 +25,11 @@ def guest_name(session: bytes) -> str:
 
 
 def specification(session: Session, capabilities: Capabilities, memory_most_bytes: int, seed: bytes) -> EnvironmentSpec:
-    """What the hypervisor is asked for; `seed` makes the ssh host key, `memory_most_bytes` is all that can be agreed."""
+    """What the hypervisor is asked for; `seed` makes the ssh host key, `memory_most_bytes` bounds later growth."""
     agreement, wanted = session.agreement, session.resources
-    ceiling = wanted.memory_bytes
+    ceiling, boot_cpu = wanted.memory_bytes, wanted.cpu_ms_per_s
+    if Ability.CPU_QUOTA in capabilities.abilities:
+        boot_cpu = max(boot_cpu, BOOT_CPU_MS_PER_S)
     if Ability.RESIZE_MEMORY in capabilities.abilities:
         ceiling = max(ceiling, min(MEMORY_CEILING_FACTOR * wanted.memory_bytes, memory_most_bytes))
     return EnvironmentSpec(
@@ -39,6 +43,7 @@ def specification(session: Session, capabilities: Capabilities, memory_most_byte
         authorized_keys=agreement.authorized_keys,
         ssh_host_key=hostkeys.host_key(seed),
         hostname=agreement.hostname,
+        boot_cpu_ms_per_s=boot_cpu,
     )
 
 

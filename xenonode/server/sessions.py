@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from dht.identity import Signer
-from hypervisor.adapter import Hypervisor
+from hypervisor import readiness
+from hypervisor.adapter import Ability, Hypervisor
 from hypervisor.environment import State as GuestState
-from hypervisor.errors import HypervisorError
+from hypervisor.errors import HypervisorError, UnsupportedError
 from xenonode.env import Env
 from xenonode.model.entity import Trust
 from xenonode.model.money import Claim, Reservation
@@ -28,7 +29,7 @@ from xenonode.server.agreement_check import agreement_faults
 from xenonode.server.audit_log import AuditLog
 from xenonode.server.claiming import ClaimPump
 from xenonode.server.errors import RefusedError
-from xenonode.server.guests import Guests, StartGuest, create_only
+from xenonode.server.guests import Guests, StartGuest
 from xenonode.server.journal import Journal
 from xenonode.server.launching import guest_name
 from xenonode.server.ports import CorpPort
@@ -59,7 +60,7 @@ class SessionManager:
         audit: AuditLog,
         corp: CorpPort,
         changed: Callable[[], None],
-        start_guest: StartGuest = create_only,
+        start_guest: StartGuest = readiness.start,
     ) -> None:
         self._env, self._signer, self._trust, self._hypervisor = env, signer, trust, hypervisor
         self._admission, self._journal, self._audit, self._changed = admission, journal, audit, changed
@@ -203,6 +204,8 @@ class SessionManager:
                 self._keep_capacity(session)
                 for effect in effects:
                     events.extend(await self._do(session, effect))
+            if self._sessions[id].claim is not None:
+                self._pump.wake()
             return self._sessions[id]
 
     async def sample(self) -> None:
@@ -220,8 +223,8 @@ class SessionManager:
                 continue  # a slow command holds it; the next sample counts what this one does not
             try:
                 await self.apply(id, self._observed(id, ids, readings))
-            except OSError as error:
-                logger.error("session %s: the disk fails: %s", id.hex(), error)
+            except Exception:  # whatever is wrong with one session, such as a full disk, the others are still metered
+                logger.exception("session %s could not be brought up to date", id.hex())
 
     def _observed(self, id: bytes, asked: list[bytes], readings: Mapping[bytes, ev.Reading] | None) -> ev.Event:
         if readings is None or id not in asked:
@@ -280,7 +283,6 @@ class SessionManager:
                     receipt=effect.receipt,
                     final=effect.final,
                 ).seal(self._signer)
-                self._pump.wake()
                 return [ev.ClaimMade(claim.id, claim.raw, effect)]
             case ev.Advertise():
                 self._changed()
@@ -296,6 +298,8 @@ class SessionManager:
             if before is None or before.sample.state is not wanted:
                 await (self._hypervisor.pause if wanted is GuestState.PAUSED else self._hypervisor.resume)(name)
         except HypervisorError as error:
+            if isinstance(error, UnsupportedError) and order is None:
+                return [ev.StopOrdered(f"{session.reason}; and this host cannot pause it")]
             return self._failed(session, order, error)
         reading = await self._guests.read_one(session.id)
         return [ev.Paused(reading, order) if wanted is GuestState.PAUSED else ev.Resumed(reading, order)]
@@ -307,8 +311,16 @@ class SessionManager:
             raise RefusedError("; ".join(refusals), "ask for less", "capacity")
         most = Resources(*(max(each) for each in zip(now.amounts, wanted.amounts)))
         self._admission.keep(session.id, most)  # until it is known which of the two it has
+        able = self._admission.capabilities.abilities
+        # What does not change is asserted again where that is possible, and left alone where it is not.
+        cpu = wanted.cpu_ms_per_s != now.cpu_ms_per_s or Ability.CPU_QUOTA in able
+        memory = wanted.memory_bytes != now.memory_bytes or Ability.RESIZE_MEMORY in able
         try:
-            await self._hypervisor.resize(name, cpu_ms_per_s=wanted.cpu_ms_per_s, memory_bytes=wanted.memory_bytes)
+            await self._hypervisor.resize(
+                name,
+                cpu_ms_per_s=wanted.cpu_ms_per_s if cpu else None,
+                memory_bytes=wanted.memory_bytes if memory else None,
+            )
         except HypervisorError as error:
             self._admission.keep(session.id, now)
             return self._failed(session, order, error)
