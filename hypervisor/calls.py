@@ -18,22 +18,8 @@ from hypervisor.errors import HypervisorError, InvalidSpecError, RemoteError, fr
 # A console's tail of 1 MiB in base64 is the largest answer; 250 guests' usage takes some 60 kB.
 FRAME_MAX_BYTES = 4 << 20
 IDS_MAX = 1024
-METHODS = frozenset(
-    [
-        "probe",
-        "create",
-        "resize",
-        "pause",
-        "resume",
-        "save",
-        "restore",
-        "stop",
-        "destroy",
-        "usage",
-        "console",
-        "reconcile",
-    ]
-)  # what host_process answers
+LIFE = ("create", "resize", "pause", "resume", "save", "restore", "stop", "destroy")
+METHODS = frozenset({"probe", *LIFE, "usage", "console", "reconcile"})  # what host_process answers
 
 
 def encode_frame(fields: dict[str, Any]) -> bytes:

@@ -118,6 +118,9 @@ class LibvirtHost:
     def _probe(self) -> Capabilities:
         info = self._connection.getInfo()
         memory_bytes, cpus = int(info[1]) << 20, int(info[2])
+        if self._driver == "qemu":
+            # libvirt counts the first memory node's boot-time size, which hot-added memory outgrows.
+            memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         offered = tuple(image.manifest.offered() for image in self._settings.images)
         if self._driver == "test":
             abilities = {Ability.PAUSE, Ability.SAVE, Ability.MEMORY_METER, Ability.RESIZE_MEMORY}
@@ -318,7 +321,7 @@ class LibvirtHost:
         return reached
 
     def _memory(self, domain: Any) -> int:
-        with contextlib.suppress(libvirt.libvirtError):
+        with contextlib.suppress(libvirt.libvirtError, KeyError):
             return int(domain.memoryStats()["actual"]) * 1024
         return int(domain.info()[2]) * 1024
 

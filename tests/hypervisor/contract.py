@@ -225,7 +225,7 @@ class HypervisorContract:
             assert (await hypervisor.usage(["one"]))["one"].memory_bytes == 240 * MIB
             seen = await bench.memory_seen(handle)
             if before is not None and seen is not None:
-                assert abs(seen - before - 80 * MIB) < 4 * MIB
+                assert abs(seen - before - 80 * MIB) < 4 * MIB, (before, seen)
             await hypervisor.resize("one", memory_bytes=128 * MIB)
             assert (await hypervisor.usage(["one"]))["one"].memory_bytes == 128 * MIB
             with pytest.raises(InvalidSpecError):
@@ -316,7 +316,7 @@ class HypervisorContract:
             if last.cpu_ns is not None and before.cpu_ns is not None:
                 assert last.cpu_ns >= before.cpu_ns
             again = (await hypervisor.usage(["one"]))["one"]
-            assert (again.state, again.cpu_ns) == (State.STOPPED, last.cpu_ns)
+            assert (again.state, again.cpu_ns) == (State.STOPPED, last.cpu_ns), (before, last, again)
             with pytest.raises((StateError, UnsupportedError)):
                 await hypervisor.resume("one")
             await hypervisor.stop("one")
