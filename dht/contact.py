@@ -61,6 +61,11 @@ def pack_address(address: Address) -> bytes:
     return _host_bytes(host) + port.to_bytes(2, "big")
 
 
+def unpack_address(packed: bytes) -> Address:
+    """The address in 6 or 18 bytes."""
+    return _unpack(bytes(NODE_ID_BYTES) + packed).address
+
+
 def pack_contacts(contacts: list[Contact]) -> bytes:
     """How many IPv4 contacts follow (1 byte), those, and then the IPv6 ones."""
     four = [contact.packed for contact in contacts if len(contact.packed) == PACKED_V4_BYTES]

@@ -1,0 +1,143 @@
+"""One member on the network: its socket, an overlay for each dimension, the tries it holds, the adverts it verified.
+
+XenoServers and XenoCorp are servers of the overlays; a client is a light query peer, which joins an overlay only
+when a search needs it and holds nothing. Leaves what a role does with this to `node` and `client`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+
+from dht.contact import Address, Contact
+from dht.endpoint import Endpoint
+from dht.errors import JoinError
+from dht.handshake import Member
+from dht.identity import Signer
+from dht.overlay import Overlay
+from summaries.holder import Holder
+from summaries.trie import trie_key
+from xenonode.env import Env
+from xenonode.errors import XenoError
+from xenonode.model.entity import Trust
+from xenonode.model.schema import PublishedSchema
+from xenonode.search.adverts import Adverts
+from xenonode.search.asking import Asker
+from xenonode.search.holding import TrieHolding
+from xenonode.search.placement import Placement
+from xenonode.search.searching import Searcher
+
+SEEDS_MAX = 8
+"""Addresses that a start tries at once, besides the network file's own seeds."""
+
+
+class Peer:
+    """See the module. `await peer.start(...)`, then `search`, `placement(dimension)`; `await peer.close()`."""
+
+    def __init__(
+        self, env: Env, signer: Signer, credential: bytes, trust: Trust, published: PublishedSchema, *, client: bool
+    ) -> None:
+        self.env, self.trust, self.is_client = env, trust, client
+        self.schema, self.leaf_capacity = published.schema, published.leaf_capacity
+        self.adverts = Adverts(trust, self.schema)
+        self.endpoint = Endpoint(
+            signer,
+            credential,
+            self._member,
+            env.scheme,
+            network_id=trust.network.network_id,
+            now_ms=env.now_ms,
+            rng=env.rng("endpoint"),
+            client=client,
+            profile=trust.network.profile,
+        )
+        self.asker = Asker(self, env)
+        self.searcher = Searcher(self.endpoint, self.schema, self.adverts, self.asker, env)
+        self.holdings: dict[str, TrieHolding] = {}
+        self._placements: dict[str, Placement] = {}
+        self._joining: dict[str, asyncio.Task[None]] = {}
+        self._seeds: list[Address] = []
+
+    async def start(self, udp: Address, known: Sequence[Address] = ()) -> None:
+        """Open the socket; a server joins every dimension's overlay at once. Raises XenoError."""
+        try:
+            await self.endpoint.open(*udp)
+        except OSError as error:
+            raise XenoError(
+                f"UDP {udp[0]}:{udp[1]} cannot be opened: {error.strerror}",
+                "another program may use this port: stop it, or set another udp = \"...\" in the configuration",
+                "port_in_use",
+            ) from error
+        seeds = [seed.pair for seed in self.trust.network.seeds]
+        self._seeds = list(dict.fromkeys([*seeds, *known[:SEEDS_MAX]]))
+        if not self.is_client:
+            names = [dimension.name for dimension in self.schema.dimensions]
+            await asyncio.gather(*(self.placement(name) for name in names))
+
+    async def close(self) -> None:
+        """Stop holding, say goodbye, close the socket."""
+        for holding in self.holdings.values():
+            holding.stop()
+        for task in list(self._joining.values()):
+            task.cancel()
+        if not self.is_client and self.endpoint.is_open:
+            await asyncio.gather(*(each.overlay.leave() for each in self._placements.values()))
+            await asyncio.sleep(0.05)  # let the goodbyes leave the socket
+        await self.endpoint.close()
+
+    def joined(self, dimension: str) -> Placement | None:
+        """Where a dimension's trie nodes live, once its overlay is joined."""
+        task = self._joining.get(dimension)
+        if task is None or not task.done() or task.cancelled() or task.exception() is not None:
+            return None
+        return self._placements[dimension]
+
+    async def placement(self, dimension: str) -> Placement:
+        """Where a dimension's trie nodes live; joins its overlay the first time. Raises XenoError."""
+        placement = self._placements.get(dimension)
+        if placement is None:
+            overlay = self.endpoint.overlay(dimension)
+            key_of = partial(trie_key, self.trust.network.network_id, self.schema.epoch, dimension)
+            placement = self._placements[dimension] = Placement(overlay, key_of)
+            if not self.is_client:
+                self._hold(overlay, placement)
+        task = self._joining.get(dimension)
+        if task is None:
+            name = f"join {dimension}"
+            task = asyncio.get_running_loop().create_task(placement.overlay.join(self._seeds), name=name)
+            self._joining[dimension] = task
+        try:
+            await asyncio.shield(task)
+        except JoinError as error:
+            self._joining.pop(dimension, None)  # the next one who needs it tries again
+            raise XenoError(
+                str(error), "start XenoCorp ('xenonode corp serve') or another seed first", "no_seed"
+            ) from error
+        return placement
+
+    def overlays(self) -> list[Overlay]:
+        """The overlays joined so far."""
+        return [placement.overlay for placement in self._placements.values()]
+
+    def _hold(self, overlay: Overlay, placement: Placement) -> None:
+        holder = Holder(
+            self.schema,
+            overlay.dimension,
+            Contact(overlay.node_id, self.endpoint.address).packed,
+            self.adverts.point,
+            incarnation=self.env.now_ms(),
+            capacity=self.leaf_capacity,
+            may_hold=placement.may_hold,
+        )
+        holding = self.holdings[overlay.dimension] = TrieHolding(overlay, holder, placement, self.env)
+        holding.start()
+
+    def _member(self, credential_raw: bytes, now_ms: int) -> Member:
+        credential = self.trust.credential(credential_raw, now_ms)
+        return Member(credential.key, credential.issuer_nonce, credential.entity, credential.expires_ms)
+
+
+def describe_holdings(peer: Peer) -> dict[str, dict[str, int]]:
+    """What a node holds of each dimension's trie, for `status`."""
+    return {name: holding.holder.statistics() for name, holding in sorted(peer.holdings.items())}

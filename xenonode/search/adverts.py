@@ -1,0 +1,61 @@
+"""The adverts that one node has verified: each checked once, however many leaves and searches it stands in.
+
+Decides which signed bytes are an advert of this network, and the point that a summary sees in it.
+"""
+
+from __future__ import annotations
+
+from dht.contact import pack_address
+from dht.errors import RemoteError
+from summaries.errors import MessageError
+from summaries.point import Point
+from summaries.schema import Schema
+from xenonode.model.advert import VerifiedAdvert, verify_advert
+from xenonode.model.entity import Trust
+
+ADVERTS_REMEMBERED_MAX = 65_536
+"""As many as the rows that one holder keeps (`summaries.holder.MAX_ROWS`): about 130 MB when full."""
+
+
+class Adverts:
+    """Signed bytes to verified adverts and points, remembered."""
+
+    def __init__(self, trust: Trust, schema: Schema) -> None:
+        self._trust, self._schema = trust, schema
+        self._known: dict[bytes, tuple[VerifiedAdvert, Point]] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def verify(self, raw: bytes, now_ms: int) -> tuple[VerifiedAdvert, Point]:
+        """The advert in these bytes, tombstones included. Raises RemoteError."""
+        found = self._known.get(raw)
+        if found is None:
+            verified = verify_advert(raw, self._trust, now_ms, allow_gone=True)
+            found = verified, self._point(verified)
+            if len(self._known) >= ADVERTS_REMEMBERED_MAX:
+                self._known.pop(next(iter(self._known)))
+            self._known[raw] = found
+        elif found[0].advert.expires_ms <= now_ms:
+            del self._known[raw]
+            return self.verify(raw, now_ms)  # refused now, in the same words as if it were new
+        return found
+
+    def point(self, raw: bytes, now_ms: int) -> Point | None:
+        """What a holder asks: the point of a good advert, None for anything else."""
+        try:
+            return self.verify(raw, now_ms)[1]
+        except (RemoteError, MessageError):
+            return None
+
+    def _point(self, verified: VerifiedAdvert) -> Point:
+        advert = verified.advert
+        return Point.from_attributes(
+            self._schema,
+            id=verified.row_id,
+            seq=advert.seq,
+            expires_s=advert.expires_ms // 1000,
+            attributes=verified.attributes,
+            contact=pack_address(advert.udp.pair),
+            gone=advert.gone,
+        )

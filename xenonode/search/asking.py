@@ -1,0 +1,94 @@
+"""Carrying the questions of the state machines in `summaries` to the holders of trie nodes.
+
+Decides nothing; one home for what a search and a publication both need. A question whose holders are known costs
+no task: one call, one callback. Only a lookup, or an overlay that must be joined first, is a task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from dht import wire
+from dht.contact import Contact
+from dht.errors import DhtError, LocalError
+from summaries.asks import ABSENT, Ask, Outcome
+from summaries.errors import MessageError
+from summaries.messages import from_fields, to_fields
+from xenonode.env import Env
+from xenonode.search.kinds import TRIE
+from xenonode.search.placement import Placement
+
+Done = Callable[[Outcome], None]
+
+
+class Places(Protocol):
+    """Where the trie nodes of each dimension are: implemented by a node's `Peer`."""
+
+    def joined(self, dimension: str) -> Placement | None:
+        """The placement of a dimension whose overlay this node has joined."""
+
+    async def placement(self, dimension: str) -> Placement:
+        """The same, joining the overlay first if need be. Raises XenoError."""
+
+
+class Asker:
+    """`carry(ask, done)`: `done` gets the outcome exactly once, and never from within `carry`."""
+
+    def __init__(self, places: Places, env: Env) -> None:
+        self._places, self._env = places, env
+
+    def carry(self, ask: Ask, done: Done) -> None:
+        """Send one question, after the wait that it asks for."""
+        if ask.after_ms:
+            asyncio.get_running_loop().call_later(ask.after_ms / 1000, self._send, ask, done)
+        else:
+            self._send(ask, done)
+
+    def _send(self, ask: Ask, done: Done) -> None:
+        placement = self._places.joined(ask.dimension)
+        if placement is not None:
+            if ask.holder is not None:
+                _call(placement, ask, Contact.unpack(ask.holder), done)
+                return
+            holders = placement.remembered(ask.prefix)
+            if holders is not None:
+                _to_replica(placement, ask, holders, done)
+                return
+        self._env.spawn(self._locate(ask, done), f"holders of {ask.dimension} {ask.prefix}")
+
+    async def _locate(self, ask: Ask, done: Done) -> None:
+        placement = await self._places.placement(ask.dimension)
+        if ask.holder is not None:
+            _call(placement, ask, Contact.unpack(ask.holder), done)
+        else:
+            _to_replica(placement, ask, await placement.find(ask.prefix), done)
+
+
+def _to_replica(placement: Placement, ask: Ask, holders: list[Contact], done: Done) -> None:
+    rest = [each for each in holders if each.packed not in ask.exclude]
+    if ask.replica < len(rest):
+        _call(placement, ask, rest[ask.replica], done)
+    else:
+        # Nobody at all is a network that cannot be reached; too few is one that is small.
+        asyncio.get_running_loop().call_soon(done, ABSENT if holders else None)
+
+
+def _call(placement: Placement, ask: Ask, contact: Contact, done: Done) -> None:
+    def heard(answer: bytes | None, error: DhtError | None) -> None:
+        if answer is None:
+            placement.forget(ask.prefix)
+            done(None)
+            return
+        try:
+            message = from_fields(wire.unpack(answer))
+        except (DhtError, MessageError):
+            done(None)
+        else:
+            done(message)
+
+    try:
+        placement.overlay.ask_then(contact, TRIE, wire.pack(to_fields(ask.message)), heard)
+    except LocalError:  # the endpoint is closing, or has more calls open than it may
+        asyncio.get_running_loop().call_soon(done, None)

@@ -1,0 +1,107 @@
+"""Holding the trie nodes of one dimension: carries messages between an overlay and a `summaries.holder.Holder`.
+
+Decides nothing: the holder does. No task is made for a message; only a lookup of new holders gets one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from functools import partial
+
+from dht import wire
+from dht.contact import Contact
+from dht.errors import DhtError, WireError
+from dht.overlay import Overlay
+from dht.reply import Reply as WireReply
+from summaries.errors import MessageError
+from summaries.holder import Action, Holder, Push, Reply
+from summaries.messages import Message, Refused, from_fields, to_fields
+from xenonode.env import Env
+from xenonode.search.kinds import TRIE
+from xenonode.search.placement import Placement
+
+TICK_S = 1.0
+LOGGER = logging.getLogger("xenonode.search")
+
+
+class TrieHolding:
+    """One node's part in one dimension's trie."""
+
+    def __init__(self, overlay: Overlay, holder: Holder, placement: Placement, env: Env) -> None:
+        self.holder = holder
+        self._overlay, self._placement, self._env = overlay, placement, env
+        self._timer: asyncio.TimerHandle | None = None
+        overlay.handle(TRIE, self._asked)
+
+    def start(self) -> None:
+        """Begin to expire, tighten and retry, once a second."""
+        self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+
+    def stop(self) -> None:
+        """Stop; what is held is soft state, and others hold it too."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _tick(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+        self._perform(self.holder.tick(self._env.now_ms()))
+
+    def _asked(self, contact: Contact, body: bytes, reply: WireReply) -> None:
+        try:
+            question = from_fields(wire.unpack(body))
+        except (WireError, MessageError) as error:
+            reply(wire.pack(to_fields(Refused(str(error)[:200]))))
+            return
+        self._perform(self.holder.received(question, contact.packed, reply, self._env.now_ms()))
+
+    def _perform(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Reply):
+                assert isinstance(action.request, WireReply)
+                action.request(wire.pack(to_fields(action.message)))
+            else:
+                self._push(action)
+
+    def _push(self, push: Push) -> None:
+        if push.to is not None:
+            self._ask(push, [Contact.unpack(push.to)])
+            return
+        holders = self._placement.remembered(push.prefix)
+        if holders is not None:
+            self._ask(push, holders)
+        else:
+            self._env.spawn(self._locate(push), f"holders of {self._overlay.dimension} {push.prefix}")
+
+    async def _locate(self, push: Push) -> None:
+        self._ask(push, await self._placement.find(push.prefix))
+
+    def _ask(self, push: Push, holders: Sequence[Contact]) -> None:
+        if not holders:
+            self._answered(push, 1, b"", None)
+        body = wire.pack(to_fields(push.message))
+        for contact in holders:
+            try:
+                answer = self._overlay.ask(contact, TRIE, body)
+            except DhtError as error:
+                LOGGER.info("could not ask %s: %s", contact.address, error)
+                self._answered(push, len(holders), contact.packed, None)
+            else:
+                answer.add_done_callback(partial(self._heard, push, len(holders), contact))
+
+    def _heard(self, push: Push, asked: int, contact: Contact, answer: asyncio.Future[bytes]) -> None:
+        message: Message | None = None
+        if not answer.cancelled():
+            if answer.exception() is None:
+                try:
+                    message = from_fields(wire.unpack(answer.result()))
+                except (WireError, MessageError) as error:
+                    LOGGER.info("nonsense from %s: %s", contact.address, error)
+            else:
+                self._placement.forget(push.prefix)
+        self._answered(push, asked, contact.packed, message)
+
+    def _answered(self, push: Push, asked: int, sender: bytes, message: Message | None) -> None:
+        self._perform(self.holder.answered(push.token, asked, sender, message, self._env.now_ms()))

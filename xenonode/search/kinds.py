@@ -1,0 +1,8 @@
+"""Numbers of the application messages that XenoSearch adds to the overlays; once given, they stay."""
+
+from __future__ import annotations
+
+TRIE = 1
+"""In an overlay: a question or an answer of `summaries.messages` about this dimension's trie."""
+ADVERT = 1
+"""In no overlay: 'your advert, please'; the answer is the server's current signed advert."""

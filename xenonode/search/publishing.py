@@ -1,0 +1,74 @@
+"""Keeping one server's advert in the trie of every dimension: carries `summaries.publish.Publication`.
+
+Decides nothing about where an advert belongs. Remembers, from one publication to the next, where it stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from summaries.asks import Ask, Outcome
+from summaries.publish import Posting, Publication
+from summaries.schema import Schema
+from xenonode.env import Env
+from xenonode.search.adverts import Adverts
+from xenonode.search.asking import Asker
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """How a publication went: dimensions in which every strict search finds it, and those in which not yet."""
+
+    seq: int
+    durable: tuple[str, ...]
+    pending: tuple[str, ...]
+
+
+class Publisher:
+    """Publishes the adverts of one server, one at a time."""
+
+    def __init__(self, schema: Schema, adverts: Adverts, asker: Asker, env: Env) -> None:
+        self._schema, self._adverts, self._asker, self._env = schema, adverts, asker, env
+        self._postings: dict[str, tuple[Posting, ...]] = {}
+        self._turn = asyncio.Lock()
+
+    async def publish(self, raw: bytes) -> Published:
+        """Put a new signed advert (or a tombstone) in the place of the last one. Raises RemoteError if it is none."""
+        async with self._turn:
+            verified, point = self._adverts.verify(raw, self._env.now_ms())
+            names = [dimension.name for dimension in self._schema.dimensions]
+            runs = []
+            for name in names:
+                publication = Publication(self._schema, name, point, raw, self._postings.get(name, ()))
+                runs.append(_Run(publication, self._asker))
+            await asyncio.gather(*(run.finished() for run in runs))
+            durable: list[str] = []
+            pending: list[str] = []
+            for name, run in zip(names, runs):
+                self._postings[name] = run.publication.postings
+                (durable if run.publication.durable else pending).append(name)
+            return Published(verified.advert.seq, tuple(durable), tuple(pending))
+
+
+class _Run:
+    """One dimension's publication under way."""
+
+    def __init__(self, publication: Publication, asker: Asker) -> None:
+        self.publication, self._asker = publication, asker
+        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def finished(self) -> None:
+        self._send(self.publication.start())
+        await self._done
+
+    def _send(self, asks: Sequence[Ask]) -> None:
+        for ask in asks:
+            self._asker.carry(ask, partial(self._answered, ask))
+        if self.publication.finished and not self._done.done():
+            self._done.set_result(None)
+
+    def _answered(self, ask: Ask, outcome: Outcome) -> None:
+        self._send(self.publication.answered(ask, outcome))

@@ -1,0 +1,181 @@
+"""Running one search: carries the questions of `summaries.execute.Search` over the overlays, and its probes to servers.
+
+Decides nothing about the search: the state machine does. Decides who a host in `near(...)` is: an address of a
+member, which is pinged for its coordinate. What comes back was signed by its server and matched exactly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from dht.contact import unpack_address
+from dht.coordinates import Coordinate
+from dht.endpoint import Endpoint
+from dht.errors import DhtError
+from summaries.asks import Ask, Outcome, Probe
+from summaries.execute import Counts, Search
+from summaries.query import Query
+from summaries.schema import Schema
+from xenonode.env import Env
+from xenonode.errors import XenoError
+from xenonode.model.advert import VerifiedAdvert
+from xenonode.search.adverts import Adverts
+from xenonode.search.asking import Asker
+from xenonode.search.kinds import ADVERT
+
+SEARCH_TIMEOUT_S = 30.0
+"""A search of a million adverts takes some ten rounds of at most two seconds; beyond this, what was found is told."""
+MICROSECONDS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class FoundServer:
+    """One server that matches: its own current advert, and how the query ranks it."""
+
+    advert: VerifiedAdvert
+    rank: int
+    rtt_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchAnswer:
+    """What a search found, what it could not reach, and what it cost."""
+
+    query: Query
+    servers: tuple[FoundServer, ...]
+    complete: bool
+    missing: tuple[str, ...]
+    least_total: int
+    most_total: int
+    counts: Counts
+    duration_ms: float
+
+
+class Searcher:
+    """Runs searches on behalf of one node."""
+
+    def __init__(self, endpoint: Endpoint, schema: Schema, adverts: Adverts, asker: Asker, env: Env) -> None:
+        self._endpoint, self._schema, self._adverts = endpoint, schema, adverts
+        self.asker, self.env = asker, env
+
+    async def search(self, query: Query, *, strict: bool = True) -> SearchAnswer:
+        """Resolve the query's hosts, run it, and return what matches, best first. Raises XenoError."""
+        loop = asyncio.get_running_loop()
+        places = {host: await self._locate(host) for host in query.hosts()}
+        resolved = query.resolve(places, origin=in_microseconds(self._endpoint.coordinate))
+        search = Search(self._schema, resolved, self._adverts.point, strict=strict)
+        began_s = loop.time()
+        run = _Run(self, search)
+        try:
+            async with asyncio.timeout(SEARCH_TIMEOUT_S):
+                await run.finished()
+            late = False
+        except TimeoutError:
+            late = True
+        finally:
+            run.stop()
+        return self._answer(query, search, late, (loop.time() - began_s) * 1000)
+
+    def _answer(self, query: Query, search: Search, late: bool, duration_ms: float) -> SearchAnswer:
+        result = search.result
+        now_ms = self.env.now_ms()
+        servers = []
+        for match in result.matches:
+            verified, _ = self._adverts.verify(match.advert, now_ms)
+            rtt_ms = None if match.round_trip_us is None else match.round_trip_us / MICROSECONDS
+            servers.append(FoundServer(verified, match.rank, rtt_ms))
+        missing = [f"{dimension} {prefix}" for dimension, prefix in result.unreachable]
+        missing += [f"advert of server {number:016x}" for number in result.unverified]
+        if late:
+            missing.append(f"whatever would have come after {SEARCH_TIMEOUT_S:.0f} s")
+        return SearchAnswer(
+            query,
+            tuple(servers),
+            not missing,
+            tuple(missing),
+            result.least_total,
+            result.most_total,
+            result.counts,
+            duration_ms,
+        )
+
+    async def _locate(self, host: str) -> tuple[int, int, int, int]:
+        name, colon, port = host.rpartition(":")
+        if not colon or not port.isdigit():
+            raise XenoError(
+                f"near: {host!r} is no address of a member",
+                "write near(HOST:PORT, 30 ms) with a member's UDP address (see 'xenonode peers'), or coord(x, y, z, h)",
+                "unknown_host",
+            )
+        try:
+            pong = await self._endpoint.ping((name.strip("[]"), int(port)))
+        except DhtError as error:
+            raise XenoError(
+                f"near: {host} does not answer ({error})",
+                "name a member that is up ('xenonode peers' lists some), or use coord(x, y, z, h)",
+                "unknown_host",
+            ) from error
+        return in_microseconds(pong.coordinate)
+
+    def probe(self, contact: bytes, done: Callable[[bytes | None, int | None], None]) -> None:
+        """Ask a server for its current signed advert; `done` gets it and the round trip in us, or (None, None)."""
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+
+        def heard(answer: asyncio.Future[bytes]) -> None:
+            if answer.cancelled() or answer.exception() is not None:
+                done(None, None)
+            else:
+                done(answer.result(), int((loop.time() - began_s) * 1_000_000))
+
+        try:
+            self._endpoint.ask(unpack_address(contact), ADVERT, b"").add_done_callback(heard)
+        except DhtError:  # an address that this network does not admit
+            loop.call_soon(done, None, None)
+
+
+def in_microseconds(coordinate: Coordinate) -> tuple[int, int, int, int]:
+    """A network coordinate as adverts and queries have it."""
+    x, y, z = (round(value * MICROSECONDS) for value in (coordinate.x_ms, coordinate.y_ms, coordinate.z_ms))
+    return x, y, z, max(0, round(coordinate.height_ms * MICROSECONDS))
+
+
+class _Run:
+    """One search under way."""
+
+    def __init__(self, searcher: Searcher, search: Search) -> None:
+        self._searcher, self._search = searcher, search
+        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._stopped = False
+
+    async def finished(self) -> None:
+        """Begin, and wait for the end."""
+        self._send(self._search.start(self._now_ms()))
+        await self._done
+
+    def stop(self) -> None:
+        """Ignore what still comes."""
+        self._stopped = True
+
+    def _send(self, asks: Sequence[Ask | Probe]) -> None:
+        for ask in asks:
+            if isinstance(ask, Ask):
+                self._searcher.asker.carry(ask, partial(self._answered, ask))
+            else:
+                self._searcher.probe(ask.contact, partial(self._probed, ask))
+        if self._search.finished and not self._done.done():
+            self._done.set_result(None)
+
+    def _answered(self, ask: Ask, outcome: Outcome) -> None:
+        if not self._stopped:
+            self._send(self._search.answered(ask, outcome, self._now_ms()))
+
+    def _probed(self, probe: Probe, advert: bytes | None, round_trip_us: int | None) -> None:
+        if not self._stopped:
+            self._send(self._search.probed(probe, advert, self._now_ms(), round_trip_us))
+
+    def _now_ms(self) -> int:
+        return self._searcher.env.now_ms()
