@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.corp.world import HOUR_MS, World
 from xenonode.control.errors import ControlError
 from xenonode.corp.terms import Terms
 from xenonode.model.resources import NANO
+
+from .world import HOUR_MS, World
 
 MILLI = NANO // 1000
 

@@ -1,4 +1,4 @@
-"""A XenoCorp with parties around it, for tests: real keys, real messages, an in-memory or file ledger, a clock to set."""
+"""A XenoCorp with parties around it, for tests: real keys and messages, and a clock to set."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ from xenonode.model.session import Agreement, Receipt, UsageRecord
 
 START_MS = 1_700_000_000_000
 HOUR_MS = 3_600_000
+DEFAULT_TERMS = Terms()
 PRICES = Prices("USD", NANO, NANO // 10, NANO // 100, NANO // 10)
 SHARE = Resources(500, GIB // 4, GIB, 8_000_000)
 
@@ -55,7 +56,7 @@ class World:
     """One XenoCorp at a settable time; `do` calls its control methods as a signer."""
 
     def __init__(
-        self, ledger: str | Path = MEMORY, *, threaded: bool = False, terms: Terms = Terms(), name: str = "w"
+        self, ledger: str | Path = MEMORY, *, threaded: bool = False, terms: Terms = DEFAULT_TERMS, name: str = "w"
     ) -> None:
         self.now_ms = START_MS
         self.posted: list[Transfer] = []
@@ -89,7 +90,7 @@ class World:
         self._counter += 1
         return self._counter.to_bytes(16, "big")
 
-    def registration(self, name: str, role: str, **changes: Any) -> Registration:
+    def registration(self, name: str, role: str, /, **changes: Any) -> Registration:
         """A registration of somebody called `name`."""
         network_id = self.trust.network.network_id
         made = Registration(role, name, "GB", f"{name}@example.org", "passport 1", network_id, self.now_ms)
@@ -225,13 +226,13 @@ class Meter:
         self.last = sealed.id
         return sealed.raw
 
-    def receipt(self, usage: bytes, **changes: Any) -> bytes:
+    def receipt(self, usage: bytes, /, **changes: Any) -> bytes:
         """The client's word for a usage record."""
         record, sealed = UsageRecord.open(usage, ED25519)
         made = Receipt(self.client_sealed.id, sealed.id, record.seq, True, "", self.world.now_ms)
         return dataclasses.replace(made, **changes).seal(self.client).raw
 
-    def claim(self, usage: bytes, receipt: bytes | None, *, final: bool = False, **changes: Any) -> bytes:
+    def claim(self, usage: bytes, receipt: bytes | None, /, *, final: bool = False, **changes: Any) -> bytes:
         """A claim for a usage record."""
         made = Claim(self.reservation, self.server_sealed.raw, self.client_sealed.raw, usage, receipt, final)
         return dataclasses.replace(made, **changes).seal(self.server).raw

@@ -131,14 +131,15 @@ class ClaimBook:
         return settlement.seal(self._issuing).raw
 
 
-def forget_progress(books: Books, reservation_id: bytes) -> None:
-    """Drop what a released reservation no longer needs; its settlements and usage records stay."""
-    books.connection.execute(delete(_PROGRESS).where(_PROGRESS.c.reservation == reservation_id))
-
-
 def _keep_progress(
     books: Books, evidence: Evidence, claim_raw: bytes, decision: Decision, before: Row[Any] | None
 ) -> None:
+    which = _PROGRESS.c.reservation == evidence.claim.reservation
+    if (
+        before is not None and evidence.usage.seq < _progress(before).seq
+    ):  # signed late: the newest record stays the last
+        books.connection.execute(update(_PROGRESS).where(which).values(cosigned_nano=decision.cosigned_nano))
+        return
     due_ms = decision.tail_due_ms
     if due_ms is not None and before is not None and before.tail_due_ms is not None:
         due_ms = min(due_ms, before.tail_due_ms)  # claiming again must not postpone what already waits
@@ -148,7 +149,7 @@ def _keep_progress(
         "cosigned_nano": decision.cosigned_nano,
         "tail_due_ms": due_ms,
     }
-    forget_progress(books, evidence.claim.reservation)
+    books.connection.execute(delete(_PROGRESS).where(which))
     books.connection.execute(insert(_PROGRESS).values(reservation=evidence.claim.reservation, **values))
 
 

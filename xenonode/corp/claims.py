@@ -124,22 +124,30 @@ def check_standing(
 
 
 def check_continuation(evidence: Evidence, progress: Progress | None) -> None:
-    """Whether the usage record continues what was claimed before. Raises RefusedError."""
+    """Whether the usage record fits what was claimed before: after it, or earlier, signed late. Raises RefusedError."""
     if progress is None:
         return
     usage = evidence.usage
     if evidence.agreement_id != progress.agreement_id:
         raise _evidence("another agreement already claims from this reservation")
     if usage.seq < progress.seq:
-        raise RefusedError(
-            "stale", f"seq {usage.seq} is below {progress.seq}, claimed before", "claim the newest usage record"
-        )
+        if not evidence.cosigned:
+            message = f"seq {usage.seq} is below {progress.seq}, claimed before, and not co-signed"
+            raise RefusedError("stale", message, "claim the newest usage record")
+        _check_order(usage.usage, usage.due_nano, usage.until_ms, progress.usage, progress.due_nano, progress.until_ms)
+        return
     if usage.seq == progress.seq + 1 and usage.previous != progress.usage_id:
         raise _evidence("the usage record does not name the one before: the chain forks")
-    fallen = usage.usage.fell_below(progress.usage)
-    if fallen or usage.due_nano < progress.due_nano or usage.until_ms < progress.until_ms:
-        what = ", ".join(fallen) or ("due_nano" if usage.due_nano < progress.due_nano else "until_ms")
-        raise _evidence(f"counters fell since the last claim: {what}")
+    _check_order(progress.usage, progress.due_nano, progress.until_ms, usage.usage, usage.due_nano, usage.until_ms)
+
+
+def _check_order(early: Usage, early_due: int, early_ms: int, late: Usage, late_due: int, late_ms: int) -> None:
+    """No counter may fall from the earlier record to the later one (I5)."""
+    fallen = list(late.fell_below(early))
+    fallen += ["due_nano"] if late_due < early_due else []
+    fallen += ["until_ms"] if late_ms < early_ms else []
+    if fallen:
+        raise _evidence(f"counters fall between this and the last claim: {', '.join(fallen)}")
 
 
 def _evidence(message: str) -> RefusedError:

@@ -41,7 +41,8 @@ def decide(
     tail = 0
     if not evidence.cosigned and not evidence.disputed:
         tail = max(0, tail_limit_nano(evidence, cosigned, reservation) - target)
-    final = evidence.claim.final and evidence.usage.final
+    newest = progress is None or evidence.usage.seq >= progress.seq
+    final = newest and evidence.claim.final and evidence.usage.final
     return Decision(
         captured_nano=target - reservation.captured_nano,
         fee_nano=fee_delta_nano(reservation.captured_nano, target, fee_basis_points),
