@@ -14,6 +14,7 @@ from typing import Literal, overload
 
 import tomli_w
 
+from hypervisor.guest_image import default_cache
 from xenonode.errors import ConfigError
 from xenonode.folder import default_config, write_atomically
 from xenonode.model.entity import Address
@@ -60,7 +61,7 @@ class ServerConfig:
     prices: Prices
     features: tuple[str, ...] = ()
     hypervisor: str = "embed"
-    images: Path = Path("/var/lib/xenonode/images")
+    images: Path = field(default_factory=default_cache)
     receipt_period_ms: int = 60_000
     advert_period_ms: int = 60_000
     effective: tuple[EffectiveValue, ...] = field(default=(), compare=False, repr=False)
@@ -108,6 +109,10 @@ def load(
 def load(
     path: Path | None, role: Literal["client"], flags: Mapping[str, object] = ..., environ: Mapping[str, str] = ...
 ) -> ClientConfig: ...
+@overload
+def load(
+    path: Path | None, role: Role, flags: Mapping[str, object] = ..., environ: Mapping[str, str] = ...
+) -> Config: ...
 def load(
     path: Path | None, role: Role, flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None
 ) -> Config:

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from xenonode.folder import default_folder
+from hypervisor.guest_image import default_cache
+from xenonode.folder import default_config, default_folder
 from xenonode.model.entity import PROFILES, Address
 from xenonode.settings import Setting
 from xenonode.units import CPU_HOUR, GIB, GIB_HOUR, parse_bytes, parse_cpu, parse_duration_ms, parse_price, parse_rate
@@ -24,7 +25,8 @@ def settings_of(role: Role) -> tuple[Setting, ...]:
     folder = Setting("folder", _path, str(default_folder(role)), "where state and keys are kept; mode 0700")
     if role == "corp":
         return (folder, *_addresses("127.0.0.1:7400", "127.0.0.1:7401"), *_CORP)
-    network = Setting("network", _path, None, "the network file that XenoCorp hands out")
+    beside = default_config(role).with_name("network.xeno")
+    network = Setting("network", _path, str(beside), "the network file that XenoCorp hands out")
     if role == "server":
         return (folder, network, *_addresses("127.0.0.1:7410", "127.0.0.1:7411"), *_OWNER, *_SERVER)
     identity = tuple(Setting(each.name, _text(0, 254), "", each.about) for each in _OWNER)
@@ -134,7 +136,7 @@ _SERVER = (
     Setting("region", _text(1, 24), "local", "region as searches see it, e.g. eu-west-2"),
     Setting("features", _features, [], 'words that searches can ask for, e.g. ["ecc", "ssd"]'),
     Setting("hypervisor", _text(1, 200), "embed", "embed, or a libvirt URI such as qemu:///system"),
-    Setting("images", _path, "/var/lib/xenonode/images", "folder of the guest images"),
+    Setting("images", _path, str(default_cache()), "cache folder of the guest images"),
     Setting("receipt_period", _amount(parse_duration_ms, 1000, 3_600_000), "60 s", "how often clients sign for usage"),
     Setting("advert_period", _amount(parse_duration_ms, 1000, 600_000), "60 s", "how often the advert is renewed"),
     Setting("share.cores", _whole(1, 4096), 1, "cores that a session sees at most"),

@@ -1,0 +1,97 @@
+"""`xenonode corp` and `audit`: found a network and keep it, credit accounts, and check that the books balance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xenonode import audit_check
+from xenonode.cli.command import Run, command, group
+from xenonode.cli.orders import amount_text, key
+from xenonode.cli.service import serve_until_stopped
+from xenonode.errors import XenoError
+from xenonode.model.money import format_amount, parse_amount
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    corps = group("corp", "XenoCorp: the trusted third party of a network.", app)
+    command(corps, "init", example="xenonode corp init --set folder=./corp --set public_name='Example Corp'")(init)
+    command(corps, "serve", example="xenonode corp serve --config corp.toml")(serve)
+    credit_example = "xenonode corp credit e4f1 100 USD --config corp.toml"
+    command(corps, "credit", example=credit_example, takes_negative=True)(credit)
+    command(corps, "audit", example="xenonode corp audit --config corp.toml")(audit)
+    audits = group("audit", "Records that nobody can change unseen.", app)
+    command(audits, "verify", example="xenonode audit verify /var/lib/xenonode/server 5f2c...")(verify)
+
+
+async def init(run: Run) -> None:
+    """Found a network: make its keys, its books and its network file. Doing it twice changes nothing."""
+    from xenonode.env import LiveEnv
+    from xenonode.node import CorpNode
+
+    path = await CorpNode.found(run.corp_config(), LiveEnv())
+    run.output.facts({"network": path}, (("network file", path),), "Network founded")
+    run.output.note("hand the network file to servers and clients, and keep the key files of the folder safe")
+
+
+async def serve(run: Run) -> None:
+    """Run XenoCorp in the foreground: registrations, orders, claims, statements, and a seed of the search network."""
+    from xenonode.env import LiveEnv
+    from xenonode.node import CorpNode
+
+    config = run.corp_config()
+    await serve_until_stopped(run, config.folder, "XenoCorp", lambda: CorpNode.start(config, LiveEnv()))
+
+
+async def credit(
+    run: Run,
+    entity: Annotated[str, typer.Argument(metavar="ENTITY", help="Whose account, as 'register' printed it.")],
+    amount: Annotated[list[str], typer.Argument(metavar="AMOUNT CURRENCY", help="How much, e.g. 100 USD.")],
+) -> None:
+    """Put money that was received outside into an entity's account (only with XenoCorp's own operator key)."""
+    nano, currency = parse_amount(amount_text(amount))
+    from xenonode.client import Client
+    from xenonode.env import LiveEnv
+
+    client = await Client.open_operator(run.corp_config(), LiveEnv())
+    try:
+        balance_nano = await client.credit(entity, f"{amount_text(amount)}")
+    finally:
+        await client.close()
+    found = {"entity": entity, "credited_nano": nano, "balance_nano": balance_nano, "currency": currency}
+    facts = (("entity", entity), ("balance", format_amount(balance_nano, currency)))
+    run.output.facts(found, facts, "Credited")
+
+
+async def audit(run: Run) -> None:
+    """Check the ledger: debits equal credits, no account below zero, every order adds up."""
+    from xenonode.client import Client
+    from xenonode.env import LiveEnv
+
+    client = await Client.open_operator(run.corp_config(), LiveEnv())
+    try:
+        found = await client.audit()
+    finally:
+        await client.close()
+    run.output.facts(found, found.items())
+    if not found.get("balanced"):
+        raise XenoError("the ledger does not balance", "stop XenoCorp and restore the last good backup", "unbalanced")
+
+
+def verify(
+    run: Run,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of audit.log and audit.checkpoints.")],
+    server: Annotated[str, typer.Argument(metavar="KEY", help="The server's public key (hex), which signed the log.")],
+    head: Annotated[
+        list[str] | None, typer.Option(help="A log head from a usage record that you hold (hex); may be repeated.")
+    ] = None,
+) -> None:
+    """Check a copy of an audit log: finds edits, deletions, reordering and truncation before its last checkpoint."""
+    verdict = audit_check.verify_folder(folder, key(server), [key(each) for each in head or ()])
+    facts = (("entries", verdict.length), ("head", verdict.head.hex()), ("fault", verdict.fault or "none"))
+    run.output.facts(verdict, facts)
+    if verdict.fault:
+        raise XenoError(f"the log is not sound: {verdict.fault}", "keep the files as evidence", "audit")

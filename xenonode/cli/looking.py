@@ -1,0 +1,177 @@
+"""`xenonode search`, `quote`, `advert` and `peers`: find servers, look at them, and ask what they would do."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from xenonode import units
+from xenonode.cli.command import Run, command, group, usage_error
+from xenonode.cli.orders import duration
+from xenonode.model.advert import Advert, OfferedEnvironment, VerifiedAdvert
+from xenonode.model.money import format_amount
+from xenonode.model.resources import Prices, Resources, rate_nano_per_hour
+from xenonode.model.session import Refusal
+
+KEY_SHOWN = 16
+"""Hex digits of a key in tables: enough to name a server; --json has the whole key."""
+CpuOption = Annotated[str, typer.Option("--cpu", help="CPU time per wall-clock second.")]
+MemoryOption = Annotated[str, typer.Option("--memory", help="Memory.")]
+DiskOption = Annotated[str, typer.Option("--disk", help="Disk.")]
+NetOption = Annotated[str, typer.Option("--net", help="Network bandwidth.")]
+EnvironmentOption = Annotated[
+    str, typer.Option("--environment", help="Operating system or platform, e.g. os.linux or 'platform.jvm 17'.")
+]
+LeaseOption = Annotated[str, typer.Option("--lease", help="How long, at most.")]
+ServerArgument = Annotated[
+    str, typer.Argument(metavar="SERVER", help="The server: the first digits of its key, or HOST:PORT of its control.")
+]
+DEFAULT_CPU, DEFAULT_MEMORY, DEFAULT_DISK, DEFAULT_NET = "200 ms/s", "160 MiB", "64 MiB", "1 Mbps"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    command(app, "search", example="xenonode search 'cpu.available >= 250 ms/s and price.cpu <= 0.05 USD/h'")(search)
+    command(app, "quote", example="xenonode quote 5f2c --cpu '250 ms/s' --memory '256 MiB' --lease 1h")(quote)
+    command(app, "peers", example="xenonode peers --json")(peers)
+    adverts = group("advert", "Advertisements: what servers offer.", app)
+    command(adverts, "show", example="xenonode advert show 127.0.0.1:7411")(advert_show)
+
+
+async def search(
+    run: Run,
+    query: Annotated[str, typer.Argument(help="What you need; see the example.")],
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Accept an answer from which unreachable ranges are missing.")
+    ] = False,
+) -> None:
+    """Find XenoServers. Every row is checked against the server's own signed, current advert."""
+    async with run.client() as client:
+        answer = await client.search(query, strict=not partial)
+    columns = ("server", "owner", "country", "region", "cpu free", "memory free", "disk free", "cpu price", "rtt")
+    rows = []
+    for found in answer.rows:
+        advert = found.advert.advert
+        free = advert.available
+        rows.append(
+            (
+                found.advert.server_key.hex()[:KEY_SHOWN],
+                found.advert.credential.entity,
+                advert.country,
+                advert.region,
+                units.format_cpu(free.cpu_ms_per_s),
+                units.format_bytes(free.memory_bytes),
+                units.format_bytes(free.disk_bytes),
+                units.format_price(advert.prices.cpu_nano_per_hour, advert.prices.currency, "h"),
+                "-" if found.rtt_ms is None else f"{found.rtt_ms:.1f} ms",
+            )
+        )
+    run.output.rows(answer, columns, rows, "No server offers that.")
+    missing = ", ".join(str(each) for each in answer.missing)
+    run.output.note("complete" if answer.complete else f"PARTIAL: these ranges could not be reached: {missing}")
+
+
+async def quote(
+    run: Run,
+    server: ServerArgument,
+    cpu: CpuOption = DEFAULT_CPU,
+    memory: MemoryOption = DEFAULT_MEMORY,
+    disk: DiskOption = DEFAULT_DISK,
+    net: NetOption = DEFAULT_NET,
+    environment: EnvironmentOption = "os.linux",
+    lease: LeaseOption = "1h",
+) -> None:
+    """Ask a server whether it would host this, and at what price; a yes is held for a minute."""
+    wanted = resources(cpu, memory, disk, net)
+    lease_ms = duration(lease)
+    async with run.client() as client:
+        offer = await client.advert(server)
+        chosen = choose_environment(offer.advert, environment)
+        found = await client.quote(offer.server_key, wanted, chosen, lease_ms)
+    if isinstance(found, Refusal):
+        raise_refusal(found)
+    else:
+        at_most = format_amount(rate_nano_per_hour(found.resources, found.prices), found.prices.currency)
+        facts = [*resource_facts(found.resources), *price_facts(found.prices)]
+        facts += [("environment", found.environment), ("at most per hour", at_most)]
+        run.output.facts(found, facts, "Quote")
+
+
+async def advert_show(run: Run, server: ServerArgument) -> None:
+    """Show a server's own current advert, checked whole."""
+    async with run.client() as client:
+        found = await client.advert(server)
+    run.output.facts(found, advert_facts(found))
+
+
+async def peers(run: Run) -> None:
+    """List the peers that this client knows in the search network."""
+    async with run.client() as client:
+        found = client.peers()
+    rows = [tuple(each.values()) for each in found]
+    run.output.rows(found, tuple(found[0]) if found else (), rows, "No peers known yet: they are met while searching.")
+
+
+def resources(cpu: str, memory: str, disk: str, net: str) -> Resources:
+    """The four amounts of an order to a server, as a wrong argument if one cannot be read."""
+    try:
+        return Resources(
+            units.parse_cpu(cpu), units.parse_bytes(memory), units.parse_bytes(disk), units.parse_rate(net)
+        )
+    except units.UnitError as error:
+        next_step = "e.g. --cpu '250 ms/s' --memory '256 MiB' --disk '64 MiB' --net '1 Mbps'"
+        raise usage_error(str(error), next_step) from error
+
+
+def choose_environment(advert: Advert, text: str) -> OfferedEnvironment:
+    """The offered environment that was named, as 'os.linux' or with its version."""
+    for offered in advert.environments:
+        if text in (str(offered), f"{offered.kind}.{offered.name}"):
+            return offered
+    offers = ", ".join(str(each) for each in advert.environments) or "none"
+    raise usage_error(f"this server does not offer {text!r}", f"it offers: {offers}")
+
+
+def raise_refusal(refusal: Refusal) -> None:
+    """A server's no, with its reasons, as an expected failure."""
+    raise_with = usage_error("the server refuses: " + "; ".join(refusal.reasons), "ask for less, or another server")
+    raise_with.code = "refused"
+    raise raise_with
+
+
+def resource_facts(amounts: Resources) -> list[tuple[str, object]]:
+    """Resources for people."""
+    return [
+        ("cpu", units.format_cpu(amounts.cpu_ms_per_s)),
+        ("memory", units.format_bytes(amounts.memory_bytes)),
+        ("disk", units.format_bytes(amounts.disk_bytes)),
+        ("net", units.format_rate(amounts.net_bit_per_s)),
+    ]
+
+
+def price_facts(prices: Prices) -> list[tuple[str, object]]:
+    """Prices for people."""
+    return [
+        ("price.cpu", units.format_price(prices.cpu_nano_per_hour, prices.currency, "h")),
+        ("price.memory", units.format_price(prices.memory_nano_per_gib_hour, prices.currency, "GiB/h")),
+        ("price.disk", units.format_price(prices.disk_nano_per_gib_hour, prices.currency, "GiB/h")),
+        ("price.net", units.format_price(prices.net_nano_per_gib, prices.currency, "GiB")),
+    ]
+
+
+def advert_facts(found: VerifiedAdvert) -> list[tuple[str, object]]:
+    """An advert for people."""
+    advert = found.advert
+    return [
+        ("server", found.server_key.hex()),
+        ("owner", found.credential.entity),
+        ("place", f"{advert.country} {advert.region}"),
+        ("control", advert.control),
+        ("cores", advert.cores),
+        *((f"{name} free", value) for name, value in resource_facts(advert.available)),
+        *((f"{name} total", value) for name, value in resource_facts(advert.total)),
+        *price_facts(advert.prices),
+        ("environments", ", ".join(str(each) for each in advert.environments)),
+        ("features", ", ".join(advert.features)),
+    ]

@@ -1,0 +1,121 @@
+"""What a command prints: a table or lines for people, or one JSON value for programs. Home of rich, with its siblings.
+
+Answers go to stdout, progress and errors to stderr, so that output can be piped whatever happens.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from dht.envelope import Envelope
+from xenonode.errors import XenoError
+from xenonode.model.advert import VerifiedAdvert
+from xenonode.model.entity import Address
+
+WIDTH_WHEN_PIPED = 200
+"""A pipe has no width; rich would guess 80 and fold the keys."""
+MARKS = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[red]FAIL[/]"}
+
+
+class Output:
+    """Prints one command's answer in the form that was asked for."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        if sys.stdout is None:
+            raise XenoError(
+                "standard output is closed, so the answer could not be shown; nothing was done",
+                "redirect it, e.g. > answer.txt or > /dev/null",
+                "closed_output",
+            )
+        width = None if sys.stdout.isatty() else WIDTH_WHEN_PIPED
+        self._console = Console(width=width, highlight=False, soft_wrap=True)
+        self._progress = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def json(self, value: object) -> None:
+        """One JSON value on stdout."""
+        sys.stdout.write(json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+
+    def rows(self, value: object, columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
+        """`value` as JSON, or a table of `rows`; `empty` says what it means that there are none."""
+        if self.as_json:
+            self.json(value)
+            return
+        table = Table(*columns, box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+        count = 0
+        for row in rows:
+            table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
+            count += 1
+        self._console.print(table if count else escape(empty))
+
+    def facts(self, value: object, facts: Iterable[tuple[str, object]], title: str = "") -> None:
+        """`value` as JSON, or a list of names and values."""
+        if self.as_json:
+            self.json(value)
+            return
+        if title:
+            self._console.print(f"[bold]{escape(title)}[/]")
+        table = Table.grid(padding=(0, 2))
+        for name, each in facts:
+            table.add_row(Text(name.replace("_", " "), style="dim"), Text(str(each), overflow="fold"))
+        self._console.print(table)
+
+    def text(self, value: object, text: str) -> None:
+        """`value` as JSON, or a text as it is."""
+        if self.as_json:
+            self.json(value)
+        else:
+            sys.stdout.write(text if text.endswith("\n") else text + "\n")
+            sys.stdout.flush()
+
+    def note(self, text: str) -> None:
+        """A line of progress for people, on stderr; silent for programs."""
+        if not self.as_json:
+            self._progress.print(escape(text))
+
+    def mark(self, level: str) -> Text:
+        """ok, warn or fail, in its colour."""
+        return Text.from_markup(MARKS[level])
+
+
+def plain(value: object) -> object:
+    """Any value of the platform as JSON has it: keys and ids in hex, integers exact, names of fields as they are."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value.value if isinstance(value, enum.Enum) else value
+    if isinstance(value, enum.Enum):
+        return plain(value.value)
+    if isinstance(value, (bytes, bytearray)):
+        return bytes(value).hex()
+    if isinstance(value, (Path, Address)):
+        return str(value)
+    if isinstance(value, Envelope):
+        return {"id": value.id.hex(), "type": value.type, "key": value.key.hex()}
+    if isinstance(value, VerifiedAdvert):
+        return {"server": value.server_key.hex(), "owner": value.credential.entity, **_fields(value.advert)}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _fields(value)
+    if isinstance(value, Mapping):
+        return {key.hex() if isinstance(key, bytes) else str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(each) for each in value]
+    return str(value)
+
+
+def _fields(value: object) -> dict[str, object]:
+    """A dataclass by its public fields, without the raw messages inside it."""
+    found = {}
+    for field in dataclasses.fields(value):  # type: ignore[arg-type]  # the callers have checked
+        if not field.name.startswith("_") and field.name not in ("credential", "raw"):
+            found[field.name] = plain(getattr(value, field.name))
+    return found
