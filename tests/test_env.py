@@ -33,7 +33,7 @@ def test_a_spawned_task_is_kept_alive_and_its_failure_reaches_the_loops_handler(
         stopped = env.spawn(asyncio.sleep(60), "stopped")
         env.spawn(fail(), "failing")
         stopped.cancel()
-        while not heard:
+        while not heard:  # noqa: ASYNC110 - the handler is no coroutine
             await asyncio.sleep(0.01)
         assert stopped.cancelled()
 
