@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,11 @@ def test_nothing_acknowledged_is_lost_and_each_claim_settles_once_through_kills(
     for _ in range(KILLS):
         waiting += [_next_claim(meters, used, rng) for _ in range(CLAIMS_A_ROUND)]
         numbers = {away.corp.ask(server, "claim", claim=claim): claim for claim in waiting}
-        read = [away.corp.read() for _ in range(rng.randrange(len(waiting)))]
+        if rng.random() < 0.5:  # while replies come in, or at any moment of the first groups
+            read = [away.corp.read() for _ in range(rng.randrange(len(waiting)))]
+        else:
+            read = []
+            time.sleep(rng.random() * 0.08)
         for reply in read + away.corp.kill():
             claim = numbers[reply["id"]]
             replies.setdefault(claim, reply["ok"]["settlement"])
