@@ -48,16 +48,17 @@ class QemuUser:
     group_id: int
 
 
-def qemu_user() -> QemuUser:
-    """libvirt's own user when we are root, else ourselves."""
+def qemu_user(name: str | None = None) -> QemuUser:
+    """The user of this name (default libvirt's own) when we are root, else ourselves."""
     if os.geteuid() != 0:
         return QemuUser(os.geteuid(), os.getegid())
+    name = name or QEMU_USER
     try:
-        entry = pwd.getpwnam(QEMU_USER)
+        entry = pwd.getpwnam(name)
     except KeyError:
         raise PrivilegeError(
-            f"there is no user {QEMU_USER} for guests to run as",
-            f"groupadd -rf kvm && useradd -r -g kvm {QEMU_USER} (scripts/setup does it)",
+            f"there is no user {name} for guests to run as",
+            f"groupadd -rf kvm && useradd -r -g kvm {name} (scripts/lib/system_packages does it)",
         ) from None
     return QemuUser(entry.pw_uid, entry.pw_gid)
 

@@ -24,6 +24,7 @@ from hypervisor.environment import EnvironmentSpec
 from hypervisor.errors import HypervisorError, ImageError, InvalidSpecError, RemoteError
 from hypervisor.image import Image, load_image
 from hypervisor.libvirt_adapter import HostSettings, LibvirtHost, start_events
+from hypervisor.reaper import start_reaping
 
 WORKERS = 8  # libvirt's own daemon serves a driver with up to 20; a machine of ours has some ten guests
 IN_FLIGHT_MAX = 256
@@ -138,10 +139,10 @@ def _optional(given: dict[str, Any], name: str) -> int | None:
     return value
 
 
-def open_host(uri: str, root: Path, cache: Path, owner: str | None) -> LibvirtHost:
+def open_host(uri: str, root: Path, cache: Path, owner: str | None, guest_user: str | None) -> LibvirtHost:
     """Prepare the root folder, start libvirt's event loop, and connect."""
     test = uri.startswith("test:")
-    user = embedded.QemuUser(0, 0) if test else _user(uri)
+    user = embedded.QemuUser(0, 0) if test else embedded.qemu_user(guest_user)
     folder = embedded.guests_folder(root, user)
     images = () if test else _images(cache)
     tag = owner or embedded.owner_tag(root)
@@ -152,6 +153,7 @@ def open_host(uri: str, root: Path, cache: Path, owner: str | None) -> LibvirtHo
     embedded.write_configuration(folder, user)
     if not embedded.has_virtualisation(Path("/proc/cpuinfo").read_text("utf-8")):
         embedded.hide_kvm(folder)
+    start_reaping(folder / "run" / "qemu")
     shared = cache / "qemu-capabilities"
     with embedded.locked(shared.parent / "qemu-capabilities.lock"):
         embedded.take_capabilities(shared, folder)
@@ -159,11 +161,6 @@ def open_host(uri: str, root: Path, cache: Path, owner: str | None) -> LibvirtHo
         host.learn()
         embedded.give_capabilities(shared, folder)
     return host
-
-
-def _user(uri: str) -> embedded.QemuUser:
-    # A daemon of our own (tests) runs its guests as root, and says so in its socket's place.
-    return embedded.QemuUser(0, 0) if "socket=" in uri else embedded.qemu_user()
 
 
 def _images(cache: Path) -> tuple[Image, ...]:
@@ -179,13 +176,14 @@ def main() -> int:
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--owner")
+    parser.add_argument("--guest-user")
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server decides when this process ends
     channel = socket.socket(fileno=0)
     try:
         options.root.mkdir(mode=0o711, parents=True, exist_ok=True)
         with embedded.locked(options.root / "hypervisor.lock"):
-            host = open_host(options.uri, options.root, options.cache, options.owner)
+            host = open_host(options.uri, options.root, options.cache, options.owner, options.guest_user)
             channel.sendall(calls.encode_frame({"id": 0, "result": "ready"}))
             try:
                 Service(channel, host).run()

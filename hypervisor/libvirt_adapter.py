@@ -53,6 +53,7 @@ except ImportError:  # a client installs without it; connect() says what to do
 
 CONSOLE_MAX_BYTES = 1 << 20  # a guest may write without end; the host keeps this much
 BALLOON_WAIT_S = 8.0  # measured 0.06-0.2 s on a quiet machine
+END_WAIT_S = 15.0  # 0.2 s measured, 1-2 s where no init reaps
 POLL_S = 0.05
 PERSIST_USAGE_MS = 5_000  # what a killed process may lose of a guest that ended meanwhile
 HOST_MEMORY_PER_GUEST_BYTES = 256 << 20
@@ -355,7 +356,9 @@ class LibvirtHost:
             saved = self._records.folder(id) / "saved"
             if self._bridged:
                 self._network.ensure()
-            self._connection.restoreFlags(str(saved), None, libvirt.VIR_DOMAIN_SAVE_RUNNING)
+            self._connection.restore(str(saved))
+            if self._state(record) is State.PAUSED:
+                self._domain(id).resume()
             if record.spec.net_bit_per_s:
                 self._network.cap(record.index, record.spec.net_bit_per_s)
             self._records.store(dataclasses.replace(record, state=State.RUNNING))
@@ -372,8 +375,18 @@ class LibvirtHost:
                     last = self._await_end(record, domain, grace_ms, last)
                 with contextlib.suppress(libvirt.libvirtError):
                     last = self._measure(record, domain)
-                    domain.destroy()
+                self._end(id, domain)
             return self._ended(record, last, State.STOPPED)
+
+    def _end(self, id: str, domain: Any) -> None:
+        """Force the end, and wait until libvirt has let go of the guest's files and network."""
+        with contextlib.suppress(libvirt.libvirtError):
+            domain.destroy()
+        deadline = time.monotonic() + END_WAIT_S
+        while self._find(id) is not None:
+            if time.monotonic() > deadline:
+                raise GuestFailedError(f"{id} does not end", "try again, then end its process by hand")
+            time.sleep(POLL_S)
 
     def _await_end(self, record: GuestRecord, domain: Any, grace_ms: int, last: Usage) -> Usage:
         deadline = time.monotonic() + grace_ms / 1000
@@ -406,8 +419,7 @@ class LibvirtHost:
         id = record.spec.name
         domain = self._find(id)
         if domain is not None:
-            with contextlib.suppress(libvirt.libvirtError):
-                domain.destroy()
+            self._end(id, domain)
         self._uncap(record)
         with self._allocating:
             self._records.remove(id)
@@ -469,7 +481,8 @@ class LibvirtHost:
             self._now_ms(),
             _STATES.get(info[0], State.RUNNING),
             int(info[4]) if Ability.CPU_METER in abilities else None,
-            int(info[2]) * 1024 if Ability.MEMORY_METER in abilities else None,
+            # Asked of the balloon itself: info() follows it with a delay.
+            self._memory(domain) if Ability.MEMORY_METER in abilities else None,
             net[0],
             net[4],
             disk[1],
@@ -564,6 +577,8 @@ class LibvirtHost:
 
     def _state(self, record: GuestRecord) -> State:
         """What libvirt says, and for a guest that libvirt no longer has, what we know of its end."""
+        if record.state in (State.STOPPED, State.CRASHED):
+            return record.state  # an ended guest never comes back, though libvirt may still be clearing up
         domain = self._find(record.spec.name)
         if domain is not None:
             with contextlib.suppress(libvirt.libvirtError):
@@ -572,7 +587,7 @@ class LibvirtHost:
             return State.CRASHED
         if record.state is State.SAVED:
             return State.SAVED
-        return State.CRASHED if record.state is State.CRASHED else State.STOPPED
+        return State.STOPPED
 
 
 # libvirt's numbers for virDomainState: running, blocked, paused, shutting down, shut off, crashed, suspended.

@@ -59,7 +59,7 @@ class BridgeNetwork:
         with _machine_lock():
             subnet = self._choose()
             self._state_path.write_text(json.dumps({"subnet": str(subnet)}), "utf-8")
-            if not Path(f"/sys/class/net/{self.bridge}").exists():
+            if not _exists(self.bridge):
                 _run("ip", "link", "add", "name", self.bridge, "type", "bridge", "stp_state", "0", "forward_delay", "0")
                 with contextlib.suppress(OSError):
                     Path(f"/proc/sys/net/ipv6/conf/{self.bridge}/disable_ipv6").write_text("1")
@@ -112,7 +112,7 @@ class BridgeNetwork:
         taken = taken_networks(_run("ip", "-j", "addr"), _run("ip", "-j", "route"), self.bridge)
         with contextlib.suppress(OSError, ValueError, KeyError):
             kept = self._subnet()
-            if Path(f"/sys/class/net/{self.bridge}").exists() or not any(kept.overlaps(other) for other in taken):
+            if _exists(self.bridge) or not any(kept.overlaps(other) for other in taken):
                 return kept
         return choose_subnet(self._owner, taken)
 
@@ -150,6 +150,14 @@ def free_port(host: str) -> int:
         probe.bind((host, 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def _exists(device: str) -> bool:
+    """Asked of our own network namespace, which /sys need not show."""
+    try:
+        return socket.if_nametoindex(device) > 0
+    except OSError:
+        return False
 
 
 def _token_bucket(device: str, net_bit_per_s: int) -> list[str]:

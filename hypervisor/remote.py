@@ -29,14 +29,20 @@ CLOSE_TIMEOUT_S = 15.0
 
 
 async def connect(
-    uri: str = EMBEDDED, *, root: Path, cache: Path | None = None, owner: str | None = None
+    uri: str = EMBEDDED,
+    *,
+    root: Path,
+    cache: Path | None = None,
+    owner: str | None = None,
+    guest_user: str | None = None,
 ) -> RemoteHypervisor:
     """A hypervisor by URI, with its own process and all its state below `root`.
 
     `cache` holds guest images (default: where scripts/build_guest_image puts them); `owner`, eight hex digits,
-    tells our guests from others' (default: made from `root`).
+    tells our guests from others' (default: made from `root`); `guest_user` is whom QEMU runs as, when we are
+    root (default: libvirt's own user).
     """
-    hypervisor = RemoteHypervisor(uri, root, cache or guest_image.default_cache(), owner)
+    hypervisor = RemoteHypervisor(uri, root, cache or guest_image.default_cache(), owner, guest_user)
     await hypervisor.start()
     return hypervisor
 
@@ -44,8 +50,9 @@ async def connect(
 class RemoteHypervisor:
     """Implements adapter.Hypervisor; made by connect()."""
 
-    def __init__(self, uri: str, root: Path, cache: Path, owner: str | None) -> None:
-        self._uri, self._root, self._cache, self._owner = uri, root, cache, owner
+    def __init__(self, uri: str, root: Path, cache: Path, owner: str | None, guest_user: str | None) -> None:
+        self._uri, self._root, self._cache = uri, root, cache
+        self._options = [("--owner", owner), ("--guest-user", guest_user)]
         self._process: asyncio.subprocess.Process | None = None
         self._reader_task: asyncio.Task[None] | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -70,8 +77,7 @@ class RemoteHypervisor:
             ours, theirs = socket.socketpair()
             command = [sys.executable, "-m", "hypervisor.host_process", "--uri", self._uri]
             command += ["--root", str(self._root), "--cache", str(self._cache)]
-            if self._owner is not None:
-                command += ["--owner", self._owner]
+            command += [part for name, value in self._options if value is not None for part in (name, value)]
             log_path = self._root / "hypervisor.log"
             with theirs, log_path.open("ab") as log:
                 if log.tell() > 1 << 20:  # libvirt says little; a megabyte is months

@@ -221,7 +221,7 @@ class HypervisorContract:
             await bench.ready(handle)
             before = await bench.memory_seen(handle)
             effect = await hypervisor.resize("one", memory_bytes=240 * MIB)
-            assert effect.memory_bytes == 240 * MIB
+            assert effect.memory_bytes == 240 * MIB, effect
             assert (await hypervisor.usage(["one"]))["one"].memory_bytes == 240 * MIB
             seen = await bench.memory_seen(handle)
             if before is not None and seen is not None:

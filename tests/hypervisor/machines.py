@@ -22,15 +22,20 @@ from .contract import Bench
 class RealBench(Bench):
     """libvirt by URI; `folder` is one that QEMU's user can reach."""
 
+    guest_user: str | None = None
+
     def __init__(self, uri: str, folder: Path, cache: Path) -> None:
         self.uri, self.folder, self.cache = uri, folder, cache
         self.client_key = folder / "client"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.client_key)], check=True)
         self.public_key = self.client_key.with_suffix(".pub").read_text().strip()
-        self.strangers: list[Hypervisor] = []
 
     async def connect(self) -> None:
-        self.hypervisor = self.process = await remote.connect(self.uri, root=self.folder / "root", cache=self.cache)
+        self.hypervisor = self.process = await self.open("root")
+
+    async def open(self, name: str) -> remote.RemoteHypervisor:
+        folder = self.folder / name
+        return await remote.connect(self.uri, root=folder, cache=self.cache, guest_user=self.guest_user)
 
     def spec(self, name: str, **changes: Any) -> EnvironmentSpec:
         return super().spec(name, **{"authorized_keys": (self.public_key,), **changes})
@@ -85,7 +90,7 @@ class RealBench(Bench):
         await self.connect()
 
     async def stranger(self) -> Hypervisor:
-        return await remote.connect(self.uri, root=self.folder / "stranger", cache=self.cache)
+        return await self.open("stranger")
 
 
 @contextlib.asynccontextmanager
@@ -93,7 +98,7 @@ async def machine(uri: str, cache: Path | None = None, **changes: Any) -> AsyncI
     """A bench on a libvirt URI, with everything of it gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="xeno-hypervisor-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        os.chmod(name, 0o711)  # noqa: ASYNC240
+        os.chmod(name, 0o711)
         bench = RealBench(uri, folder, cache or guest_image.default_cache())
         for field, value in changes.items():
             setattr(bench, field, value)
