@@ -38,7 +38,9 @@ class EnvironmentOffer:
     memory_min_bytes: int = MEMORY_MIN_BYTES
 
 
-def environment_offers(capabilities: Capabilities, image_sha256: Callable[[str], bytes]) -> tuple[EnvironmentOffer, ...]:
+def environment_offers(
+    capabilities: Capabilities, image_sha256: Callable[[str], bytes]
+) -> tuple[EnvironmentOffer, ...]:
     """All that a hypervisor's images give; `image_sha256` is the hash that stands for an image of that id."""
     return tuple(
         EnvironmentOffer(OfferedEnvironment(*each), image.id, image_sha256(image.id), image.memory_min_bytes)
