@@ -191,6 +191,8 @@ class Endpoint:
         self._half_open.clear()
         self._greetings.clear()
         self._peers.clear()
+        # The loop closes the socket in its next round; the port is free when this returns.
+        await asyncio.sleep(0)
 
     @property
     def address(self) -> Address:

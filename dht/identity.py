@@ -76,6 +76,11 @@ class Ed25519Signer:
     def sign(self, message: bytes) -> bytes:
         return nacl.bindings.crypto_sign(message, self._secret_key)[:SIGNATURE_BYTES]
 
+    @property
+    def seed(self) -> bytes:
+        """The secret itself, for a TLS library that must hold it; it goes nowhere else."""
+        return self._secret_key[:KEY_BYTES]
+
     def __repr__(self) -> str:
         return f"Ed25519Signer({self.public_key.hex()[:16]}…)"
 

@@ -5,9 +5,11 @@ answer means to `overlay`. No clock, no socket, no exception for what a peer may
 
 A contact's states:
 
-    new --ask--> asked --answer--> answered
-                   |  \\--slow--> late --answer--> answered      (the slot is free while late)
-                   \\--timeout, refusal, nonsense--> failed      (also from late)
+    new --ask--> asked --slow--> late --overdue--> overdue
+    asked, late, overdue --answer--> answered
+    asked, late, overdue --time-out, refusal, nonsense--> failed
+
+While late, its slot is free for another question; once overdue, the lookup does not wait for it either.
 
 Sources: Maymounkov and Mazieres 2002 (alpha in flight; the k nearest must have answered); Baumgart and Mies
 2007, S/Kademlia (disjoint paths: no contact is asked on two paths); libtorrent's traversal (a slow peer's
@@ -29,7 +31,7 @@ MAX_ASKED = 160
 # Contacts one path may remember: a colluder's answers must not grow without bound.
 MAX_CANDIDATES = 400
 
-_NEW, _ASKED, _LATE, _ANSWERED, _FAILED = range(5)
+_NEW, _ASKED, _LATE, _OVERDUE, _ANSWERED, _FAILED = range(6)
 
 
 @dataclass(slots=True)
@@ -96,6 +98,16 @@ class Lookup:
         path.in_flight -= 1
         return self._advance()
 
+    def overdue(self, contact: Contact) -> list[Contact]:
+        """So late that nobody should wait for it; its answer would still count."""
+        before = self._state.get(contact.node_id)
+        if self.done or before not in (_ASKED, _LATE):
+            return []
+        if before == _ASKED:
+            self._path_of[contact.node_id].in_flight -= 1
+        self._state[contact.node_id] = _OVERDUE
+        return self._advance()
+
     def failed(self, contact: Contact, *, hostile: bool = False) -> list[Contact]:
         """A time-out, a refusal or (`hostile`) an answer that no honest peer gives; whom to ask now."""
         if hostile:
@@ -132,7 +144,7 @@ class Lookup:
 
     def _close(self, contact: Contact, state: int) -> _Path | None:
         before = self._state.get(contact.node_id)
-        if self.done or before not in (_ASKED, _LATE):
+        if self.done or before not in (_ASKED, _LATE, _OVERDUE):
             return None
         path = self._path_of[contact.node_id]
         if before == _ASKED:
@@ -167,7 +179,7 @@ class Lookup:
                     path.in_flight += 1
                     self._asked += 1
                     asks.append(contact)
-            elif current == _ASKED:
+            elif current in (_ASKED, _LATE):
                 waiting += 1
             elif current != _ANSWERED:
                 continue

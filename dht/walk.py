@@ -7,6 +7,7 @@ end is told to one callback.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 FIND, PUT, GET, LEAVE = -2, -3, -4, -5
 VITALS_BYTES = 28
+# How long a lookup waits for a slow peer that has answered us before, after its slot was given away.
+GRACE_MS = 500
 # Datagrams of records that are read from one holder: 64 owners' records of 1,000 bytes.
 MAX_PAGES = 64
 
@@ -81,8 +84,18 @@ class Walk:
             self._on_done(self._lookup.result())
 
     def _slow(self, call: Call) -> None:
-        if call.contact is not None and not self._over:
+        if call.contact is None or self._over:
+            return
+        if call.peer.session is None or call.peer.failures:
+            self._go_on(self._lookup.overdue(call.contact))
+        else:
+            # It was alive a moment ago, and the nearest must not be missed because the host is busy.
+            self._endpoint.deadlines.add(GRACE_MS, call, self._overdue)
             self._go_on(self._lookup.slow(call.contact))
+
+    def _overdue(self, call: Call) -> None:
+        if call.contact is not None and not self._over:
+            self._go_on(self._lookup.overdue(call.contact))
 
     def _answered(self, call: Call, error: DhtError | None, body: bytes) -> None:
         contact = call.contact
@@ -179,5 +192,6 @@ class ReadingWalk(Walk):
                 self._end()
 
         request = self._key + position.to_bytes(2, "big")
-        self._open_pages += 1
-        self._endpoint.call(holder.address, self._overlay.tag, GET, request, turned, contact=holder)
+        with contextlib.suppress(LocalError):
+            self._endpoint.call(holder.address, self._overlay.tag, GET, request, turned, contact=holder)
+            self._open_pages += 1

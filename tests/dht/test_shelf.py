@@ -1,0 +1,131 @@
+"""What one node holds: bounded whatever is written, newest wins, gone when it expires."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from dht.envelope import seal
+from dht.errors import EnvelopeError
+from dht.identity import ED25519
+from dht.record import MAX_LIFE_MS, Record, open_record, seal_record
+from dht.shelf import KNOWN, MAX_RECORDS_PER_OWNER, MAX_WRITES_PER_MINUTE, STORED, Shelf
+
+OWNERS = [ED25519.generate(bytes([n]) * 32) for n in range(1, 4)]
+KEYS = [bytes([n]) * 20 for n in range(4)]
+
+
+def record(
+    owner: int = 0, key: bytes = KEYS[0], seq: int = 1, expires_ms: int = 100_000, payload: bytes = b""
+) -> Record:
+    raw = seal_record(OWNERS[owner], "cpu", key, seq, expires_ms, payload)
+    return open_record(raw, ED25519, "cpu", key, 0)
+
+
+def test_newest_wins_and_replays_are_refused() -> None:
+    shelf = Shelf()
+    assert shelf.put(KEYS[0], record(seq=2), 0) == STORED
+    assert shelf.put(KEYS[0], record(seq=2), 0) == KNOWN
+    assert shelf.put(KEYS[0], record(seq=1), 0) == "stale"
+    assert shelf.put(KEYS[0], record(seq=2, payload=b"x"), 0).startswith("conflict")
+    assert shelf.put(KEYS[0], record(seq=3), 0) == STORED
+    assert [each.seq for each in shelf.get(KEYS[0], 0)] == [3]
+
+
+def test_what_expires_is_gone_and_weighs_nothing() -> None:
+    shelf = Shelf()
+    shelf.put(KEYS[0], record(expires_ms=500), 0)
+    assert shelf.get(KEYS[0], 499) and not shelf.get(KEYS[0], 500)
+    assert shelf.put(KEYS[1], record(key=KEYS[1], expires_ms=500), 600) == "expired"
+    assert shelf.used_bytes == 0 and len(shelf) == 0 and shelf.keys() == []
+
+
+def test_a_flood_by_one_owner_keeps_no_more_than_its_quota() -> None:
+    shelf, kept = Shelf(), 0
+    for n in range(400):
+        key = n.to_bytes(20, "big")
+        kept += shelf.put(key, record(key=key), n) == STORED
+    assert kept == min(MAX_RECORDS_PER_OWNER, MAX_WRITES_PER_MINUTE)
+    for n in range(400):
+        key = n.to_bytes(20, "big")
+        kept += shelf.put(key, record(key=key), 70_000 + n) == STORED
+    assert kept == MAX_RECORDS_PER_OWNER == len(shelf)
+
+
+def test_all_owners_together_fill_no_more_than_the_bound() -> None:
+    shelf = Shelf(max_bytes=3_000)
+    outcomes = [shelf.put(KEYS[n], record(owner=n, key=KEYS[n]), 0) for n in range(3)]
+    assert outcomes == [STORED, STORED, "full"] and shelf.used_bytes <= 3_000
+
+
+def test_a_plain_record_cannot_be_moved_and_an_advert_can() -> None:
+    raw = seal_record(OWNERS[0], "cpu", KEYS[0], 1, 100, b"x")
+    for dimension, key, now_ms in (("memory", KEYS[0], 0), ("cpu", KEYS[1], 0), ("cpu", KEYS[0], 100)):
+        with pytest.raises(EnvelopeError):
+            open_record(raw, ED25519, dimension, key, now_ms)
+    advert = seal(OWNERS[0], "advert", {"seq": 1, "expires_ms": 100}).raw
+    assert open_record(advert, ED25519, "any", KEYS[3], 0).owner == OWNERS[0].public_key
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"seq": 1},
+        {"seq": -1, "expires_ms": 5},
+        {"seq": True, "expires_ms": 5},
+        {"seq": 1, "expires_ms": b""},
+        {"seq": 1, "expires_ms": 2 * MAX_LIFE_MS},
+    ],
+)
+def test_an_envelope_without_a_sane_sequence_and_expiry_is_no_record(body: dict[str, int]) -> None:
+    with pytest.raises(EnvelopeError):
+        open_record(seal(OWNERS[0], "advert", body).raw, ED25519, "cpu", KEYS[0], 0)
+
+
+class ShelfMachine(RuleBasedStateMachine):
+    """Random writes and time, against a dictionary."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shelf = Shelf()
+        self.model: dict[tuple[bytes, bytes], Record] = {}
+        self.now_ms = 0
+
+    @rule(owner=st.integers(0, 2), key=st.sampled_from(KEYS), seq=st.integers(0, 4), life_ms=st.integers(1, 3_000))
+    def write(self, owner: int, key: bytes, seq: int, life_ms: int) -> None:
+        new = record(owner, key, seq, self.now_ms + life_ms)
+        held = self.model.get((key, new.owner))
+        outcome = self.shelf.put(key, new, self.now_ms, limited=False)
+        if held is None or seq > held.seq:
+            assert outcome == STORED
+            self.model[key, new.owner] = new
+        else:
+            assert outcome != STORED
+
+    @rule(step_ms=st.integers(0, 2_000))
+    def wait(self, step_ms: int) -> None:
+        self.now_ms += step_ms
+        self.model = {name: kept for name, kept in self.model.items() if kept.expires_ms > self.now_ms}
+
+    @invariant()
+    def agrees(self) -> None:
+        for key in KEYS:
+            held = {each.owner: each for each in self.shelf.get(key, self.now_ms)}
+            assert held == {owner: kept for (at, owner), kept in self.model.items() if at == key}
+        assert len(self.shelf) == len(self.model)
+        assert (self.shelf.used_bytes == 0) == (not self.model)
+
+
+TestShelfMachine = ShelfMachine.TestCase
+TestShelfMachine.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
+
+
+@given(st.integers(0, 1))
+def test_records_are_read_in_the_order_of_their_owners(first: int) -> None:
+    shelf = Shelf()
+    for owner in (first, 1 - first):
+        shelf.put(KEYS[0], record(owner), 0)
+    assert [each.owner for each in shelf.get(KEYS[0], 0)] == sorted(OWNERS[n].public_key for n in (0, 1))
