@@ -165,25 +165,29 @@ def initramfs_entries(root: Path, release: str) -> Iterator[cpio.Entry]:
 
 def _download(scratch: Path, progress: Progress) -> list[Package]:
     """Fetch every package needed into `scratch`; apt's lists are refreshed once if they know too little."""
-    kernel = _kernel_packages()
-    if not kernel:
-        progress("refreshing apt's lists")
+    try:
+        _fetch(scratch, progress)
+    except ImageError:
+        # The lists are absent, or name a version that is gone.
         if os.geteuid() != 0:
-            raise PrivilegeError("apt's package lists are missing", "sudo apt-get update, then try again")
+            raise PrivilegeError("apt's package lists are missing or old", "sudo apt-get update, then again") from None
+        progress("refreshing apt's lists")
         _run("apt-get", "-q", "update")
-        kernel = _kernel_packages()
-    if not kernel:
-        raise ImageError("no kernel package was found", f"one of {', '.join(KERNEL_PACKAGES)} is needed")
-    names = sorted({*kernel, "busybox-static", "dropbear-bin", *_libraries("dropbear-bin")})
-    progress(f"downloading {', '.join(names)}")
-    # apt fetches as its own user, which must be able to write here, or it warns and goes on as root.
-    scratch.chmod(0o755)
-    _run("apt-get", "-q", "download", *names, cwd=scratch)
+        _fetch(scratch, progress)
     packages = []
     for path in sorted(scratch.glob("*.deb")):
         fields = _run("dpkg-deb", "-W", "--showformat=${Package}\t${Version}", str(path)).split("\t")
         packages.append(Package(fields[0], fields[1]))
     return packages
+
+
+def _fetch(scratch: Path, progress: Progress) -> None:
+    kernel = _kernel_packages()
+    if not kernel:
+        raise ImageError("no kernel package was found", f"one of {', '.join(KERNEL_PACKAGES)} is needed")
+    names = sorted({*kernel, "busybox-static", "dropbear-bin", *_libraries("dropbear-bin")})
+    progress(f"downloading {', '.join(names)}")
+    _run("apt-get", "-q", "download", *names, cwd=scratch)
 
 
 def _kernel_packages() -> list[str]:
