@@ -33,7 +33,7 @@ from summaries.trie import ROOT, Prefix
 from summaries.visit import MAX_PAGES, MAX_RETRIES, Source, Visit
 
 MAX_READS = 64  # trie nodes read at once (search.md: waves of up to 64)
-FIRST_WAVE = 4  # with a limit: 4, 8 .. 64, so that a small limit reads little
+FIRST_WAVE = 2  # with a limit: the root, then waves of 4, 8 .. 64, so that a small limit reads little
 MAX_PROBES = 32  # servers probed at once
 MAX_CANDIDATES = 100_000
 OVERFETCH = 4  # rows asked of a leaf beyond the limit, for those that fail their probe
@@ -150,6 +150,7 @@ class Search:
             self._comparing = dict.fromkeys(plan.candidates if len(plan.candidates) > 1 else (), 0)
         self._compared: dict[int, Visit] = {}
         self._window = MAX_READS if query.limit is None else FIRST_WAVE
+        self._wave = 1  # reads until the next wave; the root is a wave of its own
         self._heap: list[tuple[int, int, int, Visit]] = []
         self._active: dict[int, Visit] = {}
         self._readings: dict[int, _Reading] = {}
@@ -281,9 +282,9 @@ class Search:
             return
         elif isinstance(reply, Absent):
             visit.absent += 1
-            visit.sources = [source for source in visit.sources if source.holder is not None]
+            visit.sources = [source for source in visit.sources if source.holder is not None or source.again]
         else:
-            visit.failed += 1
+            visit.miss(reading.source)
         visit.open -= 1
         self._ask_more(visit)
         if visit.is_over:
@@ -296,8 +297,9 @@ class Search:
         self._tally.aggregation_points += bool(visit.children)
         self._tally.leaves += not visit.children
         self._tally.pruned += visit.pruned
-        if self._query.limit is not None:
-            self._window = min(self._window * 2, MAX_READS)
+        self._wave -= 1
+        if self._wave <= 0:  # a wave is over: the next may be twice as large
+            self._window = self._wave = min(self._window * 2, MAX_READS)
         if self._comparing and visit.prefix == ROOT:
             self._compared[visit.part] = visit
             if len(self._compared) < len(self._parts):
@@ -425,9 +427,12 @@ class Search:
         floor = min((visit.bound for visit in self._active.values()), default=NEVER)
         if self._heap:
             floor = min(floor, self._heap[0][0])
-        for rank, id in list(self._live[:limit]):
-            if ordered and rank >= floor:
+        # Without an order any that verify will do: what is under way already must not be overtaken.
+        under_way = sum(self._candidates[id].state != "new" for _, id in self._live) if not ordered else 0
+        for rank, id in self._live[:limit] if ordered else list(self._live):
+            if rank >= floor if ordered else under_way >= limit:
                 break
+            under_way += self._candidates[id].state == "new"
             if len(self._probes) + len(self._fetches) >= MAX_PROBES:
                 break
             self._finish_one(self._candidates[id])

@@ -31,7 +31,7 @@ Value = int | str | tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Test:
+class Comparison:
     """One comparison, perhaps negated.
 
     `attribute` is a number, a price (`currency` says whose), a text, a set (= means membership),
@@ -121,7 +121,7 @@ class Within:
         return ["near", 6, [self.limit_us, *(part for host in self.hosts for part in host)], "", self.negated]
 
 
-Term = tuple[Test | Within, ...]
+Term = tuple[Comparison | Within, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +264,7 @@ def _term(fields: object) -> Term:
     return tuple(_test(one) for one in fields)
 
 
-def _test(fields: object) -> Test | Within:
+def _test(fields: object) -> Comparison | Within:
     if not isinstance(fields, list) or len(fields) != 5:
         raise MessageError("a test has five fields")
     name, operator, value, currency, negated = fields
@@ -279,7 +279,7 @@ def _test(fields: object) -> Test | Within:
     if not 0 <= operator < len(OPERATORS) or not isinstance(currency, str) or len(currency) > 16:
         raise MessageError("unknown operator or currency")
     _check_value(name, value)
-    return Test(name, OPERATORS[operator], value, currency, negated)
+    return Comparison(name, OPERATORS[operator], value, currency, negated)
 
 
 def _within(value: object, negated: bool) -> Within:

@@ -28,7 +28,7 @@ from summaries.attributes import (
     version_tuple,
 )
 from summaries.errors import LocalError
-from summaries.filter import MAX_HOSTS, Coordinate, Test
+from summaries.filter import MAX_HOSTS, Coordinate, Comparison
 from summaries.query import All, Any_, Condition, Near, Not, Query, conjunction, disjunction, negation
 from summaries.rank import Order
 
@@ -190,8 +190,8 @@ class _Builder(Transformer[Token, Any]):
         return int(number)
 
 
-def _tests(where: Condition) -> list[Test]:
-    if isinstance(where, Test):
+def _tests(where: Condition) -> list[Comparison]:
+    if isinstance(where, Comparison):
         return [where]
     if isinstance(where, Not):
         return _tests(where.part)
@@ -200,7 +200,7 @@ def _tests(where: Condition) -> list[Test]:
     return []
 
 
-def _test(name: Token, operator: str, value: Any, currency: str) -> Test:
+def _test(name: Token, operator: str, value: Any, currency: str) -> Comparison:
     kind, _, rest = name.partition(".")
     if kind in ENVIRONMENT_KINDS:
         return _environment(name, operator, value, rest)
@@ -211,26 +211,26 @@ def _test(name: Token, operator: str, value: Any, currency: str) -> Test:
             raise QueryError(f'{name} is compared with a text such as "x"', _at(value), ('"',))
         if operator not in ("=", "!="):
             raise QueryError(f"{name} can only be = or !=", name.start_pos or 0, ("=", "!="))
-        return Test(str(name), operator, _text(value))
+        return Comparison(str(name), operator, _text(value))
     if isinstance(value, Token):
         raise QueryError(f"{name} is compared with a number", _at(value), ("a number",))
     return _number(name, operator, value, currency)
 
 
-def _environment(name: Token, operator: str, value: Any, rest: str) -> Test:
+def _environment(name: Token, operator: str, value: Any, rest: str) -> Comparison:
     if not rest:
         if not isinstance(value, Token) or operator not in ("=", "!="):
             raise QueryError(f'{name} is compared with a name: {name} = "linux", {name}.linux >= 6.1', _at(value))
-        return Test(str(name), operator, _text(value))
+        return Comparison(str(name), operator, _text(value))
     if len(rest) > 32:
         raise QueryError("an environment's name has at most 32 characters", name.start_pos or 0)
     text = _text(value) if isinstance(value, Token) else value.number
     if not re.search(r"\d", text) or text.startswith("-") or (not isinstance(value, Token) and value.unit):
         raise QueryError(f"{name} is compared with a version such as 6.1", _at(value), ("a version",))
-    return Test(str(name), operator, version_tuple(text))
+    return Comparison(str(name), operator, version_tuple(text))
 
 
-def _number(name: Token, operator: str, value: _Quantity, currency: str) -> Test:
+def _number(name: Token, operator: str, value: _Quantity, currency: str) -> Comparison:
     known = ATTRIBUTES[name]
     if value.number.count(".") > 1:
         raise QueryError(f"{name} is compared with a number, not a version", value.at)
@@ -254,7 +254,7 @@ def _number(name: Token, operator: str, value: _Quantity, currency: str) -> Test
         raise QueryError(f"{value.number} {value.unit} is not a whole number of {known.unit or 'pieces'}", value.at)
     # An attribute is whole, so x >= 5.4 is x >= 6 and x > 5.4 is x > 5: rounding changes no answer.
     whole = ceil(exact) if operator in (">=", "<") else floor(exact)
-    return Test(str(name), operator, whole, money)
+    return Comparison(str(name), operator, whole, money)
 
 
 def _text(token: Token) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from summaries.dimension import BINS
-from summaries.filter import Filter, Term, Test
+from summaries.filter import Filter, Term, Comparison
 from summaries.rank import Order
 from summaries.schema import ENVIRONMENT, LOCATION, Schema
 
@@ -75,7 +75,7 @@ def _ranked(schema: Schema, term: Term) -> list[tuple[float, str]]:
     bounds: dict[str, tuple[int, int]] = {}
     shares: dict[str, float] = {}
     for test in term:
-        if not isinstance(test, Test):
+        if not isinstance(test, Comparison):
             if not test.negated:
                 shares[LOCATION] = min(shares.get(LOCATION, 1.0), _NEAR_SHARE)
             continue

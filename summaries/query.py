@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from summaries.attributes import ATTRIBUTES, ENVIRONMENT_KINDS, NANO, Attributes
 from summaries.errors import LocalError
-from summaries.filter import MAX_TERMS, MAX_TESTS, Coordinate, Filter, Term, Test, Within
+from summaries.filter import MAX_TERMS, MAX_TESTS, Coordinate, Filter, Term, Comparison, Within
 from summaries.rank import Order
 from summaries.size import packed_size
 
@@ -46,7 +46,7 @@ class Not:
     part: Condition
 
 
-Condition = Test | Near | All | Any_ | Not
+Condition = Comparison | Near | All | Any_ | Not
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def negation(part: Condition) -> Condition:
 def matches(query: Query | Condition, attributes: Attributes) -> bool:
     """Whether an advert matches, exactly."""
     where = query.where if isinstance(query, Query) else query
-    if isinstance(where, Test):
+    if isinstance(where, Comparison):
         return where.holds(attributes)
     if isinstance(where, Not):
         return not matches(where.part, attributes)
@@ -147,7 +147,7 @@ def print_query(query: Query) -> str:
 def _normal(where: Condition, negated: bool) -> tuple[list[Term], bool]:
     if isinstance(where, Not):
         return _normal(where.part, not negated)
-    if isinstance(where, Test):
+    if isinstance(where, Comparison):
         return [(replace(where, negated=where.negated is not negated),)], True
     if isinstance(where, Near):
         return [(replace(_within(where), negated=negated),)], True
@@ -202,7 +202,7 @@ def _resolve(where: Condition, places: Mapping[str, Coordinate]) -> Condition:
 
 
 def _print(where: Condition) -> str:
-    if isinstance(where, Test):
+    if isinstance(where, Comparison):
         text = f"{where.attribute} {where.operator} {_print_value(where)}"
         return f"not {text}" if where.negated else text
     if isinstance(where, Near):
@@ -218,7 +218,7 @@ def _print_place(place: Coordinate) -> str:
     return "coord(" + ", ".join(decimal(part, 1000, 3) for part in place) + ")"
 
 
-def _print_value(test: Test) -> str:
+def _print_value(test: Comparison) -> str:
     if isinstance(test.value, tuple):
         return f'"{".".join(map(str, test.value)) or "0"}"'
     if isinstance(test.value, str):

@@ -6,7 +6,7 @@ them: two of three, or all but one of those that the parent knows. A relaxed rea
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from summaries.asks import REPLICAS
 from summaries.messages import Answer, Child
@@ -22,6 +22,7 @@ class Source:
 
     holder: bytes | None
     replica: int = 0
+    again: bool = False  # the second and last time: a datagram may simply have been lost
 
 
 @dataclass(slots=True)
@@ -63,6 +64,12 @@ class Visit:
         chosen, self.sources = self.sources[:wanted], self.sources[wanted:]
         self.open += len(chosen)
         return chosen
+
+    def miss(self, source: Source) -> None:
+        """A replica did not answer: it gets another chance once all others had theirs."""
+        self.failed += 1
+        if not source.again:
+            self.sources.append(replace(source, again=True))
 
     @property
     def is_over(self) -> bool:

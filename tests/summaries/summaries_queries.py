@@ -1,0 +1,71 @@
+"""Hypothesis strategies for queries, in the form that the parser gives them."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from summaries.filter import Comparison
+from summaries.query import Condition, Near, Query, conjunction, disjunction, negation
+from summaries.rank import Order
+
+GIB = 1 << 30
+operators = st.sampled_from(["=", "!=", "<", "<=", ">", ">="])
+
+
+def _number(name: str, values: st.SearchStrategy[int]) -> st.SearchStrategy[Comparison]:
+    return st.builds(Comparison, st.just(name), operators, values)
+
+
+def _price(name: str, most: int) -> st.SearchStrategy[Comparison]:
+    return st.builds(Comparison, st.just(name), operators, st.integers(0, most), st.sampled_from(["USD", "USD", "EUR"]))
+
+
+tests: st.SearchStrategy[Condition] = st.one_of(
+    _number("cores", st.sampled_from([2, 4, 8, 16, 32, 64, 5])),
+    _number("cpu.available", st.integers(0, 64_000)),
+    _number("memory.available", st.integers(0, 256).map(lambda n: n * GIB // 2)),
+    _number("disk.available", st.integers(0, 1000).map(lambda n: n * GIB)),
+    _number("net.available", st.integers(0, 10**9)),
+    _number("uptime", st.integers(0, 10**6)),
+    _price("price.cpu", 80_000_000),
+    _price("price.memory", 10_000_000),
+    st.builds(Comparison, st.just("country"), st.sampled_from(["=", "!="]), st.sampled_from(["DE", "GB", "FR"])),
+    st.builds(Comparison, st.just("feature"), st.sampled_from(["=", "!="]), st.sampled_from(["gpu", "ssd"])),
+    st.builds(Comparison, st.just("os.linux"), operators, st.sampled_from([(6, 1), (5, 10), (6, 1, 3), (6,), (7,)])),
+    st.builds(Comparison, st.just("platform.jvm"), operators, st.sampled_from([(11,), (17,)])),
+    st.builds(Comparison, st.just("os"), st.sampled_from(["=", "!="]), st.sampled_from(["linux", "debian", "bsd"])),
+    st.builds(
+        Near,
+        st.lists(
+            st.tuples(*[st.integers(-100_000, 100_000)] * 3, st.integers(0, 5_000)), min_size=1, max_size=3
+        ).map(tuple),
+        st.integers(0, 200_000),
+    ),
+)
+conditions: st.SearchStrategy[Condition] = st.recursive(
+    tests,
+    lambda inner: st.one_of(
+        st.lists(inner, min_size=2, max_size=4).map(lambda parts: conjunction(*parts)),
+        st.lists(inner, min_size=2, max_size=3).map(lambda parts: disjunction(*parts)),
+        inner.map(negation),
+    ),
+    max_leaves=8,
+)
+
+
+@st.composite
+def _queries(draw: st.DrawFn) -> Query:
+    where = draw(conditions)
+    by = draw(st.sampled_from(["", "", "cores", "uptime", "price.cpu", "latency"]))
+    order = Order(by, draw(st.booleans()) if by else False)
+    limit = draw(st.none() | st.integers(1, 40))
+    query = Query(where, order, limit)
+    if by == "price.cpu":
+        from summaries.parse import parse
+        from summaries.query import print_query
+
+        query = parse(print_query(query))  # which decides the currency
+    return query
+
+
+queries = _queries()

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from summaries_queries import queries
+from summaries_world import attributes
+
+from summaries.errors import LocalError
+from summaries.filter import Comparison
+from summaries.parse import MAX_NESTING, QueryError, parse
+from summaries.query import Query, filter_of, matches, print_query
+from summaries.size import packed_size
+
+ADVERT = attributes(Random(2)) | {
+    "cores": 8, "currency": "USD", "price.cpu": 20_000_000, "feature": ("gpu", "ssd"), "country": "DE",
+    "environments": (("os", "linux", "6.10"), ("platform", "jvm", "17")), "location": (1000, 0, 0, 500),
+}  # fmt: skip
+
+
+@settings(max_examples=200)
+@given(queries)
+def test_a_printed_query_parses_to_itself(query: Query) -> None:
+    assert parse(print_query(query)) == query
+
+
+@settings(max_examples=200)
+@given(queries, st.integers(0, 10**6))
+def test_the_travelling_form_is_exact_or_weaker(query: Query, seed: int) -> None:
+    query = query.resolve({}, (0, 0, 0, 0))
+    values = attributes(Random(seed))
+    filter_, exact = filter_of(query)
+    assert packed_size(filter_.to_fields()) <= 640
+    wanted = matches(query, values)  # type: ignore[arg-type]
+    assert filter_.matches(values) == wanted if exact else filter_.matches(values) >= wanted  # type: ignore[arg-type]
+    weak, _ = filter_of(query, 40)
+    assert weak.matches(values) >= wanted  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("cores >= 8", True),
+        ("cores > 8", False),
+        ("cores in [8, 9] and not cores = 9", True),
+        ("cores in (2, 8)", True),
+        ("os.linux >= 6.9", True),  # 6.10 is later than 6.9
+        ("os.linux >= 6.10.0", True),
+        ("os.linux > 6.10", False),
+        ('os = "linux" and platform = "jvm"', True),
+        ('os != "bsd"', True),
+        ("platform.jvm >= 21 or platform.jvm = 17", True),
+        ("price.cpu <= 0.02 USD/h", True),
+        ("price.cpu <= 0.02 EUR/h", False),
+        ("not price.cpu <= 0.02 EUR/h", True),
+        ('feature = "gpu" and feature != "ipv6"', True),
+        ('country = "de"', False),
+        ("near(coord(0, 0, 0, 0), 1.5 ms)", True),
+        ("near(coord(0, 0, 0, 0), 1.499 ms)", False),
+    ],
+)
+def test_a_query_means_what_it_says(text: str, expected: bool) -> None:
+    query = parse(text)
+    assert matches(query, ADVERT) is expected  # type: ignore[arg-type]
+    assert filter_of(query)[0].matches(ADVERT) is expected  # type: ignore[arg-type]
+
+
+def test_units_become_the_integers_that_adverts_sign() -> None:
+    for text, value in (
+        ("memory.total = 4 GiB", 4 << 30),
+        ("disk.total = 2 TB", 2 * 10**12),
+        ("cpu.available = 250 ms/s", 250),
+        ("net.total = 100 Mbps", 10**8),
+        ("uptime = 3 d", 259_200),
+        ("price.memory = 0.001 USD/GiB/h", 1_000_000),
+        ("price.net = 0.01 USD/GiB", 10_000_000),
+        ("memory.total >= 0.1 GiB", 107_374_183),
+        ("memory.total <= 0.1 GiB", 107_374_182),
+    ):
+        where = parse(text).where
+        assert isinstance(where, Comparison) and where.value == value, text
+
+
+@pytest.mark.parametrize(
+    ("text", "position", "word"),
+    [
+        ("cors >= 4", 0, "did you mean cores"),
+        ("memory.available > 4 Gib", 21, "did you mean GiB"),
+        ("cores >= 4 GiB", 11, "no unit"),
+        ("cores in [5, 2]", 10, "empty"),
+        ("cores >=", 8, "a number"),
+        ("cores >= 4 and", 14, "an attribute"),
+        ("price.cpu < 3", 12, "0.02 USD/h"),
+        ("price.cpu < 0.1234567891 USD/h", 12, "nine decimals"),
+        ("cores = 4 )", 10, "the end"),
+        ("limit 0", 6, "from 1"),
+        ("cores > -1", 8, "from 0"),
+        ("cores = 1.5", 8, "whole number"),
+        ("cores = 1e400", 9, "found '400'"),
+        ("near(a, 4)", 8, "30 ms"),
+        ("order by country", 9, "unknown attribute"),
+        ("@", 0, "expected"),
+        ("(" * 10_000 + "cores = 1" + ")" * 10_000, MAX_NESTING, "nested"),
+        ("not " * 5_000 + "cores = 1", 4_096, "at most"),
+    ],
+)
+def test_an_error_says_where_and_what_was_expected(text: str, position: int, word: str) -> None:
+    with pytest.raises(QueryError) as caught:
+        parse(text)
+    assert abs(caught.value.position - position) <= 1
+    assert word in caught.value.message
+
+
+@given(st.text(max_size=80) | st.text('cores<>=4 ()[],"andornotlimit.GiB', max_size=80))
+def test_any_text_parses_or_is_refused(text: str) -> None:
+    try:
+        query = parse(text)
+    except QueryError:
+        return
+    assert parse(print_query(query)) == query
+
+
+def test_a_query_with_names_must_be_resolved_first() -> None:
+    query = parse("near(example.org:4000, 10.0.0.1:4000, 30 ms) order by latency limit 3")
+    assert query.hosts() == ("example.org:4000", "10.0.0.1:4000")
+    with pytest.raises(LocalError):
+        filter_of(query)
+    with pytest.raises(LocalError):
+        query.resolve({"example.org:4000": (0, 0, 0, 0)})
+    ready = query.resolve({"example.org:4000": (0, 0, 0, 0), "10.0.0.1:4000": (1, 1, 1, 1)})
+    assert ready.order.hosts == ((0, 0, 0, 0), (1, 1, 1, 1)) and not ready.hosts()
+
+
+def test_prices_are_ordered_in_the_currency_that_the_query_names() -> None:
+    assert parse("price.cpu < 1 EUR/h order by price.cpu").order.currency == "EUR"
+    assert parse('currency = "EUR" order by price.cpu').order.currency == "EUR"
+    assert parse("order by price.cpu", currency="USD").order.currency == "USD"

@@ -1,0 +1,121 @@
+"""A search's answer against brute force over every published advert."""
+
+from __future__ import annotations
+
+from functools import cache
+from random import Random
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from summaries_queries import queries
+from summaries_world import World, attributes
+
+from summaries.execute import SearchResult
+from summaries.idset import IdSet
+from summaries.parse import parse
+from summaries.query import Query, matches
+from summaries.schema import Schema
+
+Values = dict[int, dict[str, object]]
+
+
+@cache
+def deep() -> tuple[World, Values]:
+    """2,000 adverts in one trie, capacity 32: three levels of aggregation points and more."""
+    return _world(2_000, 24, ("environment",), 32)
+
+
+@cache
+def wide() -> tuple[World, Values]:
+    """150 adverts in all eleven tries, capacity 8."""
+    return _world(150, 6, None, 8)
+
+
+def _world(adverts: int, nodes: int, dimensions: tuple[str, ...] | None, capacity: int) -> tuple[World, Values]:
+    random = Random(7)
+    values = {random.getrandbits(64): attributes(random) for _ in range(adverts)}
+    schema = Schema.from_sample(list(values.values())[:500], most=256)  # type: ignore[arg-type]
+    world = World(11, nodes, schema, capacity=capacity)
+    raws = [world.advert(id, 1, one) for id, one in values.items()]
+    names = list(dimensions) if dimensions else [dimension.name for dimension in schema.dimensions]
+    made = world.publish_all(raws, names, 80)
+    assert all(one.durable for one in made)
+    return world, values
+
+
+def check(world: World, values: Values, query: Query, **options: object) -> SearchResult:
+    query = query.resolve({}, (0, 0, 0, 1_000))
+    result = world.search(query, **options)
+    wanted = sorted((query.order.rank(one), id) for id, one in values.items() if matches(query, one))  # type: ignore[arg-type]
+    found = [(match.rank, match.id) for match in result.matches]
+    assert result.complete
+    if query.limit is None or query.order.by:
+        assert found == wanted[: query.limit]
+    else:
+        assert set(found) <= set(wanted) and len(found) == min(query.limit, len(wanted))
+    assert result.least_total <= len(wanted) <= max(result.most_total, result.least_total) or query.limit
+    return result
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(queries, st.booleans())
+def test_recall_is_whole_in_a_trie_of_three_levels(query: Query, strict: bool) -> None:
+    world, values = deep()
+    check(world, values, query, strict=strict, dimension="environment")
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(queries, st.sampled_from([None, "cores", "price.cpu", "location", "memory.available"]))
+def test_the_answer_does_not_depend_on_the_plan(query: Query, dimension: str | None) -> None:
+    world, values = wide()
+    check(world, values, query, dimension=dimension)
+
+
+def test_the_trie_is_three_levels_deep() -> None:
+    world, _ = deep()
+    anchors = {prefix.length for holder in world.holders.values() for prefix, node in holder.nodes().items()
+               if node.entries}  # fmt: skip
+    assert {0, 6, 12} <= anchors
+
+
+def test_every_claimed_zone_covers_every_row_below_it() -> None:
+    world, _ = deep()
+    for holder in world.holders.values():
+        for prefix, node in holder.nodes().items():
+            for child, zone, holders in node.children():
+                for name in holders:
+                    below = world.holders[name, holder.dimension].nodes().get(child)
+                    assert below is None or zone.covers(below.claimed), (prefix, child)
+
+
+def test_a_limit_reads_few_nodes_and_probes_only_what_it_returns() -> None:
+    world, values = wide()
+    result = check(world, values, parse("cores >= 4 order by price.cpu limit 3", currency="USD"))
+    everything = check(world, values, parse("cores >= 4"))
+    assert result.counts.probes == 3 and result.counts.rejected == 0
+    assert result.counts.leaves < everything.counts.leaves
+
+
+def test_ids_combine_into_semi_joins() -> None:
+    world, values = wide()
+    gpu = check(world, values, parse('feature = "gpu"')).ids()
+    big = check(world, values, parse("cores >= 16")).ids()
+    both = check(world, values, parse('feature = "gpu" and cores >= 16')).ids()
+    assert gpu & big == both
+    without = world.search(parse("cores >= 16"), exclude=gpu)
+    assert without.ids() == big - gpu
+    assert isinstance(gpu | big, IdSet)
+
+
+def test_a_server_that_changed_its_mind_is_no_false_result() -> None:
+    world, values = _world(30, 4, ("cores",), 8)
+    id, old = next((id, one) for id, one in values.items() if one["cores"] == 8)
+    world.advert(id, 2, old | {"cores": 4})  # its server answers with this, the trie still has the old one
+    result = world.search(parse("cores = 8"), dimension="cores")
+    assert id not in result.ids() and result.counts.rejected == 1
+
+
+def test_silent_servers_are_shown_by_their_leaf_and_are_not_lost() -> None:
+    world, values = _world(30, 4, ("cores",), 8)
+    world.current.clear()
+    check(world, values, parse("cores >= 8"), dimension="cores")
