@@ -8,6 +8,7 @@ import random
 import pytest
 from control_worlds import TlsWorld, play_tls, seed_of
 
+from xenonode.control import tls, tls_transport
 from xenonode.control.client import connect
 from xenonode.control.errors import ControlError, LocalError
 from xenonode.control.server import Caller, serve
@@ -167,5 +168,28 @@ def test_a_listener_that_is_not_tls_is_named_as_another_protocol() -> None:
             await connect(*address, world.key("server"), transport=world.transport("client"))
         assert caught.value.code == "bad_peer"
         other.close()
+
+    play_tls(scenario)
+
+
+def test_stalled_handshakes_are_bounded_and_their_places_free_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tls, "MAX_HANDSHAKES", 3)
+    monkeypatch.setattr(tls, "HANDSHAKE_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(tls_transport, "HANDSHAKE_TIMEOUT_S", 0.5)
+
+    async def scenario(world: TlsWorld) -> None:
+        server = await serve("127.0.0.1", 0, {"whoami": whoami}, transport=world.transport("server"))
+        stalled = [await asyncio.open_connection(*server.address) for _ in range(3)]
+        await asyncio.sleep(0.1)
+        with pytest.raises(ControlError):
+            await connect(*server.address, world.key("server"), transport=world.transport("client"))
+        assert server.statistics.handshakes_failed == 1
+        for reader, writer in stalled:
+            assert await reader.read() == b""  # timed out by the server
+            writer.close()
+        await asyncio.sleep(0.1)
+        connection = await connect(*server.address, world.key("server"), transport=world.transport("client"))
+        await connection.close()
+        await server.close()
 
     play_tls(scenario)

@@ -8,6 +8,7 @@ Source: RFC 8446 (TLS 1.3), RFC 8410 (Ed25519 in X.509), RFC 5280; the lifetimes
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import hashlib
 import os
@@ -28,6 +29,8 @@ LEAF_LIFETIME_MS = 7 * DAY_MS  # renewed at half-life, so that members outlive a
 AUTHORITY_LIFETIME_MS = 120 * DAY_MS  # the issuing key rotates after 90 days, with 30 days' overlap
 SKEW_MS = 120_000  # clocks may differ by two minutes
 NO_CERTIFICATE = "PEER_DID_NOT_RETURN_A_CERTIFICATE"  # OpenSSL's name for it
+HANDSHAKE_TIMEOUT_S = 5.0  # two round trips and two signatures; longer is a peer that stalls
+MAX_HANDSHAKES = 256  # of one port at a time; at 1 ms of CPU each, what a core does in a quarter of a second
 MAX_NAME_CHARACTERS = 64  # X.520's upper bound of a common name
 
 
@@ -107,14 +110,18 @@ class _ServerObject(ssl.SSLObject):
     def do_handshake(self) -> None:
         if self._failure is not None:
             raise self._failure
+        context = self.context
+        assert isinstance(context, _ServerContext)
+        if self not in context.begun:
+            context.begin(self)
         try:
             super().do_handshake()
+            context.begun.pop(self, None)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise
         except ssl.SSLError as error:
             self._failure = error
-            context = self.context
-            assert isinstance(context, _ServerContext)
+            context.begun.pop(self, None)
             context.failed(error.reason or "unknown")
             if isinstance(error, ssl.SSLCertVerificationError) or error.reason == NO_CERTIFICATE:
                 raise ssl.SSLWantReadError from error
@@ -124,6 +131,17 @@ class _ServerObject(ssl.SSLObject):
 class _ServerContext(ssl.SSLContext):
     sslobject_class = _ServerObject
     failed: Callable[[str], None]
+    begun: dict[ssl.SSLObject, float]  # handshakes that go on, oldest first, and when they began
+
+    def begin(self, session: ssl.SSLObject) -> None:
+        """Count a handshake, or refuse it: whoever stalls in one has proved nothing yet."""
+        now_s = asyncio.get_running_loop().time()
+        while self.begun and (oldest := next(iter(self.begun.items())))[1] < now_s - HANDSHAKE_TIMEOUT_S:
+            del self.begun[oldest[0]]  # asyncio has timed it out
+        if len(self.begun) >= MAX_HANDSHAKES:
+            self.failed("too many at once")
+            raise ssl.SSLError("too many handshakes at once")
+        self.begun[session] = now_s
 
 
 def server_context(
@@ -131,7 +149,7 @@ def server_context(
 ) -> ssl.SSLContext:
     """Return a server's context: TLS 1.3, clients' certificates checked, and required unless `anonymous`."""
     context = _ServerContext(ssl.PROTOCOL_TLS_SERVER)
-    context.failed = failed
+    context.failed, context.begun = failed, {}
     context.verify_mode = ssl.CERT_OPTIONAL if anonymous else ssl.CERT_REQUIRED
     context.num_tickets = 0  # no resumption: every connection proves a certificate that is valid now
     return _prepare(context, identity, authorities)

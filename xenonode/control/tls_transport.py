@@ -12,9 +12,15 @@ from collections.abc import Sequence
 from xenonode.control.errors import BAD_PEER, CERTIFICATE_EXPIRED, CERTIFICATE_REFUSED, ControlError, LocalError
 from xenonode.control.refusals import unreachable, wrong_key
 from xenonode.control.stream import Accepted, Failed, Stream
-from xenonode.control.tls import TlsIdentity, certificate_key, client_context, load_identity, server_context
+from xenonode.control.tls import (
+    HANDSHAKE_TIMEOUT_S,
+    TlsIdentity,
+    certificate_key,
+    client_context,
+    load_identity,
+    server_context,
+)
 
-HANDSHAKE_TIMEOUT_S = 5.0  # two round trips and two signatures; longer is a peer that stalls
 SHUTDOWN_TIMEOUT_S = 2.0  # for the peer's close_notify, then we stop waiting
 EXPIRED, NOT_YET_VALID = 10, 9  # X509_V_ERR_CERT_HAS_EXPIRED, ..._NOT_YET_VALID
 
