@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -236,8 +237,6 @@ def test_bad_agreements_are_refused_with_every_reason_and_leave_nothing_behind()
         assert quote is not None
         reservation = world.reservation(number=9, rate_cap=1, amount_nano=5)
         good = world.reservation(number=1)
-        from dataclasses import replace
-
         bad = replace(agreement_for(quote, good, world.now_ms()), prices=Prices("USD", 0, 0, 0, 0), exposure_nano=10**12)
         with pytest.raises(RefusedError) as refusal:
             await server.manager.create(CLIENT.public_key, bad.seal(CLIENT).raw, reservation, quote)

@@ -57,7 +57,7 @@ class Guests:
     def launch(self, id: bytes) -> None:
         """Begin to launch a session's guest, unless that is under way."""
         if id not in self._jobs:
-            self._begin(id, "launch", self._launch(id))
+            self._begin(id, "launch", lambda: self._launch(id))
 
     def tear_down(self, id: bytes) -> None:
         """Begin to remove a session's guest, ending a launch that is under way."""
@@ -66,7 +66,7 @@ class Guests:
             return
         if job is not None and job is not asyncio.current_task():
             job.cancel()
-        self._begin(id, "tear down", self._tear_down(id, job))
+        self._begin(id, "tear down", lambda: self._tear_down(id, job))
 
     async def read(self, ids: Sequence[bytes]) -> dict[bytes, ev.Reading]:
         """Readings of these sessions' guests; one that is not there is left out. Raises HypervisorError."""
@@ -102,10 +102,10 @@ class Guests:
             job.cancel()
         await asyncio.gather(*jobs, return_exceptions=True)
 
-    def _begin(self, id: bytes, kind: str, work: Awaitable[None]) -> None:
+    def _begin(self, id: bytes, kind: str, work: Callable[[], Awaitable[None]]) -> None:
         async def job() -> None:
             try:
-                await work
+                await work()
             finally:
                 if self._jobs.get(id, ("", None))[1] is asyncio.current_task():
                     del self._jobs[id]
