@@ -53,7 +53,7 @@ class Model:
     def end(self, hold: Hold, *, close: bool) -> None:
         hold.live = False
         self.free[hold.order] += hold.amount - hold.captured
-        if not self.live(hold.order) and (close or self.status[hold.order] == "closing"):
+        if self.status[hold.order] == "closing" or (close and not self.live(hold.order)):
             self.close(hold.order)
 
     def close(self, order: bytes) -> None:

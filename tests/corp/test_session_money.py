@@ -6,6 +6,7 @@ import pytest
 
 from xenonode.control.errors import ControlError
 from xenonode.corp.terms import Terms
+from xenonode.model.money import OrderRelease
 from xenonode.model.resources import NANO
 
 from .world import HOUR_MS, World
@@ -217,3 +218,17 @@ def test_releasing_an_order_returns_what_no_session_holds_and_the_rest_later(wor
     meter.cosigned(500, final=True)
     assert world.statement(client).balance_nano == 100 * NANO - 500 * MILLI
     assert world.do(client, "order.show", order=order)["status"] == "closed"
+
+
+def test_a_closing_order_passes_on_at_once_what_each_session_leaves(world: World) -> None:
+    client, server = parties(world)
+    order = world.ordered(client, 5 * NANO)
+    one, two = (world.session(client, server, world.reserved(client, order, server, 2 * NANO)) for _ in range(2))
+    wish = OrderRelease(order, world.now_ms).seal(client).raw
+    world.do(client, "order.release", release=wish)
+    one.cosigned(500, final=True)
+    state = world.do(client, "order.release", release=wish)
+    assert (state["status"], state["free_nano"], state["released_nano"]) == ("closing", 0, NANO + 1500 * MILLI)
+    two.cosigned(1000, final=True)
+    assert world.statement(client).balance_nano == 100 * NANO - 1500 * MILLI
+    assert world.audit()["balanced"]

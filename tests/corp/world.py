@@ -56,13 +56,20 @@ class World:
     """One XenoCorp at a settable time; `do` calls its control methods as a signer."""
 
     def __init__(
-        self, ledger: str | Path = MEMORY, *, threaded: bool = False, terms: Terms = DEFAULT_TERMS, name: str = "w"
+        self,
+        ledger: str | Path = MEMORY,
+        *,
+        threaded: bool = False,
+        terms: Terms = DEFAULT_TERMS,
+        name: str = "w",
+        start_ms: int = START_MS,
+        **service: Any,
     ) -> None:
-        self.now_ms = START_MS
+        self.now_ms = start_ms
         self.posted: list[Transfer] = []
         self.root, self.keys = corp_keys(ED25519, lambda purpose: seed(name + purpose))
         config = CorpConfig(folder=Path("unused"), udp=Address("127.0.0.1", 4001), control=Address("127.0.0.1", 4002))
-        self.network = found(self.root, self.keys, config, b"schema", START_MS)
+        self.network = found(self.root, self.keys, config, b"schema", start_ms)
         self.trust = Trust(Network.open(self.network, ED25519)[0], ED25519)
         self.store = Store(open_database(ledger), threaded=threaded, on_transfer=self.posted.append)
         self.service = CorpService(
@@ -74,6 +81,7 @@ class World:
             now_ms=lambda: self.now_ms,
             rng=random.Random(1),
             terms=terms,
+            **service,
         )
         self._counter = 0
 

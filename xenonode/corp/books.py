@@ -98,9 +98,12 @@ class Books:
         self.connection.execute(_INSERT_ACCOUNT, {**values, "debits_nano": 0, "credits_nano": 0})
         return Balance(account, 0, 0)
 
-    def balances(self) -> Iterator[Balance]:
-        """Every account, by id."""
-        return (_balance(row) for row in self.connection.execute(select(_ACCOUNT).order_by(_ACCOUNT.c.id)))
+    def balances(self, *, entity: str | None = None) -> Iterator[Balance]:
+        """Every account, or those held for one entity, by id."""
+        query = select(_ACCOUNT).order_by(_ACCOUNT.c.id)
+        if entity is not None:
+            query = query.where(_ACCOUNT.c.entity == entity)
+        return (_balance(row) for row in self.connection.execute(query))
 
     def transfers(self, *, touching: str | None = None, newest: int | None = None) -> list[Transfer]:
         """Transfers in the order of booking; of one account, or only the newest, when asked."""

@@ -20,8 +20,6 @@ from xenonode.corp.orders import CLOSED, CLOSING, LIVE, OPEN, RELEASED, OrderSta
 from xenonode.model.money import OrderRelease, PurchaseOrder, Reservation, ReservationRelease, ReservationRequest
 
 _ORDER, _RESERVATION = schema.purchase_order, schema.reservation
-LIST_MAX = 200
-"""Orders in one answer: a control frame's worth."""
 
 
 def create(books: Books, order: PurchaseOrder, envelope: Envelope, now_ms: int) -> OrderState:
@@ -120,9 +118,9 @@ def end(
     books.post(transfers.returned(held, account_of(state), rest_nano, now_ms))
     books.connection.execute(update(_RESERVATION).where(_RESERVATION.c.id == reservation.id).values(status=RELEASED))
     now = find(books, state.id)
-    if now.live or not (close_order or now.status == CLOSING):
-        return rest_nano
-    return close(books, now, reservation.id.hex(), now_ms)
+    if now.status == CLOSING or (close_order and not now.live):
+        return close(books, now, reservation.id.hex(), now_ms)
+    return rest_nano
 
 
 def close(books: Books, state: OrderState, event: str, now_ms: int) -> int:
@@ -153,7 +151,7 @@ def find_reservation(books: Books, reservation_id: bytes) -> tuple[OrderState, R
     return state, next(each for each in state.reservations if each.id == reservation_id)
 
 
-def listed(books: Books, *, client: bytes | None = None, newest: int = LIST_MAX) -> list[OrderState]:
+def listed(books: Books, *, client: bytes | None = None, newest: int | None = None) -> list[OrderState]:
     """Orders of one client, or of all, newest first."""
     query = select(_ORDER).order_by(_ORDER.c.made_ms.desc(), _ORDER.c.id).limit(newest)
     if client is not None:

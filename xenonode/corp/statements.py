@@ -14,7 +14,7 @@ from xenonode.model.money import Statement, StatementLine
 
 LINES_MAX = 200
 """Newest lines in a statement; a message's list holds at most 256."""
-ORDERS_MAX = 10**9
+_HOLDS = (accounts.ORDER, accounts.RESERVATION)
 
 
 def account_of(member: Member, currency: str) -> accounts.Account:
@@ -38,11 +38,11 @@ def statement(books: Books, member: Member, currency: str, now_ms: int) -> State
         )
         for each in books.transfers(touching=account.id, newest=LINES_MAX)
     )
-    mine = orderbook.listed(books, client=member.key, newest=ORDERS_MAX) if member.role == "client" else []
-    ringfenced = sum(each.free_nano + each.reserved_nano for each in mine if each.order.currency == currency)
-    return Statement(member.entity, currency, books.balance(account).nano, ringfenced, lines, now_ms)
+    held = (each for each in books.balances(entity=member.entity) if each.account.kind in _HOLDS)
+    ringfenced_nano = sum(each.nano for each in held if each.account.currency == currency)
+    return Statement(member.entity, currency, books.balance(account).nano, ringfenced_nano, lines, now_ms)
 
 
 def audit_books(books: Books) -> AuditReport:
     """Check the whole ledger; reads everything."""
-    return audit(books.balances(), books.transfers(), orderbook.listed(books, newest=ORDERS_MAX))
+    return audit(books.balances(), books.transfers(), orderbook.listed(books))
