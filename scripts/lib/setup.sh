@@ -89,7 +89,7 @@ make_environment() {
         give_up "$python cannot make virtual environments" "apt-get install python3-venv"
     # An environment that was moved, or made by another Python, is replaced; one that fits is only brought up to date.
     if ! "$venv/bin/python" -c "import sys; sys.exit(sys.prefix != '$venv')" >/dev/null 2>&1 ||
-        ! head -n 1 -- "$venv/bin/pip" 2>/dev/null | grep -qF -- "$venv/"; then
+        ! head -n 3 -- "$venv/bin/pip" 2>/dev/null | grep -qF -- "$venv/"; then
         step "virtual environment with $("$python" --version)" "remove $venv and run this again" \
             "$python" -m venv --clear "$venv"
     fi
@@ -102,20 +102,22 @@ make_environment() {
 }
 
 build_image() {
-    local builder="$root/scripts/build_guest_image"
-    [ -x "$builder" ] || return 0
+    [ -x "$root/scripts/build_guest_image" ] || return 0
     step "guest image" \
         "check that this machine is online (the distribution's kernel package is fetched), then run this again" \
-        "$venv/bin/python" "$builder"
+        build_image_into "$state/image.folder"
+}
+
+build_image_into() { # the builder prints where the image is: remembered, so that a removed image is noticed
+    "$venv/bin/python" "$root/scripts/build_guest_image" >"$1"
 }
 
 set_up() {
     mkdir -p -- "$state" || give_up "$root cannot be written" "clone the repository where you may write"
-    local want
+    local want image_want system_want="none" # seen by the functions called from here
     want="$(fingerprint)"
-    local system_want="none" image_want
     if [ -e "$root/scripts/lib/system_packages" ]; then
-        # The boot id and the host's package list tell another machine, or another container, on the same checkout.
+        # The distribution's release tells another machine, or another container, on the same checkout.
         system_want="$(cat -- "$root/scripts/lib/system_packages" /etc/os-release 2>/dev/null | sha256sum)"
         command -v qemu-system-x86_64 >/dev/null 2>&1 || system_want="missing $system_want"
     fi
@@ -132,11 +134,11 @@ set_up() {
             install_system_packages
             stamp system "${system_want#missing }"
         fi
-        if ! stamped python "$want" || [ ! -x "$venv/bin/xenonode" ]; then
+        if ! python_ready; then
             make_environment
             stamp python "$want"
         fi
-        if ! stamped image "$image_want"; then
+        if ! image_ready; then
             build_image
             stamp image "$image_want"
         fi
@@ -146,6 +148,13 @@ set_up() {
 }
 
 ready() {
-    stamped system "$system_want" && stamped python "$want" && stamped image "$image_want" &&
-        [ -x "$venv/bin/xenonode" ]
+    stamped system "$system_want" && python_ready && image_ready
+}
+
+python_ready() {
+    stamped python "$want" && [ -x "$venv/bin/python" ] && [ -x "$venv/bin/xenonode" ]
+}
+
+image_ready() {
+    stamped image "$image_want" && [ -e "$(cat -- "$state/image.folder" 2>/dev/null)" ]
 }

@@ -44,6 +44,13 @@ _COMMON: dict[str, tuple[Any, object]] = {
 }
 
 
+class InterruptedByUser(XenoError):
+    """Ctrl-C or SIGTERM ended a command; its clean-up has run. (typer would swallow a KeyboardInterrupt.)"""
+
+    def __init__(self) -> None:
+        super().__init__("interrupted; nothing was left behind", "", "interrupted")
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One command at work: its output, and the configuration that it was told to use."""
@@ -128,8 +135,8 @@ def run_until_stopped(work: Coroutine[Any, Any, None]) -> None:
 
     try:
         asyncio.run(guarded())
-    except asyncio.CancelledError as error:
-        raise KeyboardInterrupt from error
+    except (asyncio.CancelledError, KeyboardInterrupt) as error:
+        raise InterruptedByUser from error
 
 
 def group(name: str, about: str, parent: typer.Typer) -> typer.Typer:

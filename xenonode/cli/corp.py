@@ -24,7 +24,7 @@ def add_to(app: typer.Typer) -> None:
     command(corps, "credit", example=credit_example, takes_negative=True)(credit)
     command(corps, "audit", example="xenonode corp audit --config corp.toml")(audit)
     audits = group("audit", "Records that nobody can change unseen.", app)
-    command(audits, "verify", example="xenonode audit verify /var/lib/xenonode/server 5f2c...")(verify)
+    command(audits, "verify", example="xenonode audit verify /var/lib/xenonode/server/state 5f2c...")(verify)
 
 
 async def init(run: Run) -> None:

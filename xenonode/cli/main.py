@@ -19,11 +19,13 @@ import typer
 
 from dht.errors import DhtError
 from xenonode.cli import account, configs, corp, doctor, join, looking, orders, sessions
+from xenonode.cli.command import InterruptedByUser
 from xenonode.errors import XenoError
 from xenonode.folder import default_folder
 from xenonode.model.errors import ModelError
 
 FAILED, USAGE, UNEXPECTED, INTERRUPTED, NO_READER = 1, 2, 70, 130, 141
+STATUSES = {"usage": USAGE, "interrupted": INTERRUPTED, "no_reader": NO_READER}
 LOG_MAX_BYTES = 2**20
 LOG_FILES = 3
 _CLICK_ERROR = typer.BadParameter.__mro__[2]  # typer brings click's errors under a name that differs by release
@@ -68,18 +70,14 @@ def run(arguments: list[str]) -> int:
     as_json = "--json" in arguments
     try:
         result = app(arguments, standalone_mode=False)
-        if sys.stdout is not None:
-            sys.stdout.flush()
-        return result if isinstance(result, int) else 0
+        status = result if isinstance(result, int) else 0
+        return _report(InterruptedByUser().to_fields(), as_json, status) if status == INTERRUPTED else status
     except XenoError as error:
-        return _report(error.to_fields(), as_json, USAGE if error.code == "usage" else FAILED)
+        return _report(error.to_fields(), as_json, STATUSES.get(error.code, FAILED))
     except (ModelError, DhtError) as error:
         return _report(_told(error, "refused"), as_json, FAILED)
     except (KeyboardInterrupt, typer.Abort):
-        fields = {"code": "interrupted", "message": "interrupted; nothing was left behind", "next_step": ""}
-        return _report(fields, as_json, INTERRUPTED)
-    except BrokenPipeError:
-        return _no_reader()
+        return _report(InterruptedByUser().to_fields(), as_json, INTERRUPTED)
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
         return _report(_told(error, "system", f"{name}{error.strerror or error}"), as_json, FAILED)
@@ -147,10 +145,3 @@ def _report(fields: dict[str, str], as_json: bool, status: int) -> int:
     except OSError:
         pass  # nobody listens; the status still tells
     return status
-
-
-def _no_reader() -> int:
-    """The reader of the pipe left: what was asked for took effect, so say so where somebody may still read."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it ends
-    print("xenonode: nobody reads the output; the command itself was carried out", file=sys.stderr)
-    return NO_READER

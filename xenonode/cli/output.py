@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import io
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +29,14 @@ WIDTH_WHEN_PIPED = 200
 MARKS = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[red]FAIL[/]"}
 
 
+class NoReaderError(XenoError):
+    """Nobody reads the output any more. The command was carried out; only its answer was lost."""
+
+    def __init__(self) -> None:
+        text = "nobody reads the output any more; the command itself was carried out"
+        super().__init__(text, "look at what it did with the matching 'list' or 'show' command", "no_reader")
+
+
 class Output:
     """Prints one command's answer in the form that was asked for."""
 
@@ -38,14 +48,15 @@ class Output:
                 "redirect it, e.g. > answer.txt or > /dev/null",
                 "closed_output",
             )
-        width = None if sys.stdout.isatty() else WIDTH_WHEN_PIPED
-        self._console = Console(width=width, highlight=False, soft_wrap=True)
+        width = os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else WIDTH_WHEN_PIPED
+        terminal = sys.stdout.isatty()
+        self._page = io.StringIO()
+        self._console = Console(file=self._page, width=width, highlight=False, soft_wrap=True, force_terminal=terminal)
         self._progress = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def json(self, value: object) -> None:
         """One JSON value on stdout."""
-        sys.stdout.write(json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n")
-        sys.stdout.flush()
+        self._write(json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n")
 
     def rows(self, value: object, columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
         """`value` as JSON, or a table of `rows`; `empty` says what it means that there are none."""
@@ -58,6 +69,7 @@ class Output:
             table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
             count += 1
         self._console.print(table if count else escape(empty))
+        self._flush()
 
     def facts(self, value: object, facts: Iterable[tuple[str, object]], title: str = "") -> None:
         """`value` as JSON, or a list of names and values."""
@@ -70,19 +82,33 @@ class Output:
         for name, each in facts:
             table.add_row(Text(name.replace("_", " "), style="dim"), Text(str(each), overflow="fold"))
         self._console.print(table)
+        self._flush()
 
     def text(self, value: object, text: str) -> None:
         """`value` as JSON, or a text as it is."""
         if self.as_json:
             self.json(value)
         else:
-            sys.stdout.write(text if text.endswith("\n") else text + "\n")
-            sys.stdout.flush()
+            self._write(text if text.endswith("\n") else text + "\n")
 
     def note(self, text: str) -> None:
         """A line of progress for people, on stderr; silent for programs."""
         if not self.as_json:
             self._progress.print(escape(text))
+
+    def _flush(self) -> None:
+        self._write(self._page.getvalue())
+        self._page.seek(0)
+        self._page.truncate()
+
+    def _write(self, text: str) -> None:
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            # What is left in the buffer goes nowhere, or the interpreter would complain when it ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise NoReaderError from error
 
     def mark(self, level: str) -> Text:
         """ok, warn or fail, in its colour."""

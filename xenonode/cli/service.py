@@ -69,7 +69,8 @@ async def serve_until_stopped(run: Run, folder: Path, name: str, start: Callable
             run.output.json({"pid": os.getpid(), **node.status()})
         else:
             for field, value in node.status().items():
-                run.output.note(f"  {field}: {value}")
+                if isinstance(value, str | int):
+                    run.output.note(f"  {field}: {value}")
         try:
             await stopped.wait()
         finally:
