@@ -1,0 +1,10 @@
+"""The client: a light query peer that searches, orders, opens sessions, checks what it is billed, and pays.
+
+`Client` is what programs and the command line use.
+"""
+
+from xenonode.client.client import Client, SignedQuote
+from xenonode.client.operator import Operator
+from xenonode.client.records import SessionView
+
+__all__ = ["Client", "Operator", "SessionView", "SignedQuote"]

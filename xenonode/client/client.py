@@ -1,0 +1,403 @@
+"""What a client can do, on one configuration: register, order, search, quote, lease, log in, account.
+
+A light query peer: it opens its UDP socket and joins an overlay only when a search needs them, keeps no listening
+state, and starts in well under a second. Raises XenoError (and ControlError, which carries the same three fields).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from dht.errors import RemoteError
+from summaries.errors import SummariesError
+from summaries.parse import parse
+from xenonode import membership
+from xenonode.client.operator import Operator
+from xenonode.client.records import Records, SessionView
+from xenonode.client.sessions import Progress, Sessions
+from xenonode.client.ssh import own_key, ssh_argv
+from xenonode.config import ClientConfig, CorpConfig
+from xenonode.control.client import connect
+from xenonode.control.pool import ConnectionPool
+from xenonode.corp import founding
+from xenonode.env import Env
+from xenonode.errors import XenoError
+from xenonode.home import Home, LiveHome
+from xenonode.membership import Membership, read_network
+from xenonode.model.advert import OfferedEnvironment, VerifiedAdvert, verify_advert
+from xenonode.model.entity import Address, Credential, Registration
+from xenonode.model.errors import ModelError
+from xenonode.model.money import OrderRelease, PurchaseOrder, Statement, parse_amount
+from xenonode.model.resources import Prices, Resources
+from xenonode.model.session import RECEIPT_PERIOD_MS, Quote, QuoteRequest, Refusal
+from xenonode.peer import Peer
+from xenonode.search.searching import SearchAnswer
+
+ORDER_LIFE_MS = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class SignedQuote:
+    """A server's quote with its signature, and where the server is."""
+
+    quote: Quote
+    raw: bytes
+    server: bytes
+    control: Address
+    lease_ms: int
+
+
+class Client:
+    """See the module."""
+
+    def __init__(self, config: ClientConfig, env: Env, home: Home, network: bytes) -> None:
+        self._config, self._env, self._home, self._network = config, env, home, network
+        self._trust = read_network(network, env.scheme, str(config.network))
+        self.records = Records(home.disk)
+        self._membership: Membership | None = None
+        self._pool: ConnectionPool | None = None
+        self._peer: Peer | None = None
+        self.sessions = Sessions(home.signer, env, self._trust, self.records, self._call_corp, self._call_server)
+
+    @classmethod
+    async def open(cls, config: ClientConfig, env: Env) -> Self:
+        """A client on its configured folder; nothing is sent yet. Raises XenoError."""
+        try:
+            network = config.network.read_bytes()
+        except OSError as error:
+            raise XenoError(
+                f"network file {config.network} cannot be read: {error.strerror}",
+                "get it from XenoCorp ('xenonode corp init' makes it), and set network = \"...\"",
+                "network",
+            ) from error
+        return cls(config, env, LiveHome(config.folder, exclusive=False), network)
+
+    @staticmethod
+    async def open_operator(config: CorpConfig, env: Env) -> Operator:
+        """XenoCorp's operator, on XenoCorp's own machine. Raises XenoError."""
+        founded = founding.load(config.folder)
+        trust = read_network(founded.network, env.scheme, str(config.folder / founding.NETWORK_FILE))
+        home = LiveHome(config.folder, exclusive=False, signer=founded.keys.operator)
+        certificate, authority = home.disk.read("operator"), home.disk.read("authority")
+        if not certificate:
+            message = "XenoCorp has not run in this folder yet"
+            raise XenoError(message, "start it: xenonode corp serve", "not_running")
+        return await Operator.open(env, trust.network, home.transport(certificate, [authority]))
+
+    async def close(self) -> None:
+        """Hang up; sessions go on."""
+        if self._peer is not None:
+            await self._peer.close()
+        if self._pool is not None:
+            await self._pool.close()
+        self._home.leave()
+
+    # -- who we are --------------------------------------------------------------------------------------
+
+    async def register(self) -> Credential:
+        """Register with XenoCorp, or fetch the grant again."""
+        lacking = [name for name in ("legal_name", "country", "email", "proof_reference") if not self._identity(name)]
+        if lacking:
+            settings = ", ".join(f"owner.{name}" for name in lacking)
+            raise XenoError(f"not known yet: {settings}", "write them into the configuration, or use --set", "identity")
+        self._accept(await membership.register(self._home, self._env, self._trust, self._registration))
+        return self._member().credential
+
+    def _identity(self, name: str) -> str:
+        return str(getattr(self._config, name)).strip()
+
+    def _registration(self, network_id: bytes, now_ms: int) -> Registration:
+        config = self._config
+        try:
+            return Registration(
+                "client", config.legal_name, config.country, config.email, config.proof_reference, network_id, now_ms
+            )
+        except ModelError as error:
+            raise XenoError(str(error), "correct the [owner] part of the configuration", "identity") from error
+
+    def _member(self) -> Membership:
+        """Our checked papers. Raises XenoError where there are none, or they have expired."""
+        if self._membership is None:
+            papers = membership.stored(self._home)
+            if papers is None:
+                raise XenoError("this client is not registered yet", "run: xenonode register", "not_registered")
+            try:
+                key, scheme = self._home.signer.public_key, self._env.scheme
+                self._accept(membership.check(papers, key, scheme, self._env.now_ms()))
+            except RemoteError as error:
+                raise XenoError(str(error), "run: xenonode register", "credential") from error
+        assert self._membership is not None
+        return self._membership
+
+    def _accept(self, held: Membership) -> None:
+        self._membership = held
+        self._pool = ConnectionPool(self._home.transport(held.papers.certificate, [held.papers.authority]))
+
+    # -- money -------------------------------------------------------------------------------------------
+
+    async def order_create(
+        self,
+        amount: str,
+        *,
+        expires_in_ms: int = ORDER_LIFE_MS,
+        allowed_servers: tuple[bytes, ...] = (),
+        price_caps: Prices | None = None,
+        rate_cap: int | None = None,
+        server_cap: int | None = None,
+        sessions_max: int = 8,
+    ) -> dict[str, Any]:
+        """Commit money to sessions: XenoCorp checks the credit and ring-fences it. The order's state."""
+        now_ms = self._env.now_ms()
+        try:
+            nano, currency = parse_amount(amount)
+            nonce = self._env.rng("client.nonce").randbytes(16)
+            order = PurchaseOrder(
+                nonce, nano, currency, now_ms, now_ms + expires_in_ms, allowed_servers, price_caps, rate_cap,
+                server_cap, sessions_max,
+            )  # fmt: skip
+        except ModelError as error:
+            raise XenoError(str(error), "write an amount and its currency, e.g. '5 USD'", "bad_order") from error
+        return _state(await self._call_corp("order.create", {"order": order.seal(self._home.signer).raw}))
+
+    async def order_show(self, order: str) -> dict[str, Any]:
+        """What became of an order's money."""
+        return _state(await self._call_corp("order.show", {"order": await self._order_id(order)}))
+
+    async def order_list(self) -> list[dict[str, Any]]:
+        """This client's orders, the newest first."""
+        return [_state(each) for each in (await self._call_corp("order.list", {}))["orders"]]
+
+    async def order_release(self, order: str) -> dict[str, Any]:
+        """End an order: what no session holds comes back at once."""
+        release = OrderRelease(await self._order_id(order), self._env.now_ms()).seal(self._home.signer)
+        return _state(await self._call_corp("order.release", {"release": release.raw}))
+
+    async def statement(self, currency: str) -> Statement:
+        """This client's account, as XenoCorp signs it."""
+        raw = (await self._call_corp("statement", {"currency": currency}))["statement"]
+        found, envelope = Statement.open(raw, self._trust.scheme)
+        self._trust.issued(envelope, self._env.now_ms())
+        return found
+
+    async def _order_id(self, text: str) -> bytes:
+        """An order by its whole id, or by its first digits."""
+        wanted = text.strip().lower()
+        if len(wanted) == 32 and all(letter in "0123456789abcdef" for letter in wanted):
+            return bytes.fromhex(wanted)
+        found = [
+            str(each["order"]) for each in await self.order_list() if wanted and str(each["order"]).startswith(wanted)
+        ]
+        if len(found) != 1:
+            message = f"{len(found) or 'no'} orders begin with {text!r}"
+            raise XenoError(message, "see yours with 'xenonode order list'", "unknown_order")
+        return bytes.fromhex(found[0])
+
+    # -- finding servers ---------------------------------------------------------------------------------
+
+    async def search(self, text: str, *, strict: bool = True, currency: str = "USD") -> SearchAnswer:
+        """Servers that match, best first; every one's own signed advert was checked."""
+        try:
+            query = parse(text, currency=currency)
+        except SummariesError as error:
+            raise XenoError(str(error), "see 'xenonode search --help' for examples", "query") from error
+        peer = await self._joined()
+        answer = await peer.searcher.search(query, strict=strict)
+        self.records.keep_found([each.advert for each in answer.servers])
+        return answer
+
+    async def advert(self, server: str) -> VerifiedAdvert:
+        """A server's own current advert, by the first digits of its key or by HOST:PORT of its control connection."""
+        host, colon, port = server.rpartition(":")
+        if colon and port.isdigit():
+            key, address = None, (host.strip("[]"), int(port))
+        else:
+            key, address = self.records.found(server)
+        member = self._member()
+        transport = self._home.transport(member.papers.certificate, [member.papers.authority])
+        connection = await connect(*address, key, transport=transport)
+        try:
+            raw = (await connection.call("advert", {}))["advert"]
+            found = verify_advert(raw, self._trust, self._env.now_ms())
+            if found.server_key != connection.peer_key:
+                raise XenoError("the server showed another server's advert", "do not use this server", "bad_peer")
+        except RemoteError as error:
+            raise XenoError(f"the server's advert does not hold: {error}", "take another server", "advert") from error
+        finally:
+            await connection.close()
+        self.records.keep_found([found])
+        return found
+
+    def peers(self) -> list[dict[str, object]]:
+        """Servers that this client has met in the overlays."""
+        if self._peer is None:
+            return []
+        rows: list[dict[str, object]] = []
+        for overlay in self._peer.overlays():
+            for info in overlay.peers():
+                host, port = info.contact.address
+                rtt = None if info.rtt_ms is None else round(info.rtt_ms, 2)
+                rows.append(
+                    {
+                        "dimension": overlay.dimension,
+                        "address": f"{host}:{port}",
+                        "entity": info.entity,
+                        "rtt_ms": rtt,
+                        "node_id": info.contact.node_id.hex(),
+                    }
+                )
+        return rows
+
+    async def meet_peers(self) -> list[dict[str, object]]:
+        """Join the overlays of all dimensions, and list whom that meets."""
+        peer = await self._joined()
+        for dimension in peer.schema.dimensions:
+            await peer.placement(dimension.name)
+        return self.peers()
+
+    async def _joined(self) -> Peer:
+        if self._peer is None:
+            held = self._member()
+            peer = Peer(self._env, self._home.signer, held.papers.credential, held.trust, held.published, client=True)
+            udp = self._config.udp
+            await peer.start(("0.0.0.0", 0) if udp is None else udp.pair)
+            self._peer = peer
+        return self._peer
+
+    # -- sessions ----------------------------------------------------------------------------------------
+
+    async def quote(
+        self, server: bytes, resources: Resources, environment: OfferedEnvironment, lease_ms: int
+    ) -> SignedQuote | Refusal:
+        """Ask a server that was found whether it would host this: a quote held for a minute, or its reasons."""
+        _, address = self.records.found(server.hex())
+        nonce = self._env.rng("client.nonce").randbytes(16)
+        try:
+            request = QuoteRequest(nonce, server, resources, environment, lease_ms, self._env.now_ms())
+        except ModelError as error:
+            raise XenoError(str(error), "ask for more", "bad_request") from error
+        sealed = request.seal(self._home.signer)
+        answer = await self._call_server(server, address, "quote", {"request": sealed.raw})
+        scheme = self._trust.scheme
+        if "refusal" in answer:
+            return Refusal.open(answer["refusal"], scheme, signed_by=server)[0]
+        quote, _ = Quote.open(answer["quote"], scheme, signed_by=server)
+        if quote.request != sealed.id or quote.resources != resources or quote.environment != environment:
+            raise XenoError("the server quoted something else than was asked", "do not use this server", "bad_peer")
+        return SignedQuote(quote, answer["quote"], server, Address(*address), lease_ms)
+
+    async def session_create(
+        self,
+        order: str,
+        quote: SignedQuote,
+        *,
+        authorized_keys: Sequence[str] = (),
+        hostname: str = "xenonode",
+        receipt_period_ms: int = RECEIPT_PERIOD_MS,
+        progress: Progress = lambda text: None,
+    ) -> SessionView:
+        """Reserve, sign, launch; returns when one can log in. Our own ssh key is always among those that may."""
+        keys = dict.fromkeys([own_key(self.ssh_key, self._env), *authorized_keys])
+        try:
+            return await self.sessions.create(
+                await self._order_id(order),
+                quote.quote,
+                quote.raw,
+                quote.server,
+                quote.control,
+                lease_ms=quote.lease_ms,
+                authorized_keys=tuple(keys),
+                hostname=hostname,
+                receipt_period_ms=receipt_period_ms,
+                progress=progress,
+            )
+        except ModelError as error:
+            raise XenoError(str(error), "correct the request", "bad_request") from error
+
+    async def session_list(self) -> list[SessionView]:
+        """This client's sessions on all servers."""
+        return await self.sessions.list()
+
+    async def session_show(self, id: str) -> SessionView:
+        """One session now."""
+        return await self.sessions.show(id)
+
+    async def session_resize(self, id: str, resources: Resources) -> SessionView:
+        """Give a running session other shares, at the agreed prices."""
+        return await self.sessions.command(id, "resize", resources)
+
+    async def session_pause(self, id: str) -> SessionView:
+        """Stop its CPU; its memory stays and is billed."""
+        return await self.sessions.command(id, "pause")
+
+    async def session_resume(self, id: str) -> SessionView:
+        """Let it go on."""
+        return await self.sessions.command(id, "resume")
+
+    async def session_stop(self, id: str, progress: Progress = lambda text: None) -> SessionView:
+        """End it: final usage, receipt, settlement; the order's rest comes back."""
+        return await self.sessions.end(id, progress)
+
+    async def session_console(self, id: str) -> str:
+        """What it wrote to its console."""
+        return await self.sessions.console(id)
+
+    async def ssh_command(self, id: str) -> list[str]:
+        """The command that logs in, trusting only the host key in the signed start record."""
+        start = await self.sessions.start_record(id)
+        record = self.records.find(id)
+        return ssh_argv(start, self.ssh_key, self._config.folder / f"known_hosts-{record.id.hex()}")
+
+    async def cosign(self, id: str, *, until_final: bool = True, tell: Progress = lambda text: None) -> None:
+        """Check and sign usage until the session's final record."""
+        await self.sessions.cosign(id, tell)
+
+    @property
+    def ssh_key(self) -> Path:
+        """The private ssh key of this client; a plain name is taken to be in its folder."""
+        return self._config.folder / self._config.ssh_key
+
+    # -- the rest ----------------------------------------------------------------------------------------
+
+    async def status(self) -> dict[str, object]:
+        """Who we are, of which network, and what is open."""
+        held = membership.stored(self._home)
+        network = self._trust.network
+        found: dict[str, object] = {
+            "role": "client",
+            "folder": str(self._config.folder),
+            "key": self._home.signer.public_key.hex(),
+            "registered": held is not None,
+            "network": network.network_id.hex(),
+            "profile": network.profile,
+            "xenocorp": str(network.corp_control),
+            "sessions": len([record for record in self.records.sessions() if not record.closed]),
+        }
+        if held is not None:
+            credential = self._member().credential
+            found |= {"entity": credential.entity, "credential_expires_ms": credential.expires_ms}
+            found["xenocorp_status"] = await self._call_corp("status", {})
+        return found
+
+    async def _call_corp(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
+        network = self._trust.network
+        return await self._call_server(network.corp_key, network.corp_control.pair, method, body)
+
+    async def _call_server(
+        self, key: bytes, address: tuple[str, int], method: str, body: dict[str, Any]
+    ) -> dict[str, Any]:
+        self._member()
+        assert self._pool is not None  # made together with the membership
+        return await self._pool.call(address, key, method, body)
+
+
+def _state(answer: dict[str, Any]) -> dict[str, Any]:
+    """An order's state with ids as text, for people and JSON."""
+    reservations = [
+        {name: value.hex() if isinstance(value, bytes) else value for name, value in each.items()}
+        for each in answer.get("reservations", [])
+    ]
+    plain = {name: value for name, value in answer.items() if name != "raw"}
+    return {**plain, "order": answer["order"].hex(), "reservations": reservations}

@@ -1,0 +1,38 @@
+"""XenoCorp's operator: credits accounts and audits the ledger, with a key that only XenoCorp's folder holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xenonode.control.client import Connection, connect
+from xenonode.control.stream import Transport
+from xenonode.env import Env
+from xenonode.model.entity import Network
+from xenonode.model.money import parse_amount
+
+
+class Operator:
+    """A connection to XenoCorp that proves the operator's key."""
+
+    def __init__(self, env: Env, connection: Connection) -> None:
+        self._env, self._connection = env, connection
+
+    @classmethod
+    async def open(cls, env: Env, network: Network, transport: Transport) -> Operator:
+        """Connect. Raises ControlError where XenoCorp does not answer."""
+        return cls(env, await connect(*network.corp_control.pair, network.corp_key, transport=transport))
+
+    async def credit(self, entity: str, amount: str) -> int:
+        """Put money into a client's account; the new balance in nano-units. Raises ModelError or ControlError."""
+        nano, currency = parse_amount(amount)
+        nonce = self._env.rng("operator.nonce").randbytes(16)
+        body = {"entity": entity, "amount_nano": nano, "currency": currency, "nonce": nonce}
+        return int((await self._connection.call("credit", body))["balance_nano"])
+
+    async def audit(self) -> dict[str, Any]:
+        """What the ledger's own check finds."""
+        return await self._connection.call("ledger.audit", {})
+
+    async def close(self) -> None:
+        """Hang up."""
+        await self._connection.close()

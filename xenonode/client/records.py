@@ -1,0 +1,153 @@
+"""What a client remembers of its sessions and of servers it found, and how it shows a session.
+
+Decides the form on disk: one file a session, canonical and versioned. A record holds what a dispute would need: the
+agreement with both seals, the start record, the last usage record that was accepted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from dht import wire
+from dht.errors import RemoteError
+from dht.identity import Scheme
+from xenonode.errors import XenoError
+from xenonode.model.advert import VerifiedAdvert
+from xenonode.model.entity import Address
+from xenonode.model.message import Message
+from xenonode.model.resources import Resources
+from xenonode.model.session import Agreement, Start
+from xenonode.server.disk import Disk
+
+_SESSION, FOUND = "session-", "found"
+FOUND_MAX = 1_000
+"""Servers of the last search that can be named by the first digits of their keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecord(Message):
+    """One session as its client keeps it; `id` is the agreement's, `most` the largest shares that it has had."""
+
+    TYPE: ClassVar[str] = "client_session"
+    MAX_BYTES: ClassVar[int] = 1 << 20
+    id: bytes
+    server: bytes
+    control: Address
+    order: bytes
+    client_agreement: bytes
+    server_agreement: bytes
+    start: bytes
+    most: Resources
+    accepted_usage: bytes
+    closed: bool
+
+    def agreement(self, scheme: Scheme) -> Agreement:
+        """What both signed."""
+        return Agreement.open(self.client_agreement, scheme)[0]
+
+    def started(self, scheme: Scheme) -> Start | None:
+        """The server's start record, checked; None before there is one."""
+        return Start.open(self.start, scheme, signed_by=self.server)[0] if self.start else None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionView:
+    """A session as it stands, for people and programs."""
+
+    session: str
+    state: str
+    reason: str
+    server: bytes
+    environment: str
+    resources: Resources
+    ssh: str
+    currency: str
+    due_nano: int
+    settled_nano: int
+    lease_until_ms: int
+    closed: bool
+
+
+def view(record: SessionRecord, told: dict[str, Any], scheme: Scheme) -> SessionView:
+    """A server's answer to 'session.show' as a view. Raises XenoError where it is malformed."""
+    try:
+        start = record.started(scheme)
+        amounts = told["resources"]
+        return SessionView(
+            session=record.id.hex(),
+            state=str(told["state"]),
+            reason=str(told.get("reason", "")),
+            server=record.server,
+            environment=str(told["environment"]),
+            resources=Resources(**{name: int(amounts[name]) for name in Resources.__slots__}),
+            ssh="" if start is None else f"{start.ssh_host}:{start.ssh_port}",
+            currency=str(told["currency"]),
+            due_nano=int(told["due_nano"]),
+            settled_nano=int(told["settled_nano"]),
+            lease_until_ms=int(told["lease_until_ms"]),
+            closed=bool(told["closed"]),
+        )
+    except (KeyError, TypeError, ValueError, RemoteError) as error:
+        raise XenoError(f"the server's answer cannot be read: {error}", "compare the versions", "bad_peer") from error
+
+
+class Records:
+    """The client's own files."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+
+    def keep(self, record: SessionRecord) -> None:
+        """Remember a session as it is now."""
+        self._disk.replace(_SESSION + record.id.hex(), wire.encode(record.to_fields()))
+
+    def sessions(self) -> list[SessionRecord]:
+        """Every session that is remembered, by id."""
+        return [self._read(name) for name in self._disk.names() if name.startswith(_SESSION)]
+
+    def find(self, id: str) -> SessionRecord:
+        """The session whose id begins so. Raises XenoError when there is none, or more than one."""
+        text = id.strip().lower()
+        names = [name for name in self._disk.names() if text and name.startswith(_SESSION + text)]
+        if len(names) != 1:
+            message = f"{len(names)} sessions begin with {id!r}" if names else f"there is no session {id!r}"
+            raise XenoError(message, "see yours with 'xenonode session list'", "unknown_session")
+        return self._read(names[0])
+
+    def keep_found(self, adverts: list[VerifiedAdvert]) -> None:
+        """Remember where found servers answer, so that a later command can name one by its key."""
+        known = dict(self._found())
+        for each in adverts:
+            control = each.advert.control
+            known[each.server_key.hex()] = [control.host, control.port]
+        newest = dict(list(known.items())[-FOUND_MAX:])
+        self._disk.replace(FOUND, wire.encode(newest))
+
+    def found(self, prefix: str) -> tuple[bytes, tuple[str, int]]:
+        """The server whose key begins so, and its control address. Raises XenoError."""
+        text = prefix.strip().lower()
+        matching = [(key, value) for key, value in self._found().items() if text and key.startswith(text)]
+        if len(matching) != 1:
+            count = len(matching) or "no"
+            message = f"{count} known server keys begin with {prefix!r}"
+            raise XenoError(message, "find servers with 'xenonode search', or give HOST:PORT", "unknown_server")
+        key, (host, port) = matching[0]
+        return bytes.fromhex(key), (host, port)
+
+    def _found(self) -> dict[str, Any]:
+        raw = self._disk.read(FOUND)
+        try:
+            known = wire.decode(raw, max_bytes=1 << 20) if raw else {}
+        except RemoteError:
+            return {}  # only a convenience: the next search makes it again
+        return known if isinstance(known, dict) else {}
+
+    def _read(self, name: str) -> SessionRecord:
+        try:
+            fields = wire.decode(self._disk.read(name), max_bytes=SessionRecord.MAX_BYTES)
+            if not isinstance(fields, dict):
+                raise XenoError(f"{name} holds no record", "restore it from a backup", "damaged")
+            return SessionRecord.from_fields(fields)
+        except RemoteError as error:
+            raise XenoError(f"{name} is damaged: {error}", "restore it from a backup", "damaged") from error

@@ -1,0 +1,296 @@
+"""A client's sessions: agree, launch, command, check usage and sign for it, end.
+
+Decides in which order messages go, and keeps what was signed before anything else depends on it. Every call may be
+repeated after a failure: the same ids lead to the same answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+from dht.errors import RemoteError
+from dht.identity import Signer
+from xenonode.client.checking import Accepted, faults
+from xenonode.client.records import Records, SessionRecord, SessionView, view
+from xenonode.control.errors import ControlError
+from xenonode.env import Env
+from xenonode.errors import XenoError
+from xenonode.model.entity import Address, Trust
+from xenonode.model.money import Reservation, ReservationRequest, format_amount
+from xenonode.model.resources import Resources, rate_nano_per_hour
+from xenonode.model.session import (
+    RECEIPT_PERIOD_MS,
+    Agreement,
+    Amendment,
+    Quote,
+    Receipt,
+    SessionCommand,
+    Start,
+    UsageRecord,
+    exposure_limit_nano,
+)
+
+POLL_S = 0.25
+START_TIMEOUT_S = 180.0
+"""An emulated environment boots in seconds, a full distribution on a busy host in a minute or two."""
+END_TIMEOUT_S = 60.0
+GROWTH_PERMILLE = 2_000
+"""The rate that is reserved, so that a session can be resized up to twice its size without a new agreement."""
+HOUR_MS = 3_600_000
+
+CallCorp = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
+CallServer = Callable[[bytes, tuple[str, int], str, dict[str, Any]], Awaitable[dict[str, Any]]]
+Progress = Callable[[str], None]
+
+
+class Sessions:
+    """See the module. `call_corp` and `call_server` carry methods over proved connections."""
+
+    def __init__(
+        self, signer: Signer, env: Env, trust: Trust, records: Records, call_corp: CallCorp, call_server: CallServer
+    ) -> None:
+        self._signer, self._env, self._trust, self._records = signer, env, trust, records
+        self._call_corp, self._call_server = call_corp, call_server
+
+    async def create(
+        self,
+        order: bytes,
+        quote: Quote,
+        quote_raw: bytes,
+        server: bytes,
+        control: Address,
+        *,
+        lease_ms: int,
+        authorized_keys: tuple[str, ...],
+        hostname: str,
+        receipt_period_ms: int = RECEIPT_PERIOD_MS,
+        progress: Progress = lambda text: None,
+    ) -> SessionView:
+        """Reserve, agree, launch, and wait until the environment can be used. Raises XenoError or ControlError."""
+        reservation, reservation_raw, reservation_id = await self._reserve(order, quote, server, lease_ms)
+        amount = format_amount(reservation.amount_nano, reservation.currency)
+        progress(f"XenoCorp reserved {amount} for this server")
+        _, quote_envelope = Quote.open(quote_raw, self._trust.scheme, signed_by=server)
+        agreement = Agreement(
+            client=self._signer.public_key,
+            server=server,
+            reservation=reservation_id,
+            quote=quote_envelope.id,
+            advert=quote.advert,
+            advert_seq=quote.advert_seq,
+            resources=quote.resources,
+            environment=quote.environment,
+            image_sha256=quote.image_sha256,
+            prices=quote.prices,
+            receipt_period_ms=receipt_period_ms,
+            exposure_nano=exposure_limit_nano(reservation.amount_nano, reservation.rate_cap_nano_per_hour),
+            audit_policy="standard",
+            authorized_keys=authorized_keys,
+            hostname=hostname,
+            made_ms=self._env.now_ms(),
+        )
+        sealed = agreement.seal(self._signer)
+        record = SessionRecord(sealed.id, server, control, order, sealed.raw, b"", b"", quote.resources, b"", False)
+        self._records.keep(record)
+        body = {"agreement": sealed.raw, "reservation": reservation_raw, "quote": quote_raw}
+        try:
+            answer = await self._call_server(server, control.pair, "session.create", body)
+        except ControlError:
+            self._records.keep(replace(record, closed=True))
+            raise
+        signed, _ = Agreement.open(answer["agreement"], self._trust.scheme, signed_by=server)
+        if signed != agreement:
+            raise XenoError("the server signed another agreement than ours", "do not use this server", "bad_peer")
+        self._records.keep(replace(record, server_agreement=answer["agreement"]))
+        progress("both signed the agreement; the environment starts")
+        return await self._until_started(sealed.id.hex(), progress)
+
+    async def list(self) -> list[SessionView]:
+        """Every remembered session; of one whose server does not answer, what is known here."""
+        found = []
+        for record in self._records.sessions():
+            try:
+                found.append(await self.show(record.id.hex()))
+            except (XenoError, ControlError) as error:
+                found.append(self._unreachable(record, str(error)))
+        return found
+
+    async def show(self, id: str) -> SessionView:
+        """One session, as its server tells it now."""
+        record, told = await self._told(id)
+        return view(record, told, self._trust.scheme)
+
+    async def command(self, id: str, action: str, resources: Resources | None = None) -> SessionView:
+        """Resize, pause, resume or stop; the view after it took effect."""
+        record, told = await self._told(id)
+        seq = int(told["command_seq"]) + 1
+        command = SessionCommand(record.id, seq, action, resources, self._env.now_ms()).seal(self._signer)
+        if resources is not None:
+            most = Resources(*map(max, record.most.amounts, resources.amounts))
+            self._records.keep(replace(record, most=most))
+        answer = await self._ask(record, "session.command", {"command": command.raw})
+        amendment, _ = Amendment.open(answer["amendment"], self._trust.scheme, signed_by=record.server)
+        if amendment.agreement != record.id or amendment.command != command.id:
+            raise XenoError("the server's answer is to another command", "do not use this server", "bad_peer")
+        return await self.show(id)
+
+    async def end(self, id: str, progress: Progress = lambda text: None) -> SessionView:
+        """Stop a session, sign its final usage, and wait until XenoCorp has settled it."""
+        view_ = await self.show(id)
+        if not view_.closed and view_.state in ("running", "paused", "starting"):
+            await self.command(id, "stop")
+        progress("the environment stops; its final usage is checked and signed")
+        try:
+            async with asyncio.timeout(END_TIMEOUT_S):
+                await self.cosign(id)
+                while not (view_ := await self.show(id)).closed:  # noqa: ASYNC110  # another process changes it
+                    await asyncio.sleep(POLL_S)
+        except TimeoutError:
+            progress("XenoCorp has not settled it yet; the server goes on claiming by itself")
+        return view_
+
+    async def console(self, id: str) -> str:
+        """The end of what the environment wrote to its console."""
+        record = self._records.find(id)
+        return str((await self._ask(record, "session.console", {"session": record.id}))["text"])
+
+    async def start_record(self, id: str) -> Start:
+        """Where to log in, and which host key to expect there: the server's signed word. Raises XenoError."""
+        await self._told(id)
+        start = self._records.find(id).started(self._trust.scheme)
+        if start is None:
+            raise XenoError("the session has not started yet", "look at it with 'xenonode session show'", "starting")
+        return start
+
+    # -- checking and signing ----------------------------------------------------------------------------
+
+    async def cosign(self, id: str, tell: Progress = lambda text: None) -> None:
+        """Check and sign each usage record as it comes, until the final one. What is wrong is refused and told."""
+        while True:
+            record, told = await self._told(id)
+            if record.closed:
+                return
+            if told.get("usage") is not None:
+                usage = self._check(record, told["usage"], tell)
+                await self._sign(record, *usage)
+                if usage[0].final:
+                    return
+            elif told["closed"]:
+                return
+            period_ms = record.agreement(self._trust.scheme).receipt_period_ms
+            ending = told["state"] in ("stopping", "stopped", "failed")
+            await asyncio.sleep(POLL_S if ending else min(period_ms / 4_000, 15.0))
+
+    def _check(self, record: SessionRecord, raw: bytes, tell: Progress) -> tuple[UsageRecord, bytes, bytes, str]:
+        scheme = self._trust.scheme
+        usage, envelope = UsageRecord.open(raw, scheme, signed_by=record.server)
+        start = record.started(scheme)
+        if usage.agreement != record.id or start is None:
+            raise XenoError("the usage record is of another agreement", "do not use this server", "bad_peer")
+        last = None
+        if record.accepted_usage:
+            before, before_envelope = UsageRecord.open(record.accepted_usage, scheme)
+            last = Accepted(before, before_envelope.id)
+        agreement = record.agreement(scheme)
+        found = faults(usage, envelope.id, agreement, record.most, start.started_ms, last)
+        reason = "; ".join(found)[:500]
+        if reason:
+            tell(f"usage record {usage.seq} is refused: {reason}")
+        return usage, envelope.id, raw, reason
+
+    async def _sign(self, record: SessionRecord, usage: UsageRecord, id: bytes, raw: bytes, reason: str) -> None:
+        if not reason and raw == record.accepted_usage and not usage.final:
+            return  # signed for already
+        receipt = Receipt(record.id, id, usage.seq, not reason, reason, self._env.now_ms()).seal(self._signer)
+        if not reason:
+            self._records.keep(replace(self._records.find(record.id.hex()), accepted_usage=raw))
+        await self._ask(record, "receipt", {"receipt": receipt.raw})
+
+    # -- helpers -----------------------------------------------------------------------------------------
+
+    async def _reserve(
+        self, order: bytes, quote: Quote, server: bytes, lease_ms: int
+    ) -> tuple[Reservation, bytes, bytes]:
+        state = await self._call_corp("order.show", {"order": order})
+        currency = str(state["currency"])
+        if currency != quote.prices.currency:
+            message = f"the order is in {currency}, the server's prices are in {quote.prices.currency}"
+            raise XenoError(message, "create an order in that currency", "currency")
+        rate = rate_nano_per_hour(quote.resources, quote.prices) * GROWTH_PERMILLE // 1000
+        needed = max(1, -(-rate * lease_ms // HOUR_MS))
+        free = int(state["free_nano"])
+        if needed > free:
+            fits_min = free * HOUR_MS // max(1, rate) // 60_000
+            raise XenoError(
+                f"a session of this size and length could cost up to {format_amount(needed, currency)} "
+                f"(resized to twice its size); the order has {format_amount(free, currency)} free",
+                f"take a lease of at most {fits_min} min, a smaller session, or a larger order",
+                "order_too_small",
+            )
+        request = ReservationRequest(
+            self._env.rng("client.nonce").randbytes(16), order, server, needed, rate, lease_ms, self._env.now_ms()
+        ).seal(self._signer)
+        raw = (await self._call_corp("reserve", {"request": request.raw}))["reservation"]
+        reservation, envelope = Reservation.open(raw, self._trust.scheme)
+        self._trust.issued(envelope, self._env.now_ms())
+        return reservation, raw, envelope.id
+
+    async def _until_started(self, id: str, progress: Progress) -> SessionView:
+        state = ""
+        async with asyncio.timeout(START_TIMEOUT_S):
+            while True:
+                now = await self.show(id)
+                if now.state != state:
+                    state = now.state
+                    progress(f"session {id[:12]} is {state}")
+                if state in ("running", "paused") and now.ssh:
+                    return now
+                if now.closed or state in ("failed", "stopped", "stopping"):
+                    raise XenoError(
+                        f"the session did not start: {now.reason or state}",
+                        "see 'xenonode session console', or take another server",
+                        "not_started",
+                    )
+                await asyncio.sleep(POLL_S)
+
+    async def _told(self, id: str) -> tuple[SessionRecord, dict[str, Any]]:
+        """What the server tells of a session now; a start record is kept when it is first seen."""
+        record = self._records.find(id)
+        told = await self._ask(record, "session.show", {"session": record.id})
+        if told.get("start") and not record.start:
+            start, _ = Start.open(told["start"], self._trust.scheme, signed_by=record.server)
+            if start.agreement != record.id:
+                raise XenoError("the start record is of another agreement", "do not use this server", "bad_peer")
+            record = replace(record, start=told["start"])
+            self._records.keep(record)
+        if told.get("closed") and not record.closed:
+            record = replace(record, closed=bool(told.get("usage") is None or record.accepted_usage == told["usage"]))
+            self._records.keep(record)
+        return record, told
+
+    async def _ask(self, record: SessionRecord, method: str, body: dict[str, Any]) -> dict[str, Any]:
+        return await self._call_server(record.server, record.control.pair, method, body)
+
+    def _unreachable(self, record: SessionRecord, reason: str) -> SessionView:
+        try:
+            agreement = record.agreement(self._trust.scheme)
+        except RemoteError as error:
+            raise XenoError(f"session {record.id.hex()} is damaged: {error}", "restore it from a backup") from error
+        start = record.started(self._trust.scheme)
+        return SessionView(
+            record.id.hex(),
+            "ended" if record.closed else "unreachable",
+            "" if record.closed else reason,
+            record.server,
+            str(agreement.environment),
+            agreement.resources,
+            "" if start is None else f"{start.ssh_host}:{start.ssh_port}",
+            agreement.prices.currency,
+            0,
+            0,
+            0,
+            record.closed,
+        )

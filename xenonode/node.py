@@ -1,0 +1,383 @@
+"""Configuration to a running node: the one place where the parts are joined.
+
+`CorpNode` is XenoCorp, `ServerNode` a XenoServer; both are servers of every dimension's overlay. Leaves every
+decision to the parts. A start that fails half-way undoes what it began, and so does `close`; guests live on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+from dht.envelope import Envelope
+from dht.errors import RemoteError
+from dht.identity import Signer
+from hypervisor import remote
+from hypervisor.adapter import Hypervisor
+from xenonode import membership
+from xenonode.config import CorpConfig, ServerConfig
+from xenonode.control.errors import ControlError
+from xenonode.control.pool import ConnectionPool
+from xenonode.control.server import Server, serve
+from xenonode.control.stream import Transport
+from xenonode.control.tls import issue, make_authority
+from xenonode.corp import founding
+from xenonode.corp.database import open_database
+from xenonode.corp.founding import Founded
+from xenonode.corp.service import CorpService
+from xenonode.corp.store import Store
+from xenonode.corp.terms import Terms
+from xenonode.env import Env
+from xenonode.errors import XenoError
+from xenonode.first_schema import first_schema
+from xenonode.home import Home, LiveHome
+from xenonode.membership import Membership, Papers, check
+from xenonode.model.advert import Location
+from xenonode.model.entity import Address, Registration
+from xenonode.model.resources import NO_RESOURCES
+from xenonode.model.schema import PublishedSchema
+from xenonode.peer import Peer, describe_holdings
+from xenonode.search.kinds import ADVERT
+from xenonode.search.publishing import Publisher
+from xenonode.search.searching import in_microseconds
+from xenonode.server.admission import Admission, Offer, environment_offers
+from xenonode.server.advertising import AdvertFacts, Advertiser
+from xenonode.server.audit_log import AuditLog
+from xenonode.server.journal import Journal
+from xenonode.server.ports import ControlCorp
+from xenonode.server.quoting import QuoteDesk
+from xenonode.server.service import ANONYMOUS, ServerService
+from xenonode.server.sessions import SessionManager
+
+LOGGER = logging.getLogger("xenonode.node")
+CORP_ANONYMOUS = ("info", "register")
+RENEW_CHECK_S = 600.0
+PUBLISH_CHECK_S = 1.0
+FAREWELL_S = 5.0
+"""A server that stops withdraws its advert, but does not wait long for holders that do not answer."""
+KNOWN_PEERS = "peers"
+"""Addresses of servers seen in the last run, one a line: seeds of the next start."""
+EMBED = "embed"
+EMBED_URI = "qemu:///embed"
+
+
+class Node:
+    """What XenoCorp and XenoServers share: a peer, a control server, and an orderly end."""
+
+    role: str
+
+    def __init__(self, env: Env, home: Home) -> None:
+        self.env, self.home = env, home
+        self.peer: Peer
+        self.control: Server
+        self._ending = AsyncExitStack()
+
+    async def close(self) -> None:
+        """Stop in order. Guests go on running."""
+        await self._ending.aclose()
+
+    async def _join(self, held: Membership, udp: Address) -> None:
+        peer = self.peer = Peer(
+            self.env, self.home.signer, held.papers.credential, held.trust, held.published, client=False
+        )
+        self._ending.push_async_callback(peer.close)
+        await peer.start(udp.pair, known_peers(self.home))
+        self._ending.callback(remember_peers, self.home, peer)
+
+    async def _serve(self, address: Address, transport: Transport, handlers: Any, anonymous: tuple[str, ...]) -> None:
+        try:
+            self.control = await serve(*address.pair, handlers, transport=transport, anonymous=anonymous)
+        except OSError as error:
+            raise XenoError(
+                f"control port {address} cannot be opened: {error.strerror}",
+                "another program may use it: stop it, or set another control = \"...\" in the configuration",
+                "port_in_use",
+            ) from error
+        self._ending.push_async_callback(self.control.close)
+
+    def _status(self) -> dict[str, object]:
+        return {
+            "role": self.role,
+            "udp": "{}:{}".format(*self.peer.endpoint.address),
+            "control": "{}:{}".format(*self.control.address),
+            "dimensions": len(self.peer.holdings),
+        }
+
+
+class CorpNode(Node):
+    """XenoCorp: the trusted third party, and a peer like any other."""
+
+    role = "corp"
+
+    @classmethod
+    async def found(cls, config: CorpConfig, env: Env) -> Path:
+        """Make keys, ledger and network file in the configured folder; return the network file's path."""
+        path = config.folder / founding.NETWORK_FILE
+        if not path.exists():
+            founding.initialise(config.folder, config, lambda signer: make_schema(config, signer, env), env.now_ms())
+        return path
+
+    @classmethod
+    async def start(cls, config: CorpConfig, env: Env) -> Self:
+        """Serve from the configured folder. Raises XenoError."""
+        founded = founding.load(config.folder)
+        home = LiveHome(config.folder, signer=founded.keys.node)
+        try:
+            store = Store(open_database(founded.ledger), threaded=True)
+        except BaseException:
+            home.leave()
+            raise
+        return await cls.run(config, env, home, founded, store)
+
+    @classmethod
+    async def run(cls, config: CorpConfig, env: Env, home: Home, founded: Founded, store: Store) -> Self:
+        """Serve from these parts, which end with the node."""
+        node = cls(env, home)
+        node._ending.callback(home.leave)
+        node._ending.push_async_callback(store.close)
+        try:
+            await node._start(config, founded, store)
+        except BaseException:
+            await node.close()
+            raise
+        return node
+
+    async def _start(self, config: CorpConfig, founded: Founded, store: Store) -> None:
+        env, keys = self.env, founded.keys
+        authority = make_authority(founding.authority_seed(keys.issuing), name=config.public_name, now_ms=env.now_ms())
+
+        def certify(key: bytes, entity: str, role: str, not_before_ms: int, expires_ms: int) -> bytes:
+            lifetime_ms = expires_ms - not_before_ms
+            return issue(authority, key, name=entity, now_ms=not_before_ms, lifetime_ms=lifetime_ms)
+
+        self.service = CorpService(
+            keys,
+            founded.network,
+            founded.schema,
+            store,
+            scheme=env.scheme,
+            now_ms=env.now_ms,
+            rng=env.rng("corp"),
+            terms=Terms.of(config),
+            certify=certify,
+            authority_pem=authority.certificate_pem,
+        )
+        own = await self.service.enrol(keys.node.public_key)
+        papers = Papers(founded.network, own.credential, own.certificate, authority.certificate_pem, founded.schema)
+        held = check(papers, keys.node.public_key, env.scheme, env.now_ms())
+        transport = self.home.transport(papers.certificate, [papers.authority])
+        await self._join(held, config.udp)
+        await self._serve(config.control, transport, self.service.handlers, CORP_ANONYMOUS)
+        sweeping = env.spawn(self.service.run(), "corp sweep")
+        renewing = env.spawn(self._stay_member(transport, own.credential), "renew own credential")
+        self._ending.callback(sweeping.cancel)
+        self._ending.callback(renewing.cancel)
+
+    async def _stay_member(self, transport: Transport, credential: bytes) -> None:
+        while True:
+            await asyncio.sleep(RENEW_CHECK_S)
+            own = await self.service.enrol(self.home.signer.public_key)
+            if own.credential != credential:
+                credential = own.credential
+                self.peer.endpoint.renew(own.credential)
+                self.home.renew(transport, own.certificate)
+
+    def status(self) -> dict[str, object]:
+        """What `xenonode status` shows."""
+        return self._status()
+
+
+class ServerNode(Node):
+    """A XenoServer: advertises, quotes, hosts sessions, meters, claims."""
+
+    role = "server"
+
+    @classmethod
+    async def start(cls, config: ServerConfig, env: Env) -> Self:
+        """Serve from the configured folder through the configured hypervisor. Raises XenoError."""
+        try:
+            network = config.network.read_bytes()
+        except OSError as error:
+            raise XenoError(
+                f"network file {config.network} cannot be read: {error.strerror}",
+                "copy it from XenoCorp's folder, where 'xenonode corp init' put it, and set network = \"...\"",
+                "network",
+            ) from error
+        home = LiveHome(config.folder)
+        try:
+            uri = EMBED_URI if config.hypervisor == EMBED else config.hypervisor
+            hypervisor = await remote.connect(uri, root=config.folder / "hypervisor", cache=config.images)
+        except BaseException:
+            home.leave()
+            raise
+        return await cls.run(config, env, home, network, hypervisor)
+
+    @classmethod
+    async def run(cls, config: ServerConfig, env: Env, home: Home, network: bytes, hypervisor: Hypervisor) -> Self:
+        """Serve from these parts, which end with the node."""
+        node = cls(env, home)
+        node._ending.callback(home.leave)
+        node._ending.push_async_callback(hypervisor.aclose)
+        try:
+            await node._start(config, network, hypervisor)
+        except BaseException:
+            await node.close()
+            raise
+        return node
+
+    async def _start(self, config: ServerConfig, network: bytes, hypervisor: Hypervisor) -> None:
+        env, home, signer = self.env, self.home, self.home.signer
+        started_ms = env.now_ms()
+        capabilities = await hypervisor.probe()
+        self.held = held = await membership.enter(home, env, network, partial(registration, config))
+        self._transport = transport = home.transport(held.papers.certificate, [held.papers.authority])
+        self._pool = ConnectionPool(transport)
+        self._ending.push_async_callback(self._pool.close)
+
+        offer = Offer(
+            machine=config.share,
+            kept=NO_RESOURCES,
+            cores=config.cores,
+            prices=config.prices,
+            environments=environment_offers(capabilities, image_hash),
+        )
+        self.admission = admission = Admission(offer, capabilities)
+        journal, audit = Journal(home.disk), AuditLog(home.disk, signer, env.scheme)
+        await self._join(held, config.udp)
+        facts = AdvertFacts(
+            config.country,
+            config.region,
+            Address(*self.peer.endpoint.address),
+            config.control,
+            config.features,
+            started_ms,
+            held.published.epoch,
+            config.advert_period_ms,
+        )
+        self.advertiser = advertiser = Advertiser(signer, journal, admission, facts)
+        self.sessions = manager = SessionManager(
+            env=env,
+            signer=signer,
+            trust=held.trust,
+            hypervisor=hypervisor,
+            admission=admission,
+            journal=journal,
+            audit=audit,
+            corp=ControlCorp(self._call_corp),
+            changed=advertiser.changed,
+        )
+        await manager.start()
+        self._ending.push_async_callback(manager.close)
+        desk = QuoteDesk(signer, env.scheme, admission, audit, self._advert, env.now_ms)
+        service = ServerService(manager, desk, admission, audit, self._advert)
+        await self._serve(config.control, transport, service.handlers(), ANONYMOUS)
+        self.publisher = Publisher(self.peer.schema, self.peer.adverts, self.peer.asker, env)
+        self.peer.endpoint.handle(ADVERT, self._show_advert)
+        await self._publish()
+        self._ending.push_async_callback(self._withdraw)
+        for work, name in ((self._stay_published(), "publish"), (self._stay_member(), "renew credential")):
+            self._ending.callback(env.spawn(work, name).cancel)
+
+    def status(self) -> dict[str, object]:
+        """What `xenonode status` shows."""
+        capabilities = self.admission.capabilities
+        return {
+            **self._status(),
+            "entity": self.held.credential.entity,
+            "key": self.home.signer.public_key.hex(),
+            "hypervisor": capabilities.uri,
+            "virtualisation": capabilities.virtualisation,
+            "notices": list(capabilities.notices),
+            "holdings": describe_holdings(self.peer),
+        }
+
+    # -- advertising -------------------------------------------------------------------------------------
+
+    def _advert(self) -> Envelope | None:
+        return self.advertiser.current
+
+    def _show_advert(self, peer: object, body: bytes, reply: Any) -> None:
+        advert = self.advertiser.current
+        if advert is None:
+            reply.busy(1_000)
+        else:
+            reply(advert.raw)
+
+    async def _publish(self, *, gone: bool = False) -> None:
+        x, y, z, height = in_microseconds(self.peer.endpoint.coordinate)
+        credential = self.held.papers.credential
+        envelope = self.advertiser.issue(self.env.now_ms(), Location(x, y, z, height), credential, gone=gone)
+        outcome = await self.publisher.publish(envelope.raw)
+        if outcome.pending:
+            LOGGER.warning("advert %d is not durable yet in %s", outcome.seq, ", ".join(outcome.pending))
+
+    async def _stay_published(self) -> None:
+        while True:
+            await asyncio.sleep(PUBLISH_CHECK_S)
+            if self.advertiser.due(self.env.now_ms()):
+                await self._publish()
+
+    async def _withdraw(self) -> None:
+        try:
+            async with asyncio.timeout(FAREWELL_S):
+                await self._publish(gone=True)
+        except (TimeoutError, RemoteError, XenoError) as error:
+            LOGGER.warning("the advert could not be withdrawn and will expire: %s", error)
+
+    # -- XenoCorp ----------------------------------------------------------------------------------------
+
+    async def _call_corp(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
+        network = self.held.network
+        return await self._pool.call(network.corp_control.pair, network.corp_key, method, body)
+
+    async def _stay_member(self) -> None:
+        while True:
+            if self.held.half_spent(self.env.now_ms()):
+                try:
+                    self.held = await membership.renew(self.home, self.env, self.held, self._call_corp)
+                    self.peer.endpoint.renew(self.held.papers.credential)
+                    self.home.renew(self._transport, self.held.papers.certificate)
+                except (ControlError, XenoError) as error:
+                    LOGGER.warning("the credential could not be renewed, and is tried again: %s", error)
+            await asyncio.sleep(RENEW_CHECK_S)
+
+
+def registration(config: ServerConfig, network_id: bytes, now_ms: int) -> Registration:
+    """Who a server's owner is, from its configuration."""
+    return Registration(
+        "server", config.legal_name, config.country, config.email, config.proof_reference, network_id, now_ms
+    )
+
+
+def image_hash(image_id: str) -> bytes:
+    """What an agreement names an image by: the hash of its id, which itself ends in the hash of its parts."""
+    return hashlib.sha256(image_id.encode()).digest()
+
+
+def make_schema(config: CorpConfig, signer: Signer, env: Env) -> bytes:
+    """The first schema of a network: its breakpoints are those of the real catalogue's machines and prices."""
+    return PublishedSchema.of(first_schema(), config.leaf_capacity, env.now_ms()).seal(signer).raw
+
+
+def known_peers(home: Home) -> list[tuple[str, int]]:
+    """Servers seen in the last run; a line that is no address is passed over."""
+    found = []
+    for line in home.disk.read(KNOWN_PEERS).decode("ascii", "replace").splitlines():
+        host, _, port = line.rpartition(" ")
+        if host and port.isdigit() and 0 < int(port) < 65_536:
+            found.append((host, int(port)))
+    return found
+
+
+def remember_peers(home: Home, peer: Peer) -> None:
+    """Keep the addresses of servers for the next start."""
+    lines = [f"{host} {port}" for host, port in peer.endpoint.known_addresses(64)]
+    try:
+        home.disk.replace(KNOWN_PEERS, "\n".join(lines).encode())
+    except OSError as error:
+        LOGGER.warning("the list of known peers was not kept: %s", error)
