@@ -50,6 +50,8 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("hypervisor/host_process.py", "thread"): "the hypervisor's own process: libvirt's calls block",
     ("hypervisor/libvirt_adapter.py", "clock"): "runs in the hypervisor's own process: libvirt has to be polled",
     ("hypervisor/libvirt_adapter.py", "thread"): "runs in the hypervisor's own process: libvirt's event loop blocks",
+    ("hypervisor/reaper.py", "clock"): "runs in the hypervisor's own process, which no simulation runs",
+    ("hypervisor/reaper.py", "thread"): "runs in the hypervisor's own process, beside libvirt's own threads",
     ("xenonode/corp/store.py", "thread"): "SQLite waits for the disk; a simulated loop runs these calls in place",
 }
 
