@@ -20,6 +20,7 @@ from typing import Any
 
 from hypervisor import hostkeys, injection, networking
 from hypervisor.adapter import Ability, Capabilities, Effect, Handle, OfferedImage, Running
+from hypervisor.cpu_priority import favour_guests
 from hypervisor.domain_xml import (
     BridgePort,
     DomainPlan,
@@ -229,6 +230,8 @@ class LibvirtHost:
     def _start(self, spec: EnvironmentSpec, record: GuestRecord) -> None:
         plan = self._plan(spec, record)
         self._connection.createXML(domain_xml(plan), 0)
+        if plan.cpu_ms_per_s is not None:
+            favour_guests()
         if spec.net_bit_per_s:
             self._network.cap(record.index, spec.net_bit_per_s)
 
