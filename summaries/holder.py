@@ -24,11 +24,14 @@ The driver carries messages: `received` for what arrives, `answered` for the rep
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import xxhash
 
 from summaries.answer import answer, digest
 from summaries.errors import LocalError, MessageError, RemoteError
 from summaries.messages import (
+    MAX_OFFER,
     Accepted,
     AdvertIs,
     Delete,
@@ -41,12 +44,15 @@ from summaries.messages import (
     Message,
     Moved,
     NotReady,
+    Offer,
+    Posting,
     Pull,
     Question,
     Read,
     Refused,
     Result,
     Stale,
+    Wanted,
     ZoneUpdate,
 )
 from summaries.node import TrieNode, Waiter
@@ -63,6 +69,9 @@ MAX_NODES = 4_096
 MAX_WAITERS = 256  # unanswered requests at one trie node; the oldest is told to retry
 MAX_PUSHES = 1_024  # pushes in flight
 HANDOVER_WINDOW = 16  # rows on their way to children at once: a few datagrams' burst per peer
+OFFER_WINDOW = 8
+TURNS, TURN_MS = 4, 2_000  # replicas hand over one after the other: 2 s is two ticks
+MAX_DERIVED = 4_096  # adverts whose keys and zone are remembered: inserts repeat at splits and heartbeats
 FETCH_WINDOW = 16
 MAX_HOPS = 12  # Moved answers that one row follows: deeper than any trie
 RETRY_MS = 150  # about one round trip across an ocean
@@ -106,6 +115,7 @@ class _Pending:
     agreed: int = 0
     failed: int = 0
     hops: int = 0  # Moved answers followed; for a recovery's questions: its generation
+    wanted: set[int] = field(default_factory=set)  # of an offer
     row: tuple[int, int, int] | None = None  # (id, key, seq) of a row that is being handed over
 
 
@@ -135,7 +145,11 @@ class Holder:
         self._verify, self._may_hold, self._axis = verify, may_hold, schema.dimension(dimension)
         self._nodes: dict[Prefix, TrieNode] = {}
         self._pushes: dict[int, _Pending] = {}
-        self._handing: set[tuple[Prefix, int, int]] = set()
+        self._handing: set[tuple[Prefix, int, int]] = set()  # rows offered or inserted below, not concluded
+        self._wanted: set[tuple[Prefix, int, int]] = set()  # rows that were offered below and are wanted
+        self._inserting = self._offering = 0
+        self._derived: dict[bytes, tuple[list[int], Zone]] = {}
+        self._rows = 0  # counted anew at every tick
         self._recovering: dict[Prefix, _Recovery] = {}
         self._next_token = 1
         self._out: list[Action] = []
@@ -177,6 +191,8 @@ class Holder:
                 node.settled = False
             self._settle(node, now_ms)
             self._hand_over(node, now_ms)
+        self._rows = sum(len(node.rows) for node in self._nodes.values())
+        self._wanted = {row for row in self._wanted if row[0] in self._nodes and len(self._nodes[row[0]].rows)}
         return self._flush()
 
     def statistics(self) -> dict[str, int]:
@@ -206,6 +222,8 @@ class Holder:
             if node is not None and node.mark(message.splits):
                 self._hand_over(node, now_ms)
             self._reply(request, Accepted(node.splits if node else 0))
+        elif isinstance(message, Offer):
+            self._offered(message, request)
         elif isinstance(message, Pull):
             node = self._nodes.get(message.prefix)
             self._reply(request, digest(node if node and node.ready else None, message))
@@ -240,7 +258,8 @@ class Holder:
         point = self._checked(message, now_ms)
         if point.gone or point.expires_s <= now_ms // 1000:
             raise MessageError("the advert has expired or is a tombstone")
-        if not any(is_near(self._axis, message.key, own) for own in keys_of(self.schema, self.dimension, point)):
+        own_keys, zone = self._derive(message.advert, point)
+        if not any(is_near(self._axis, message.key, own) for own in own_keys):
             raise MessageError("the key is not this advert's")
         node = self._node(message.prefix, now_ms)
         where = node.destination(message.key)
@@ -256,16 +275,26 @@ class Holder:
         if held is not None and held.seq == point.seq:
             if node.rows.raw_of(point.id, message.key) != message.advert:
                 raise MessageError("two adverts with one sequence number")
-        elif held is None and sum(len(one.rows) for one in self._nodes.values()) >= MAX_ROWS:
+        elif held is None and self._rows >= MAX_ROWS:
             self._reply(request, NotReady(REBUILD_MS))
             return
         else:
             node.rows.put(point, message.key, message.advert)
-        zone = Zone.of_point(self.schema, point)
+            self._rows += held is None
         node.zone = node.zone.union(zone)
         self._wait(node, Waiter(request, zone))
         self._split(node, now_ms)
         self._settle(node, now_ms)
+
+    def _derive(self, advert: bytes, point: Point) -> tuple[list[int], Zone]:
+        """An advert's own keys and zone."""
+        found = self._derived.get(advert)
+        if found is None:
+            if len(self._derived) >= MAX_DERIVED:
+                del self._derived[next(iter(self._derived))]
+            found = (keys_of(self.schema, self.dimension, point), Zone.of_point(self.schema, point))
+            self._derived[advert] = found
+        return found
 
     def _delete(self, message: Delete, request: object, now_ms: int) -> None:
         point = self._checked(message, now_ms)
@@ -308,32 +337,87 @@ class Holder:
             self._hand_over(node, now_ms)
 
     def _hand_over(self, node: TrieNode, now_ms: int) -> None:
-        """Send rows that belong below to their leaf, a window at a time."""
+        """Send rows that belong below to their leaf: offer them first, then insert what is wanted."""
         if not node.ready or not node.is_split or not len(node.rows):
             return
+        if not node.hand_over_ms:
+            # Replicas split together. Those whose turn is later find most of the work done.
+            turn = xxhash.xxh3_64_intdigest(self.me + node.prefix.bits.to_bytes(8, "big")) % TURNS
+            node.hand_over_ms = now_ms + turn * TURN_MS
+        if node.hand_over_ms > now_ms:
+            return
+        offers: dict[Prefix, list[Posting]] = {}
         for id, key, seq in node.rows.postings():
-            if len(self._handing) >= HANDOVER_WINDOW:
-                return
-            raw = node.rows.raw_of(id, key)
-            if (node.prefix, id, key) in self._handing or raw is None:
+            row, where = (node.prefix, id, key), node.destination(key)
+            if row in self._handing:
                 continue
-            row, where = (id, key, seq), node.destination(key)
-            if self._push(where, Insert(where, key, raw), now_ms, node=node.prefix, row=row) is None:
-                return
-            self._handing.add((node.prefix, id, key))
+            if row not in self._wanted:
+                offers.setdefault(where, []).append(Posting(id, key, seq))
+            elif self._inserting < HANDOVER_WINDOW:
+                insert = Insert(where, key, node.rows.raw_of(id, key) or b"")
+                if self._push(where, insert, now_ms, node=node.prefix, row=(id, key, seq)) is not None:
+                    self._handing.add(row)
+                    self._inserting += 1
+        for where in sorted(offers):
+            for start in range(0, len(offers[where]), MAX_OFFER):
+                if self._offering >= OFFER_WINDOW:
+                    return
+                some = tuple(offers[where][start : start + MAX_OFFER])
+                if self._push(where, Offer(where, some), now_ms, node=node.prefix) is not None:
+                    self._handing.update((node.prefix, one.id, one.key) for one in some)
+                    self._offering += 1
+
+    def _offered(self, message: Offer, request: object) -> None:
+        """Say which of the offered rows a child still lacks. Unsettled ones count as lacking."""
+        node = self._nodes.get(message.prefix)
+        wanted = tuple(range(len(message.postings)))
+        if node is not None and node.ready and node.settled and node.claimed.covers(node.zone):
+            held = [node.rows.find(one.id, one.key) for one in message.postings]
+            wanted = tuple(
+                place
+                for place, (point, one) in enumerate(zip(held, message.postings))
+                if point is None or point.seq < one.seq
+            )
+        self._reply(request, Wanted(wanted))
+
+    def _take_wanted(self, token: int, pending: _Pending, asked: int, reply: Message | None, now_ms: int) -> None:
+        offer = pending.message
+        if not isinstance(offer, Offer):
+            return
+        if isinstance(reply, Wanted):
+            pending.agreed += 1
+            pending.wanted.update(place for place in reply.places if place < len(offer.postings))
+        else:
+            pending.failed += 1
+        if pending.failed > asked - quorum(asked):
+            self._abandon(token, pending)
+        elif pending.agreed >= quorum(asked):
+            self._abandon(token, pending)  # which frees its rows: they are dropped or inserted next
+            node = self._nodes.get(pending.prefix)
+            for place, one in enumerate(offer.postings):
+                if place in pending.wanted:
+                    self._wanted.add((pending.prefix, one.id, one.key))
+                elif node is not None:
+                    self._drop_handed(node, (one.id, one.key, one.seq))
+            if node is not None:
+                self._hand_over(node, now_ms)
 
     def _handed(self, pending: _Pending, now_ms: int) -> None:
         """A quorum of the child's holders has the row: it is theirs now."""
         node = self._nodes.get(pending.prefix)
         if node is None or pending.row is None:
             return
-        id, key, seq = pending.row
+        self._drop_handed(node, pending.row)
+        self._hand_over(node, now_ms)
+
+    def _drop_handed(self, node: TrieNode, row: tuple[int, int, int]) -> None:
+        id, key, seq = row
+        self._wanted.discard((node.prefix, id, key))
         held = node.rows.find(id, key)
         if held is not None and held.seq == seq:
             node.rows.drop(id, key)
         if not len(node.rows):
             node.refresh_ms = 0  # tell the parent at the next tick that this is a leaf no more
-        self._hand_over(node, now_ms)
 
     # ----- telling the parent
 
@@ -384,6 +468,9 @@ class Holder:
         if isinstance(message, (Pull, Fetch)):
             self._pulled(token, pending, asked, sender, reply, now_ms)
             return
+        if isinstance(message, Offer):
+            self._take_wanted(token, pending, asked, reply, now_ms)
+            return
         node = self._nodes.get(pending.prefix)
         if isinstance(reply, Accepted) or (isinstance(reply, Stale) and pending.row is not None):
             pending.agreed += 1
@@ -403,7 +490,7 @@ class Holder:
         del self._pushes[token]
         node = self._nodes.get(pending.prefix)
         if pending.row is not None:
-            self._handing.discard((pending.prefix, pending.row[0], pending.row[1]))
+            self._free(pending)
             self._handed(pending, now_ms)
         elif isinstance(pending.message, ZoneUpdate) and node is not None:
             node.climbing = False
@@ -415,14 +502,23 @@ class Holder:
         """Not enough of them answered: the next tick tries again."""
         del self._pushes[token]
         node = self._nodes.get(pending.prefix)
-        if pending.row is not None:
-            self._handing.discard((pending.prefix, pending.row[0], pending.row[1]))
+        if pending.row is not None or isinstance(pending.message, Offer):
+            self._free(pending)
         elif isinstance(pending.message, ZoneUpdate) and node is not None:
             node.climbing = False
         elif isinstance(pending.message, (Pull, Fetch)) and pending.prefix in self._recovering:
             recovery = self._recovering[pending.prefix]
             if recovery.generation == pending.hops:
                 recovery.restart()
+
+    def _free(self, pending: _Pending) -> None:
+        """The rows of an insert or offer are not under way any more."""
+        if pending.row is not None:
+            self._handing.discard((pending.prefix, pending.row[0], pending.row[1]))
+            self._inserting -= 1
+        elif isinstance(pending.message, Offer):
+            self._handing.difference_update((pending.prefix, one.id, one.key) for one in pending.message.postings)
+            self._offering -= 1
 
     def _follow(self, token: int, pending: _Pending, message: Insert, where: Prefix, now_ms: int) -> None:
         """The child is split already: send the row to where it belongs now."""
@@ -435,6 +531,7 @@ class Holder:
         again = Insert(where, key, message.advert)
         if self._push(where, again, now_ms, node=pending.prefix, row=pending.row, hops=pending.hops + 1) is not None:
             self._handing.add((pending.prefix, id, key))
+            self._inserting += 1
 
     def _learn(self, node: TrieNode, splits: int, now_ms: int) -> None:
         """Our parent knows of splits below us: a replica of ours was fuller than we are."""
@@ -539,9 +636,7 @@ class Holder:
             return
         del self._recovering[node.prefix]
         node.ready, node.refresh_ms = True, now_ms + REBUILD_MS
-        if node.is_idle and node.prefix != ROOT:
-            del self._nodes[node.prefix]  # somebody asked for what nobody has
-            return
+        # If nobody had anything it is an empty leaf until the next rebuild, so that whoever asked is told.
         self._split(node, now_ms)
         self._settle(node, now_ms)
         self._hand_over(node, now_ms)

@@ -23,6 +23,7 @@ from summaries.zone import MAX_COUNT, MAX_HEIGHT_STEPS, Zone
 MAX_ADVERT_BYTES = 1_040  # with an insert's prefix, key and framing: under 1,100
 MAX_HOLDERS = 8  # holders named for one child
 MAX_ITEMS = 128  # children, rows or postings in one message; the size bound is met long before
+MAX_OFFER = 36  # postings of 28 bytes in one message
 MAX_RETRY_MS = 60_000
 Cursor = tuple[int | bytes, ...]
 
@@ -156,6 +157,15 @@ class Marked:
     splits: int
 
 
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A holder that split, to a child's holders: which of these rows do you still want?"""
+
+    KIND: ClassVar[int] = 9
+    prefix: Prefix
+    postings: tuple[Posting, ...]
+
+
 # ----- answers
 
 
@@ -231,13 +241,21 @@ class NotReady:
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """To Offer: the places in its list of those that are not held, and visible to searches, yet."""
+
+    KIND: ClassVar[int] = 25
+    places: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     KIND: ClassVar[int] = 24
     reason: str
 
 
-Question = Locate | Insert | Delete | Read | Fetch | Pull | ZoneUpdate | Marked
-Result = Accepted | Moved | Here | Stale | Answer | AdvertIs | Digest | NotReady | Refused
+Question = Locate | Insert | Delete | Read | Fetch | Pull | ZoneUpdate | Marked | Offer
+Result = Accepted | Moved | Here | Stale | Answer | AdvertIs | Digest | NotReady | Refused | Wanted
 Message = Question | Result
 
 
@@ -389,6 +407,7 @@ _SHAPES: dict[Any, tuple[_Codec, ...]] = {
     Pull: (_PREFIX, _CURSOR),
     ZoneUpdate: (_PREFIX, _U64, _U64, _ZONE, _U64),
     Marked: (_PREFIX, _U64),
+    Offer: (_PREFIX, _many(_POSTING, MAX_OFFER)),
     Accepted: (_U64,),
     Moved: (_PREFIX,),
     Here: (),
@@ -398,6 +417,7 @@ _SHAPES: dict[Any, tuple[_Codec, ...]] = {
     Digest: (_PREFIX, _boolean(), _U64, _many(_POSTING, MAX_ITEMS), _many(_ENTRY, MAX_ITEMS), _CURSOR),
     NotReady: (_integer(0, MAX_RETRY_MS),),
     Refused: (_text(200),),
+    Wanted: (_many(_integer(0, MAX_OFFER - 1), MAX_OFFER),),
 }
 _FORMS = {kind: tuple(zip([field.name for field in fields(kind)], codecs)) for kind, codecs in _SHAPES.items()}
 _KINDS = {kind.KIND: kind for kind in _SHAPES}

@@ -52,6 +52,7 @@ class TrieNode:
     climbing: bool = False  # whether a claim is on its way
     version: int = 0
     refresh_ms: int = 0
+    hand_over_ms: int = 0  # when our turn to hand rows down comes
     ready: bool = False
     waiters: list[Waiter] = field(default_factory=list)
 

@@ -28,7 +28,7 @@ from summaries.attributes import (
     version_tuple,
 )
 from summaries.errors import LocalError
-from summaries.filter import MAX_HOSTS, Coordinate, Comparison
+from summaries.filter import MAX_HOSTS, Comparison, Coordinate
 from summaries.query import All, Any_, Condition, Near, Not, Query, conjunction, disjunction, negation
 from summaries.rank import Order
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from summaries.dimension import BINS
-from summaries.filter import Filter, Term, Comparison
+from summaries.filter import Comparison, Filter, Term
 from summaries.rank import Order
 from summaries.schema import ENVIRONMENT, LOCATION, Schema
 

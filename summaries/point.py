@@ -141,9 +141,12 @@ class Rows:
 
     def raw_of(self, id: int, key: int | None = None) -> bytes | None:
         """The newest signed advert with this id (under this key, when one is given)."""
+        if key is not None:
+            place = self._places.get((id, key))
+            return None if place is None else self.raw[place]
         best, found = -1, None
-        for (one, held), place in self._places.items():
-            if one == id and key in (None, held) and self.points[place].seq > best:
+        for (one, _), place in self._places.items():
+            if one == id and self.points[place].seq > best:
                 best, found = self.points[place].seq, self.raw[place]
         return found
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from summaries.attributes import ATTRIBUTES, ENVIRONMENT_KINDS, NANO, Attributes
 from summaries.errors import LocalError
-from summaries.filter import MAX_TERMS, MAX_TESTS, Coordinate, Filter, Term, Comparison, Within
+from summaries.filter import MAX_TERMS, MAX_TESTS, Comparison, Coordinate, Filter, Term, Within
 from summaries.rank import Order
 from summaries.size import packed_size
 

@@ -10,7 +10,7 @@ from summaries_world import attributes
 from summaries.attributes import LARGEST, version_tuple
 from summaries.dimension import Dimension, equi_depth
 from summaries.errors import MessageError
-from summaries.filter import CompiledFilter, Filter, Comparison, Within, closest, furthest
+from summaries.filter import Comparison, CompiledFilter, Filter, Within, closest, furthest
 from summaries.point import Point, Rows, unpack_rows
 from summaries.rank import Order
 from summaries.schema import Schema

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -62,7 +63,7 @@ def test_a_cover_holds_exactly_its_range(a: int, b: int) -> None:
     first, last = min(a, b), max(a, b)
     found = cover(first, last)
     assert found[0].first == first and found[-1].last == last and len(found) <= 126
-    assert all(one.last + 1 == two.first for one, two in zip(found, found[1:]))
+    assert all(one.last + 1 == two.first for one, two in pairwise(found))
 
 
 def test_no_two_trie_nodes_share_a_key() -> None:
