@@ -5,6 +5,7 @@
 root="$(cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)"
 venv="$root/.venv"
 state="$root/.state"
+online="check that this machine is online (apt and pip must reach their packages), then run this again"
 newest_minor=13 # Python 3.11 to 3.13 are supported: see setup.cfg and the lock file
 
 say() { printf 'set-up: %s\n' "$*" >&2; }
@@ -57,27 +58,62 @@ stamp() { # name, fingerprint
     printf '%s\n' "$2" >"$state/$1.stamp.new" && mv -f -- "$state/$1.stamp.new" "$state/$1.stamp"
 }
 
-install_system_packages() {
-    [ -x "$root/scripts/lib/system_packages" ] || return 0
-    local as_root=()
-    if [ "$(id -u)" -ne 0 ]; then
-        command -v sudo >/dev/null 2>&1 ||
-            give_up "system packages are needed, and you are neither root nor have sudo" \
-                "run this once as root: $root/scripts/lib/system_packages"
-        if sudo -n true 2>/dev/null; then
-            as_root=(sudo -n)
-        elif [ -t 0 ]; then
-            say "sudo may ask for your password to install system packages"
-            as_root=(sudo)
-            sudo -v || give_up "sudo was refused" "run this once as root: $root/scripts/lib/system_packages"
-        else
-            give_up "system packages are needed, and sudo wants a password that cannot be asked for here" \
-                "run this once as root: $root/scripts/lib/system_packages"
-        fi
+as_root() { # command...
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif ! command -v sudo >/dev/null 2>&1; then
+        printf 'you are neither root nor have sudo; run this as root: %s\n' "$*" >&2
+        return 1
+    elif sudo -v 2>/dev/null; then # asks on the terminal, if there is one; without one it fails rather than hangs
+        sudo "$@"
+    else
+        printf 'sudo did not let this through; run this as root: %s\n' "$*" >&2
+        return 1
     fi
-    step "system packages (QEMU, libvirt, build tools)" \
-        "check that this machine is online and that 'apt-get update' works, then run this again" \
-        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive "$root/scripts/lib/system_packages"
+}
+
+apt_install() { # packages...
+    command -v apt-get >/dev/null 2>&1 || {
+        printf 'apt-get is not here; install these by hand: %s\n' "$*" >&2
+        return 1
+    }
+    local install=(env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=120 install -y --no-install-recommends)
+    as_root "${install[@]}" "$@" || { as_root apt-get -q update && as_root "${install[@]}" "$@"; }
+}
+
+# Python itself, and what Debian keeps apart from it: making environments, and headers to build libvirt's bindings.
+install_python() {
+    local python version missing=()
+    if python="$(find_python)"; then
+        version="$("$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')"
+        "$python" -c 'import ensurepip, venv' >/dev/null 2>&1 || missing+=("$version-venv")
+        "$python" -c 'import os, sysconfig, sys; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ||
+            missing+=("$version-dev")
+        case "$(readlink -f -- "$python")" in
+        /usr/bin/*) ;;
+        *) [ "${#missing[@]}" -eq 0 ] || give_up "$python lacks what $version-venv and $version-dev give" \
+            "build it anew with ensurepip and headers, or choose another: PYTHON=/usr/bin/python3 $0" ;;
+        esac
+    else
+        missing=(python3 python3-venv python3-dev)
+    fi
+    [ "${#missing[@]}" -eq 0 ] || step "Python (${missing[*]})" "$online" apt_install "${missing[@]}"
+}
+
+install_system_packages() {
+    # Asked on every run, since another machine or container may see the same checkout; it takes no time if all is there.
+    system_complete "$root/scripts/lib/system_packages" || step "system packages (QEMU, libvirt, build tools)" \
+        "$online; without sudo, run this once as root: $root/scripts/lib/system_packages" \
+        "$root/scripts/lib/system_packages"
+}
+
+# Whether nothing is missing: the list is the other script's own, read without installing anything.
+system_complete() { # script
+    (
+        . "$1"
+        while IFS=: read -r file _; do [ -e "$file" ] || exit 1; done < <(_system_wanted)
+        getent passwd libvirt-qemu >/dev/null
+    )
 }
 
 make_environment() {
@@ -85,26 +121,23 @@ make_environment() {
     python="$(find_python)" ||
         give_up "no Python between 3.11 and 3.$newest_minor was found (python3 is $(python3 --version 2>&1 || true))" \
             "install one, e.g. apt-get install python3 python3-venv, or name it: PYTHON=/path/to/python3.12 $0"
-    "$python" -c 'import ensurepip, venv' >/dev/null 2>&1 ||
-        give_up "$python cannot make virtual environments" "apt-get install python3-venv"
     # An environment that was moved, or made by another Python, is replaced; one that fits is only brought up to date.
     if ! "$venv/bin/python" -c "import sys; sys.exit(sys.prefix != '$venv')" >/dev/null 2>&1 ||
         ! head -n 3 -- "$venv/bin/pip" 2>/dev/null | grep -qF -- "$venv/"; then
         step "virtual environment with $("$python" --version)" "remove $venv and run this again" \
             "$python" -m venv --clear "$venv"
     fi
-    local offline="check that this machine is online (pip must reach a package index), then run this again"
-    step "packages of the lock file" "$offline" \
+    step "packages of the lock file" "$online" \
         "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --no-deps --require-hashes \
         --requirement "$root/requirements.lock"
-    step "XenoNode itself" "$offline" \
+    step "XenoNode itself" "$online" \
         "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --no-deps --editable "$root"
 }
 
 build_image() {
     [ -x "$root/scripts/build_guest_image" ] || return 0
     step "guest image" \
-        "check that this machine is online (the distribution's kernel package is fetched), then run this again" \
+        "$online" \
         build_image_into "$state/image.folder"
 }
 
@@ -114,13 +147,8 @@ build_image_into() { # the builder prints where the image is: remembered, so tha
 
 set_up() {
     mkdir -p -- "$state" || give_up "$root cannot be written" "clone the repository where you may write"
-    local want image_want system_want="none" # seen by the functions called from here
+    local want image_want # seen by the functions called from here
     want="$(fingerprint)"
-    if [ -e "$root/scripts/lib/system_packages" ]; then
-        # The distribution's release tells another machine, or another container, on the same checkout.
-        system_want="$(cat -- "$root/scripts/lib/system_packages" /etc/os-release 2>/dev/null | sha256sum)"
-        command -v qemu-system-x86_64 >/dev/null 2>&1 || system_want="missing $system_want"
-    fi
     image_want="$(cat -- "$root"/hypervisor/guest_image*.py "$root/scripts/build_guest_image" 2>/dev/null | sha256sum)"
     if ready; then return 0; fi
     exec 9>"$state/setup.lock"
@@ -130,11 +158,9 @@ set_up() {
     fi
     if ! ready; then
         : >"$state/setup.log"
-        if ! stamped system "$system_want"; then
-            install_system_packages
-            stamp system "${system_want#missing }"
-        fi
+        install_system_packages
         if ! python_ready; then
+            install_python
             make_environment
             stamp python "$want"
         fi
@@ -148,7 +174,7 @@ set_up() {
 }
 
 ready() {
-    stamped system "$system_want" && python_ready && image_ready
+    python_ready && image_ready && system_complete "$root/scripts/lib/system_packages"
 }
 
 python_ready() {
