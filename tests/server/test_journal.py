@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from dht.identity import ED25519
+from dht import wire
 from xenonode.model.money import Reservation
 from xenonode.model.session import Agreement
 from xenonode.server import journal as journals
@@ -94,13 +95,11 @@ def test_the_file_is_compacted_and_closed_sessions_are_forgotten(monkeypatch: py
     again = Journal(MemoryDisk(files))
     assert again.counter("run") == 5 and forgotten
     assert len([each for each in again.sessions.values() if each.closed]) == 3
-    assert {number for number in (5, 6, 7)} <= {int.from_bytes(id, "big") for id in again.sessions}
+    assert {5, 6, 7} <= {int.from_bytes(id, "big") for id in again.sessions}
     assert again.sessions[(7).to_bytes(16, "big")].agreed_ms == 199
 
 
 def test_a_newer_journal_is_refused_by_name() -> None:
-    from dht import wire
-
     files = Files({NAME: frame(wire.encode({"version": 2, "counter": "run", "value": 1}))})
     with pytest.raises(DamagedError, match="another version"):
         Journal(MemoryDisk(files))
@@ -112,10 +111,8 @@ def test_frames_find_their_way_and_a_lone_header_is_a_torn_tail() -> None:
     assert read_frames(data + frame(b"two")[:HEADER_BYTES], "f") == ([b"one", b""], len(data))
 
 
-def test_a_real_folder_keeps_what_it_was_given(tmp_path: object) -> None:
-    from pathlib import Path
-
-    folder = Path(str(tmp_path))
+def test_a_real_folder_keeps_what_it_was_given(tmp_path: Path) -> None:
+    folder = tmp_path
     disk = FolderDisk(folder)
     disk.append("log", b"a")
     disk.append("log", b"b")
@@ -124,4 +121,3 @@ def test_a_real_folder_keeps_what_it_was_given(tmp_path: object) -> None:
     assert (disk.read("log"), disk.read("other"), disk.read("none")) == (b"ab", b"d", b"")
     assert disk.names() == ["log", "other"]
     assert (folder / "log").stat().st_mode & 0o777 == 0o600
-    assert ED25519.name == "ed25519"

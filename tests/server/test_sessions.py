@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from dataclasses import replace
 
 import pytest
 
 from dht.identity import ED25519
 from hypervisor.environment import State as GuestState
+from xenonode.model.resources import Prices, Resources, due_nano
+from xenonode.model.session import Amendment, Start, UsageRecord
+from xenonode.server.audit_log import CHECKPOINTS_NAME, NAME, split_checkpoints, verify
+from xenonode.server.errors import RefusedError
+from xenonode.server.session_state import FAILED, PAUSED, RUNNING, STOPPED
+
 from .world import (
     CLIENT,
     GIB,
@@ -22,11 +29,6 @@ from .world import (
     agreement_for,
     run_virtually,
 )
-from xenonode.model.resources import Prices, Resources, due_nano
-from xenonode.model.session import Amendment, Start, UsageRecord
-from xenonode.server.audit_log import CHECKPOINTS_NAME, NAME, split_checkpoints, verify
-from xenonode.server.errors import RefusedError
-from xenonode.server.session_state import FAILED, PAUSED, RUNNING, STOPPED
 
 
 async def until(server: Server, id: bytes, *states: str) -> None:
@@ -237,7 +239,8 @@ def test_bad_agreements_are_refused_with_every_reason_and_leave_nothing_behind()
         assert quote is not None
         reservation = world.reservation(number=9, rate_cap=1, amount_nano=5)
         good = world.reservation(number=1)
-        bad = replace(agreement_for(quote, good, world.now_ms()), prices=Prices("USD", 0, 0, 0, 0), exposure_nano=10**12)
+        free = Prices("USD", 0, 0, 0, 0)
+        bad = replace(agreement_for(quote, good, world.now_ms()), prices=free, exposure_nano=10**12)
         with pytest.raises(RefusedError) as refusal:
             await server.manager.create(CLIENT.public_key, bad.seal(CLIENT).raw, reservation, quote)
         for reason in ("prices is not what was quoted", "another reservation", "exposure"):
@@ -325,7 +328,7 @@ async def life(world: World, crash_at: int | None, seed: int) -> tuple[int, int]
     assert session.state == STOPPED, session.reason
     numbers = sorted(seen)
     records = [UsageRecord.open(seen[number], ED25519)[0] for number in numbers]
-    for earlier, later in zip(records, records[1:]):
+    for earlier, later in itertools.pairwise(records):
         assert not later.usage.fell_below(earlier.usage)
     last = records[-1]
     assert last.final and last.due_nano == due_nano(last.usage, world.prices)

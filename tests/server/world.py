@@ -30,7 +30,7 @@ from xenonode.model.session import (
     exposure_limit_nano,
 )
 from xenonode.server.admission import Admission, Offer, environment_offers
-from xenonode.server.advertising import Advertiser, AdvertFacts
+from xenonode.server.advertising import AdvertFacts, Advertiser
 from xenonode.server.audit_log import AuditLog
 from xenonode.server.errors import CorpAwayError
 from xenonode.server.journal import Journal
@@ -235,7 +235,9 @@ class MortalCorp:
 class World:
     """One machine, one XenoCorp, one disk; servers come and go."""
 
-    def __init__(self, *, prices: Prices = PRICES, machine: Resources = MACHINE, receipt_period_ms: int = 5_000) -> None:
+    def __init__(
+        self, *, prices: Prices = PRICES, machine: Resources = MACHINE, receipt_period_ms: int = 5_000
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.skew_ms = 0
         self.true_ms = lambda: EPOCH_MS + int(loop.time() * 1000)

@@ -89,6 +89,8 @@ def advance(meter: Meter, sample: Sample, at: Instant, agreed: Resources, *, hel
     passed_ms = at.since(meter.at) if held else 0
     shown = _shown(sample)
     used = Counters(*(_grow(*each) for each in zip(meter.used.all, meter.shown.all, shown.all)))
+    if at.run != meter.at.run:
+        used = _clipped(meter.used, used, agreed, passed_ms)
     memory_byte_s, memory_carry = meter.memory_byte_s, meter.memory_carry
     if sample.memory_bytes is not None:
         least = min(sample.memory_bytes, meter.memory_bytes or 0, agreed.memory_bytes)
@@ -98,7 +100,7 @@ def advance(meter: Meter, sample: Sample, at: Instant, agreed: Resources, *, hel
     net_allowed_bytes, net_allowed_carry = _add(meter.net_allowed_bytes, meter.net_allowed_carry, moved, 8000)
     return Meter(
         at=at,
-        shown=Counters(*(old if new is None else new for old, new in zip(meter.shown.all, shown.all))),
+        shown=_latest(meter.shown, shown),
         memory_bytes=sample.memory_bytes,
         used=used,
         memory_byte_s=memory_byte_s,
@@ -112,9 +114,9 @@ def advance(meter: Meter, sample: Sample, at: Instant, agreed: Resources, *, hel
     )
 
 
-def skip(meter: Meter, at: Instant) -> Meter:
-    """The meter with its clock moved on, without counting the time between."""
-    return replace(meter, at=at)
+def skip(meter: Meter, sample: Sample, at: Instant) -> Meter:
+    """The meter moved on to this reading, with nothing counted for what was between."""
+    return replace(meter, at=at, shown=_latest(meter.shown, _shown(sample)), memory_bytes=sample.memory_bytes)
 
 
 def usage(meter: Meter) -> Usage:
@@ -135,12 +137,24 @@ def _shown(sample: Sample) -> Counters:
     return Counters(sample.cpu_ns, *sample.traffic)
 
 
+def _latest(before: Counters, now: Counters) -> Counters:
+    return Counters(*(old if new is None else new for old, new in zip(before.all, now.all)))
+
+
 def _grow(used: int | None, before: int | None, now: int | None) -> int | None:
     if now is None:
         return used
     if used is None or before is None:
         return used or 0  # measured for the first time: this is the baseline
     return min(INT64_MAX, used + (now - before if now >= before else now))
+
+
+def _clipped(before: Counters, used: Counters, agreed: Resources, passed_ms: int) -> Counters:
+    """What a stretch that nobody watched may add: no more than the agreed rate gives in the time that is counted."""
+    cpu_ns, net_bytes = agreed.cpu_ms_per_s * passed_ms * 1000, agreed.net_bit_per_s * passed_ms // 8000
+    limits = (cpu_ns, net_bytes, net_bytes, INT64_MAX, INT64_MAX)
+    grown = zip(before.all, used.all, limits)
+    return Counters(*(None if now is None else min(now, (was or 0) + most) for was, now, most in grown))
 
 
 def _add(whole: int, carry: int, amount: int, unit: int) -> tuple[int, int]:

@@ -337,9 +337,12 @@ def _metered(session: Session, reading: ev.Reading | None) -> Session:
         return session
     # A server that took the environment away does not charge for holding it.
     held = session.exposed_ms is None or session.state == RUNNING
-    return replace(
-        session, meter=metering.advance(session.meter, reading.sample, reading.at, session.resources, held=held)
-    )
+    meter = metering.advance(session.meter, reading.sample, reading.at, session.resources, held=held)
+    advanced = replace(session, meter=meter)
+    if advanced.due_nano > session.reservation.amount_nano:
+        # Only a long stretch without readings comes this far. The server let it run, so it bears what it cost.
+        return replace(session, meter=metering.skip(session.meter, reading.sample, reading.at))
+    return advanced
 
 
 def _amendment(order: ev.Order | None) -> list[ev.Effect]:
