@@ -10,6 +10,7 @@ answers the typed calls of calls.py and nothing else: it makes XML from validate
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import signal
 import socket
 import sys
@@ -139,28 +140,38 @@ def _optional(given: dict[str, Any], name: str) -> int | None:
     return value
 
 
-def open_host(uri: str, root: Path, cache: Path, owner: str | None, guest_user: str | None) -> LibvirtHost:
+def open_host(options: argparse.Namespace) -> LibvirtHost:
     """Prepare the root folder, start libvirt's event loop, and connect."""
-    test = uri.startswith("test:")
-    user = embedded.QemuUser(0, 0) if test else embedded.qemu_user(guest_user)
-    folder = embedded.guests_folder(root, user)
-    images = () if test else _images(cache)
-    tag = owner or embedded.owner_tag(root)
+    test = options.uri.startswith("test:")
+    user = embedded.QemuUser(0, 0) if test else embedded.qemu_user(options.guest_user)
+    folder = embedded.guests_folder(options.root, user)
+    settings = HostSettings(
+        options.uri,
+        folder,
+        options.owner or embedded.owner_tag(options.root),
+        user,
+        () if test else _images(options.cache),
+        options.user_network,
+        options.forward_host,
+    )
     start_events()
-    now_ms = lambda: time.time_ns() // 1_000_000  # noqa: E731
-    if uri != EMBEDDED:
-        return LibvirtHost(HostSettings(uri, folder, tag, user, images), now_ms)
+    if options.uri != EMBEDDED:
+        return LibvirtHost(settings, _now_ms)
     embedded.write_configuration(folder, user)
     if not embedded.has_virtualisation(Path("/proc/cpuinfo").read_text("utf-8")):
         embedded.hide_kvm(folder)
     start_reaping(folder / "run" / "qemu")
-    shared = cache / "qemu-capabilities"
+    shared = options.cache / "qemu-capabilities"
     with embedded.locked(shared.parent / "qemu-capabilities.lock"):
         embedded.take_capabilities(shared, folder)
-        host = LibvirtHost(HostSettings(f"{EMBEDDED}?root={folder}", folder, tag, user, images), now_ms)
+        host = LibvirtHost(dataclasses.replace(settings, uri=f"{EMBEDDED}?root={folder}"), _now_ms)
         host.learn()
         embedded.give_capabilities(shared, folder)
     return host
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _images(cache: Path) -> tuple[Image, ...]:
@@ -177,13 +188,15 @@ def main() -> int:
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--owner")
     parser.add_argument("--guest-user")
+    parser.add_argument("--user-network", action="store_true")
+    parser.add_argument("--forward-host", default="127.0.0.1")
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server decides when this process ends
     channel = socket.socket(fileno=0)
     try:
         options.root.mkdir(mode=0o711, parents=True, exist_ok=True)
         with embedded.locked(options.root / "hypervisor.lock"):
-            host = open_host(options.uri, options.root, options.cache, options.owner, options.guest_user)
+            host = open_host(options)
             channel.sendall(calls.encode_frame({"id": 0, "result": "ready"}))
             try:
                 Service(channel, host).run()

@@ -67,13 +67,18 @@ _ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?\Z")
 
 @dataclass(frozen=True, slots=True)
 class HostSettings:
-    """`folder` holds the guests' files; `owner` is the tag of eight hex digits; `forward_host` for user-mode ports."""
+    """`folder` holds the guests' files; `owner` is the tag of eight hex digits.
+
+    `user_network` asks for user-mode networking even where a bridge could be made; its forwarded ports listen
+    on `forward_host`.
+    """
 
     uri: str
     folder: Path
     owner: str
     user: QemuUser
     images: tuple[Image, ...] = ()
+    user_network: bool = False
     forward_host: str = "127.0.0.1"
 
 
@@ -144,18 +149,18 @@ class LibvirtHost:
         kind = self._qemu_kind()
         if kind == "qemu":
             notices_found.append("no KVM on this processor: guests run under emulation, many times slower")
-        if os.geteuid() == 0:
+        if os.geteuid() == 0 and _has_cpu_control():
+            abilities.add(Ability.CPU_QUOTA)
+        else:
+            notices_found.append("not root, or no cpu control group: CPU shares cannot be held")
+        if not self._settings.user_network and os.geteuid() == 0 and self._network.can_bridge():
             abilities.add(Ability.NET_METER)
             if self._network.can_cap():
                 abilities.add(Ability.NET_CAP)
             else:
                 notices_found.append("no traffic control in this kernel (tbf, u32, mirred): no network caps")
-            if _has_cpu_control():
-                abilities.add(Ability.CPU_QUOTA)
-            else:
-                notices_found.append("no cpu control group: CPU shares cannot be held")
         else:
-            notices_found.append("not root: no CPU quota, no network meter; guests are reached through forwarded ports")
+            notices_found.append("user-mode networking: traffic is not measured, ssh goes through forwarded ports")
         virtualisation = "kvm" if kind == "kvm" else "emulated"
         return Capabilities(
             self._settings.uri, virtualisation, cpus, memory_bytes, frozenset(abilities), offered, tuple(notices_found)

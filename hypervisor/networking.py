@@ -88,6 +88,18 @@ class BridgeNetwork:
         """Remove what a cap left behind (the tap itself goes with the guest)."""
         _quietly("ip", "link", "del", self._ifb(index))
 
+    def can_bridge(self) -> bool:
+        """Whether we may make a bridge here (root in a container often may not), tried and removed again."""
+        trial = f"xp{self._owner}b"
+        try:
+            _quietly("ip", "link", "del", trial)
+            _run("ip", "link", "add", "name", trial, "type", "bridge")
+        except HypervisorError:
+            return False
+        finally:
+            _quietly("ip", "link", "del", trial)
+        return True
+
     def can_cap(self) -> bool:
         """Whether this kernel has what a cap needs, tried on an interface of our own that is then removed."""
         first, second = f"xp{self._owner}0", f"xp{self._owner}1"
@@ -186,7 +198,7 @@ def _run(*command: str) -> str:
 
 def _quietly(*command: str) -> None:
     """For what may be absent already."""
-    with contextlib.suppress(RemoteError):
+    with contextlib.suppress(HypervisorError):
         _run(*command)
 
 

@@ -35,14 +35,25 @@ async def connect(
     cache: Path | None = None,
     owner: str | None = None,
     guest_user: str | None = None,
+    user_network: bool = False,
+    forward_host: str = "127.0.0.1",
 ) -> RemoteHypervisor:
     """A hypervisor by URI, with its own process and all its state below `root`.
 
     `cache` holds guest images (default: where scripts/build_guest_image puts them); `owner`, eight hex digits,
     tells our guests from others' (default: made from `root`); `guest_user` is whom QEMU runs as, when we are
-    root (default: libvirt's own user).
+    root (default: libvirt's own user). `user_network` asks for user-mode networking though we may make bridges;
+    with it, guests' ssh ports are forwarded from `forward_host`.
     """
-    hypervisor = RemoteHypervisor(uri, root, cache or guest_image.default_cache(), owner, guest_user)
+    options = ["--uri", uri, "--root", str(root), "--cache", str(cache or guest_image.default_cache())]
+    options += ["--forward-host", forward_host]
+    if owner is not None:
+        options += ["--owner", owner]
+    if guest_user is not None:
+        options += ["--guest-user", guest_user]
+    if user_network:
+        options += ["--user-network"]
+    hypervisor = RemoteHypervisor(root, options)
     await hypervisor.start()
     return hypervisor
 
@@ -50,9 +61,8 @@ async def connect(
 class RemoteHypervisor:
     """Implements adapter.Hypervisor; made by connect()."""
 
-    def __init__(self, uri: str, root: Path, cache: Path, owner: str | None, guest_user: str | None) -> None:
-        self._uri, self._root, self._cache = uri, root, cache
-        self._options = [("--owner", owner), ("--guest-user", guest_user)]
+    def __init__(self, root: Path, options: Sequence[str]) -> None:
+        self._root, self._options = root, tuple(options)
         self._process: asyncio.subprocess.Process | None = None
         self._reader_task: asyncio.Task[None] | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -75,9 +85,7 @@ class RemoteHypervisor:
                 return
             self._root.mkdir(mode=0o711, parents=True, exist_ok=True)
             ours, theirs = socket.socketpair()
-            command = [sys.executable, "-m", "hypervisor.host_process", "--uri", self._uri]
-            command += ["--root", str(self._root), "--cache", str(self._cache)]
-            command += [part for name, value in self._options if value is not None for part in (name, value)]
+            command = [sys.executable, "-m", "hypervisor.host_process", *self._options]
             log_path = self._root / "hypervisor.log"
             with theirs, log_path.open("ab") as log:
                 if log.tell() > 1 << 20:  # libvirt says little; a megabyte is months

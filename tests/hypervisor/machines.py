@@ -23,6 +23,7 @@ class RealBench(Bench):
     """libvirt by URI; `folder` is one that QEMU's user can reach."""
 
     guest_user: str | None = None
+    user_network = False
 
     def __init__(self, uri: str, folder: Path, cache: Path) -> None:
         self.uri, self.folder, self.cache = uri, folder, cache
@@ -35,7 +36,9 @@ class RealBench(Bench):
 
     async def open(self, name: str) -> remote.RemoteHypervisor:
         folder = self.folder / name
-        return await remote.connect(self.uri, root=folder, cache=self.cache, guest_user=self.guest_user)
+        return await remote.connect(
+            self.uri, root=folder, cache=self.cache, guest_user=self.guest_user, user_network=self.user_network
+        )
 
     def spec(self, name: str, **changes: Any) -> EnvironmentSpec:
         return super().spec(name, **{"authorized_keys": (self.public_key,), **changes})
