@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import Row, bindparam, delete, insert, select, update
 
 from dht.envelope import envelope_id
 from dht.identity import Signer
@@ -23,6 +23,14 @@ from xenonode.model.money import Claim, Settlement
 from xenonode.model.session import Agreement, UsageRecord
 
 _RESERVATION, _PROGRESS, _SETTLEMENT, _SEEN = schema.reservation, schema.progress, schema.settlement, schema.usage_seen
+
+_FIND_SETTLEMENT = select(_SETTLEMENT).where(_SETTLEMENT.c.claim == bindparam("wanted"))
+_FIND_PROGRESS = select(_PROGRESS).where(_PROGRESS.c.reservation == bindparam("wanted"))
+_FIND_SEEN = select(_SEEN).where(_SEEN.c.agreement == bindparam("wanted"), _SEEN.c.seq == bindparam("number"))
+_INSERT_SETTLEMENT, _INSERT_PROGRESS, _INSERT_SEEN = insert(_SETTLEMENT), insert(_PROGRESS), insert(_SEEN)
+_CAPTURE = (
+    update(_RESERVATION).where(_RESERVATION.c.id == bindparam("which")).values(captured_nano=bindparam("sum_nano"))
+)
 
 
 class ClaimBook:
@@ -50,7 +58,7 @@ class ClaimBook:
         _keep_progress(books, evidence, claim_raw, decision, row)
         raw = self._seal(evidence, decision, released_nano, state.order.currency, now_ms)
         values = {"claim": evidence.claim_id, "reservation": reservation.id, "server": evidence.server, "raw": raw}
-        books.connection.execute(insert(_SETTLEMENT).values(**values))
+        books.connection.execute(_INSERT_SETTLEMENT, values)
         return raw
 
     def settle_tail(self, books: Books, reservation_id: bytes, now_ms: int) -> None:
@@ -91,8 +99,7 @@ class ClaimBook:
         held = orderbook.account_of_reservation(state, reservation)
         moved = (decision.captured_nano, decision.fee_nano)
         books.post(transfers.captured(held, reservation.server_entity, f"claim:{event.hex()}", *moved, now_ms))
-        which = _RESERVATION.c.id == reservation.id
-        books.connection.execute(update(_RESERVATION).where(which).values(captured_nano=decision.cumulative_nano))
+        books.connection.execute(_CAPTURE, {"which": reservation.id, "sum_nano": decision.cumulative_nano})
         if not decision.ends:
             return 0
         return orderbook.end(books, state, reservation, now_ms, close_order=close_order)
@@ -100,11 +107,10 @@ class ClaimBook:
     def _contradiction(self, books: Books, evidence: Evidence, now_ms: int) -> RefusedError | None:
         """Note the usage record; a refusal with a proof kept when another one had its seq."""
         seq, agreement = evidence.usage.seq, evidence.agreement_id
-        query = select(_SEEN).where(_SEEN.c.agreement == agreement, _SEEN.c.seq == seq)
-        seen = books.connection.execute(query).one_or_none()
+        seen = books.connection.execute(_FIND_SEEN, {"wanted": agreement, "number": seq}).one_or_none()
         if seen is None:
             values = {"agreement": agreement, "seq": seq, "usage": evidence.usage_id, "raw": evidence.usage_raw}
-            books.connection.execute(insert(_SEEN).values(**values))
+            books.connection.execute(_INSERT_SEEN, values)
             return None
         if seen.usage == evidence.usage_id:
             return None
@@ -150,15 +156,15 @@ def _keep_progress(
         "tail_due_ms": due_ms,
     }
     books.connection.execute(delete(_PROGRESS).where(which))
-    books.connection.execute(insert(_PROGRESS).values(reservation=evidence.claim.reservation, **values))
+    books.connection.execute(_INSERT_PROGRESS, {"reservation": evidence.claim.reservation, **values})
 
 
 def _settlement(books: Books, claim_id: bytes) -> Row[Any] | None:
-    return books.connection.execute(select(_SETTLEMENT).where(_SETTLEMENT.c.claim == claim_id)).one_or_none()
+    return books.connection.execute(_FIND_SETTLEMENT, {"wanted": claim_id}).one_or_none()
 
 
 def _progress_row(books: Books, reservation_id: bytes) -> Row[Any] | None:
-    return books.connection.execute(select(_PROGRESS).where(_PROGRESS.c.reservation == reservation_id)).one_or_none()
+    return books.connection.execute(_FIND_PROGRESS, {"wanted": reservation_id}).one_or_none()
 
 
 def _progress(row: Row[Any]) -> Progress:

@@ -52,9 +52,8 @@ class Progress:
     cosigned_nano: int
 
 
-def examine(raw: bytes, scheme: Scheme) -> Evidence:
-    """Check signatures and that the parts belong together. Raises RemoteError or RefusedError."""
-    claim, envelope = Claim.open(raw, scheme)
+def examine(claim: Claim, envelope: Envelope, scheme: Scheme) -> Evidence:
+    """Check an opened claim's signatures, and that its parts belong together. Raises RemoteError or RefusedError."""
     agreement, sealed = Agreement.open(claim.client_agreement, scheme)
     _, theirs = Agreement.open(claim.agreement, scheme, signed_by=envelope.key)
     if theirs.id != sealed.id:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, bindparam, insert, select, update
 
 from dht.envelope import Envelope
 from dht.identity import Signer
@@ -20,6 +20,13 @@ from xenonode.corp.orders import CLOSED, CLOSING, LIVE, OPEN, RELEASED, OrderSta
 from xenonode.model.money import OrderRelease, PurchaseOrder, Reservation, ReservationRelease, ReservationRequest
 
 _ORDER, _RESERVATION = schema.purchase_order, schema.reservation
+_FIND = select(_ORDER).where(_ORDER.c.id == bindparam("wanted"))
+_FIND_RESERVATION = select(_RESERVATION.c.purchase_order).where(_RESERVATION.c.id == bindparam("wanted"))
+_RESERVATIONS = (
+    select(_RESERVATION)
+    .where(_RESERVATION.c.purchase_order == bindparam("wanted"))
+    .order_by(_RESERVATION.c.made_ms, _RESERVATION.c.id)
+)
 
 
 def create(books: Books, order: PurchaseOrder, envelope: Envelope, now_ms: int) -> OrderState:
@@ -135,7 +142,7 @@ def close(books: Books, state: OrderState, event: str, now_ms: int) -> int:
 
 def find(books: Books, order_id: bytes, *, client: bytes | None = None) -> OrderState:
     """An order as it stands. Raises RefusedError when there is none, or it is not this client's."""
-    row = books.connection.execute(select(_ORDER).where(_ORDER.c.id == order_id)).one_or_none()
+    row = books.connection.execute(_FIND, {"wanted": order_id}).one_or_none()
     if row is None or (client is not None and row.client != client):
         raise RefusedError("unknown_order", f"you have no order {order_id.hex()}", "list your orders")
     return _state(books, row)
@@ -143,8 +150,7 @@ def find(books: Books, order_id: bytes, *, client: bytes | None = None) -> Order
 
 def find_reservation(books: Books, reservation_id: bytes) -> tuple[OrderState, ReservationState]:
     """A reservation and its order. Raises RefusedError when there is none."""
-    query = select(_RESERVATION.c.purchase_order).where(_RESERVATION.c.id == reservation_id)
-    row = books.connection.execute(query).one_or_none()
+    row = books.connection.execute(_FIND_RESERVATION, {"wanted": reservation_id}).one_or_none()
     if row is None:
         raise RefusedError("unknown_reservation", f"there is no reservation {reservation_id.hex()}", "check the id")
     state = find(books, row.purchase_order)
@@ -176,8 +182,7 @@ def account_of_reservation(state: OrderState, reservation: ReservationState) -> 
 
 def _state(books: Books, row: Row[Any]) -> OrderState:
     order = PurchaseOrder.from_fields(stored_body(row.raw))
-    query = select(_RESERVATION).where(_RESERVATION.c.purchase_order == row.id)
-    rows = books.connection.execute(query.order_by(_RESERVATION.c.made_ms, _RESERVATION.c.id)).all()
+    rows = books.connection.execute(_RESERVATIONS, {"wanted": row.id}).all()
     found = tuple(
         ReservationState(
             id=each.id,

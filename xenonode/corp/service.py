@@ -216,9 +216,9 @@ class CorpService:
 
     async def _claim(self, caller: Caller, body: Body) -> Body:
         raw = octets(body, "claim")
-        _, envelope = Claim.open(raw, self._scheme)
+        claim, envelope = Claim.open(raw, self._scheme)
         _same_key(caller, envelope)
-        evidence = claims.examine(raw, self._scheme)
+        evidence = claims.examine(claim, envelope, self._scheme)
         settled = await self._at_now(lambda books, now_ms: self._claims.settle(books, evidence, raw, now_ms))
         return {"settlement": _kept(settled)}
 
