@@ -19,7 +19,7 @@ slot is given to the next while its answer still counts).
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from .contact import Contact
@@ -47,7 +47,7 @@ class _Path:
 class Lookup:
     """The search for the k contacts nearest to a target, or for the first value on the way."""
 
-    __slots__ = ("_asked", "_path_of", "_paths", "_state", "alpha", "done", "hostile", "k", "target", "value")
+    __slots__ = ("_admit", "_asked", "_path_of", "_paths", "_state", "alpha", "done", "hostile", "k", "target", "value")
 
     def __init__(
         self,
@@ -58,13 +58,16 @@ class Lookup:
         own_id: bytes | None = None,
         alpha: int = ALPHA,
         disjoint: int = 1,
+        admit: Callable[[Contact], bool] | None = None,
     ) -> None:
+        """`admit` is asked once for each contact that the lookup had not met before."""
         self.target = target
         self.k = k
         self.alpha = alpha
         self.value: object = None
         self.done = False
         self.hostile: list[Contact] = []
+        self._admit = admit
         self._asked = 0
         self._state: dict[bytes, int] = {}
         self._path_of: dict[bytes, _Path] = {}
@@ -85,8 +88,10 @@ class Lookup:
         path = self._close(contact, _ANSWERED)
         if path is None:
             return []
+        state = self._state
         for each in contacts:
-            self._note(path, each)
+            if each.node_id not in state and (self._admit is None or self._admit(each)):
+                self._note(path, each)
         return self._advance()
 
     def slow(self, contact: Contact) -> list[Contact]:

@@ -374,11 +374,13 @@ class Overlay:
             reply.refuse(outcome)
 
     def _packed_nearest(self, peer: Peer, key: bytes) -> bytes:
+        target = int.from_bytes(key, "big")
         asker = peer.contacts.get(self.tag)
-        found = self.table.nearest(int.from_bytes(key, "big"), K + 1)
-        if asker is not None:
-            found = [contact for contact in found if contact is not asker]
-        return pack_contacts(found[:K])
+        found = self.table.nearest(target, K)
+        if asker is not None and found and asker.number ^ target <= found[-1].number ^ target:
+            # Nobody needs to be told of itself.
+            found = [contact for contact in self.table.nearest(target, K + 1) if contact is not asker][:K]
+        return pack_contacts(found)
 
     def _with_self(self, found: list[Contact], target: int, k: int) -> list[Contact]:
         if self.endpoint.is_client or not self.endpoint.is_open:

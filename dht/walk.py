@@ -53,7 +53,7 @@ class Walk:
         self._on_done = on_done
         self._over = False
         start = overlay.table.nearest(target, max(K, k)) if seeds is None else seeds
-        self._lookup = Lookup(target, start, k=k, own_id=overlay.node_id, disjoint=disjoint)
+        self._lookup = Lookup(target, start, k=k, own_id=overlay.node_id, disjoint=disjoint, admit=self._admits)
         overlay.table.touch(target, overlay.endpoint.now_ms())
 
     def begin(self) -> None:
@@ -116,12 +116,10 @@ class Walk:
 
     def _read(self, call: Call, body: bytes) -> list[Contact]:
         self._endpoint.observe(call, body)
-        profile, is_lost = self._endpoint.profile, self._endpoint.is_lost
-        return [
-            contact
-            for contact in unpack_contacts(body[VITALS_BYTES:], K)
-            if admits(contact.address[0], profile) and not is_lost(contact.address)
-        ]
+        return unpack_contacts(body[VITALS_BYTES:], K)
+
+    def _admits(self, contact: Contact) -> bool:
+        return admits(contact.address[0], self._endpoint.profile) and not self._endpoint.is_lost(contact.address)
 
 
 class ReadingWalk(Walk):
