@@ -59,6 +59,15 @@ def test_a_folder_is_founded_once(folder: Path) -> None:
         make(folder)
 
 
+def test_an_interrupted_founding_is_taken_up_again_with_its_keys(folder: Path) -> None:
+    founded = make(folder)
+    (folder / "network.xeno").unlink()
+    (folder / "keys" / "vault.key").unlink()
+    again = make(folder)
+    assert again.network == founded.network and load(folder) == again
+    open_database(again.ledger).close()
+
+
 def test_an_empty_folder_says_how_to_found_one(tmp_path: Path) -> None:
     with pytest.raises(FoundingError) as caught:
         load(tmp_path)

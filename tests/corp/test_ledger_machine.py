@@ -186,7 +186,10 @@ class LedgerMachine(RuleBasedStateMachine):
         model = self.model
         report = self.world.audit()
         assert report["balanced"], report["faults"]
-        assert self.world.statement(self.client).balance_nano == model.balance
+        mine = self.world.statement(self.client)
+        assert mine.balance_nano == model.balance == sum(line.amount_nano for line in mine.lines)
+        held = sum(hold.amount - hold.captured for hold in model.holds.values() if hold.live)
+        assert mine.ringfenced_nano == held + sum(model.free.values())
         for order, free in model.free.items():
             state = self.world.do(self.client, "order.show", order=order)
             assert (state["status"], state["free_nano"]) == (model.status[order], free)

@@ -99,8 +99,9 @@ def test_no_personal_detail_is_readable_in_the_database(world: World) -> None:
 def test_the_operator_can_reveal_and_erase_an_identity(world: World) -> None:
     signer = world.member("alice", "client")
     entity = world.entity(signer)
-    registry = world.service._registry
-    assert world.store.run_inline(lambda books: registry.reveal(books, entity)).legal_name == "alice"
+    assert world.do(world.keys.operator, "member.reveal", entity=entity)["legal_name"] == "alice"
+    with pytest.raises(ControlError, match="only XenoCorp's operator"):
+        world.do(signer, "member.reveal", entity=entity)
     world.do(world.keys.operator, "member.erase", entity=entity)
     with pytest.raises(ControlError, match="no details"):
         world.do(world.keys.operator, "member.erase", entity=entity)

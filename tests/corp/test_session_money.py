@@ -220,6 +220,32 @@ def test_releasing_an_order_returns_what_no_session_holds_and_the_rest_later(wor
     assert world.do(client, "order.show", order=order)["status"] == "closed"
 
 
+def test_the_same_history_makes_the_same_bytes() -> None:
+    def history() -> tuple:
+        world = World()
+        client, server = parties(world)
+        meter = world.session(client, server, world.reserved(client, world.ordered(client), server))
+        usage = meter.usage(100, final=True)
+        claim = meter.claim(usage, meter.receipt(usage), final=True)
+        return world.do(server, "claim", claim=claim), world.do(client, "order.list"), world.posted
+
+    assert history() == history()
+
+
+def test_status_and_lists_tell_how_much_there_is(world: World) -> None:
+    client, server = parties(world)
+    order = world.ordered(client)
+    reservation = world.reserved(client, order, server)
+    counts = world.do(None, "status")
+    assert counts["members"] == {"client": 1, "server": 1}
+    assert (counts["orders_open"], counts["reservations_live"], counts["transfers"]) == (1, 1, 3)
+    assert counts["issuing_until_ms"] == world.now_ms + 90 * 24 * HOUR_MS
+    (listed,) = world.do(client, "order.list")["orders"]
+    assert listed == world.do(client, "order.show", order=order)
+    assert [each["reservation"] for each in listed["reservations"]] == [reservation]
+    assert world.do(server, "order.list") == {"orders": []}
+
+
 def test_a_closing_order_passes_on_at_once_what_each_session_leaves(world: World) -> None:
     client, server = parties(world)
     order = world.ordered(client, 5 * NANO)

@@ -22,7 +22,7 @@ from xenonode.model.resources import (
 )
 
 AMOUNT = st.integers(0, 2**50)
-RESOURCES = st.builds(Resources, AMOUNT, AMOUNT, AMOUNT, AMOUNT)
+RESOURCES = st.builds(Resources, st.integers(0, 2**31), AMOUNT, AMOUNT, AMOUNT)
 PRICE = st.integers(0, 10**13)
 PRICES = st.builds(Prices, st.just("USD"), PRICE, PRICE, PRICE, PRICE)
 COUNTER = st.none() | st.integers(0, 2**60)

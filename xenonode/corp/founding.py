@@ -76,16 +76,22 @@ def found(root: Signer, keys: CorpKeys, config: CorpConfig, schema: bytes, now_m
 
 
 def initialise(folder: Path, config: CorpConfig, schema: bytes | MakeSchema, now_ms: int) -> Founded:
-    """Make everything in an empty or new folder. Raises FoundingError, KeyFileError or XenoError."""
+    """Make everything in a new folder; a founding that was interrupted is taken up again, keys and all.
+
+    Raises FoundingError, KeyFileError or XenoError.
+    """
     state = StateFolder(folder).prepare()
     if state.file(NETWORK_FILE).exists():
         raise FoundingError(f"{folder} is a XenoCorp already", "choose another folder, or run: xenonode corp serve")
     names = ("root", "issuing", "node", "operator", "vault")
-    signers = [create_key(state.file(_KEY_FOLDER, f"{name}.key")) for name in names]
+    signers = [_key(state.file(_KEY_FOLDER, f"{name}.key")) for name in names]
     root, keys = signers[0], CorpKeys(*signers[1:])
     schema_raw = schema if isinstance(schema, bytes) else schema(keys.issuing)
     network = found(root, keys, config, schema_raw, now_ms)
     state.write(SCHEMA_FILE, schema_raw)
+    state.file(LEDGER_FILE).unlink(
+        missing_ok=True
+    )  # of an interrupted founding: without a network file it was never used
     create_database(state.file(LEDGER_FILE))
     # The network file comes last: with it, and only with it, the folder is a XenoCorp's.
     state.write(NETWORK_FILE, network)
@@ -103,6 +109,10 @@ def load(folder: Path) -> Founded:
     names = ("issuing", "node", "operator", "vault")
     keys = CorpKeys(*(load_key(state.file(_KEY_FOLDER, f"{name}.key")) for name in names))
     return Founded(keys, network, schema, state.file(LEDGER_FILE))
+
+
+def _key(path: Path) -> Signer:
+    return load_key(path) if path.exists() else create_key(path)
 
 
 def authority_seed(issuing: Signer) -> bytes:

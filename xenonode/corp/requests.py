@@ -13,6 +13,7 @@ from xenonode.corp.fraud import FraudProof
 from xenonode.corp.members import Member
 from xenonode.corp.orders import LIVE, OrderState, ReservationState
 from xenonode.errors import XenoError
+from xenonode.model.entity import Registration
 from xenonode.model.errors import ModelError
 
 SHOWN_MAX = 20
@@ -106,6 +107,17 @@ def _reservation_reply(state: ReservationState) -> Body:
 def grant_reply(member: Member) -> Body:
     """A membership as it travels."""
     return {"entity": member.entity, "credential": member.credential, "certificate": member.certificate}
+
+
+def identity_reply(registration: Registration) -> Body:
+    """Who an entity is, as it travels to the operator."""
+    return {
+        "role": registration.role,
+        "legal_name": registration.legal_name,
+        "country": registration.country,
+        "email": registration.email,
+        "proof_reference": registration.proof_reference,
+    }
 
 
 def audit_reply(report: AuditReport) -> Body:

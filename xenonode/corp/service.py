@@ -31,6 +31,7 @@ from xenonode.corp.requests import (
     fraud_reply,
     grant_reply,
     guarded,
+    identity_reply,
     octets,
     order_reply,
     whole,
@@ -39,7 +40,7 @@ from xenonode.corp.requests import (
 from xenonode.corp.store import Store
 from xenonode.corp.terms import Terms
 from xenonode.corp.vault import Vault
-from xenonode.model.entity import CLOCK_TOLERANCE_MS, Network, Registration
+from xenonode.model.entity import CLOCK_TOLERANCE_MS, Network, Registration, Trust
 from xenonode.model.money import Claim, OrderRelease, PurchaseOrder, ReservationRelease, ReservationRequest
 
 T = TypeVar("T")
@@ -67,6 +68,7 @@ class CorpService:
         self._keys = keys
         self._network_raw = network
         self._network, _ = Network.open(network, scheme)
+        self._issuing_until_ms = Trust(self._network, scheme).until_ms(keys.issuing.public_key)
         self._schema = schema
         self._store = store
         self._scheme = scheme
@@ -85,6 +87,7 @@ class CorpService:
             "register": self._register,
             "renew": self._renew,
             "member": self._member,
+            "member.reveal": self._reveal,
             "member.erase": self._erase,
             "credit": self._credit,
             "order.create": self._order_create,
@@ -126,7 +129,8 @@ class CorpService:
         return {**self._papers(), "time_ms": self._now_ms()}
 
     async def _status(self, caller: Caller, body: Body) -> Body:
-        return {**await self._store.run(status.counts), "time_ms": self._now_ms(), "role": "corp"}
+        counts = await self._store.run(status.counts)
+        return {**counts, "role": "corp", "time_ms": self._now_ms(), "issuing_until_ms": self._issuing_until_ms}
 
     async def _register(self, caller: Caller, body: Body) -> Body:
         registration, envelope = Registration.open(octets(body, "registration"), self._scheme)
@@ -150,6 +154,11 @@ class CorpService:
     async def _member(self, caller: Caller, body: Body) -> Body:
         key = octets(body, "key")
         return {"credential": (await self._store.run(lambda books: members.need(books, key))).credential}
+
+    async def _reveal(self, caller: Caller, body: Body) -> Body:
+        self._operator_only(caller)
+        entity = words(body, "entity")
+        return identity_reply(await self._store.run(lambda books: self._registry.reveal(books, entity)))
 
     async def _erase(self, caller: Caller, body: Body) -> Body:
         self._operator_only(caller)

@@ -147,6 +147,12 @@ class Trust:
             raise MessageError(f"{envelope.type}: {envelope.key.hex()[:16]} is no issuing key of this network")
         _within(f"issuing key of {envelope.type}", issuer.not_before_ms, issuer.expires_ms, now_ms)
 
+    def until_ms(self, issuing_key: bytes) -> int:
+        """When an issuing key ends. Raises MessageError for a key that is none."""
+        if issuing_key not in self._issuers:
+            raise MessageError(f"{issuing_key.hex()[:16]} is no issuing key of this network")
+        return self._issuers[issuing_key].expires_ms
+
     def credential(self, raw: bytes, now_ms: int, roles: Sequence[str] = ROLES) -> Credential:
         """Check a credential: issuer, dates and role. Raises RemoteError with what to do."""
         checked = self._checked.get(raw)
