@@ -19,6 +19,7 @@ from hypervisor.errors import RemoteError
 
 RECORD_VERSION = 1
 RECORD_NAME = "record.json"
+NOTE_NAME = "usage.json"
 COUNTERS = ("cpu_ns", "net_rx_bytes", "net_tx_bytes", "disk_read_bytes", "disk_written_bytes")
 
 
@@ -87,6 +88,17 @@ def add_base(base: Usage | None, current: Usage) -> Usage:
     return dataclasses.replace(current, **summed)
 
 
+def never_fall(last: Usage | None, current: Usage) -> Usage:
+    """A sample whose counters are no lower than the last one's: an ending guest's may be read as zero."""
+    if last is None:
+        return current
+    raised = {}
+    for counter in COUNTERS:
+        earlier, now = getattr(last, counter), getattr(current, counter)
+        raised[counter] = now if now is None or earlier is None else max(earlier, now)
+    return dataclasses.replace(current, **raised)
+
+
 class GuestRecords:
     """All guests' records below one folder."""
 
@@ -102,9 +114,28 @@ class GuestRecords:
 
     def load(self, id: str) -> GuestRecord | None:
         try:
-            return from_json((self.folder(id) / RECORD_NAME).read_text("utf-8"))
+            record = from_json((self.folder(id) / RECORD_NAME).read_text("utf-8"))
         except FileNotFoundError:
             return None
+        noted = self._noted(id)
+        if noted is not None and (record.last is None or noted.at_ms > record.last.at_ms):
+            return dataclasses.replace(record, last=never_fall(record.last, noted))
+        return record
+
+    def note(self, id: str, usage: Usage) -> None:
+        """Keep a sample that was handed out, so that no later one falls behind it.
+
+        Not forced to disk: it must outlive our process, and a machine that loses power loses its guests too.
+        """
+        fresh = self.folder(id) / f"{NOTE_NAME}.new"
+        fresh.write_text(json.dumps(dataclasses.asdict(usage)), "utf-8")
+        fresh.replace(self.folder(id) / NOTE_NAME)
+
+    def _noted(self, id: str) -> Usage | None:
+        try:
+            return _usage(json.loads((self.folder(id) / NOTE_NAME).read_text("utf-8")))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None  # cut short by a power failure: the record itself still holds
 
     def store(self, record: GuestRecord) -> None:
         folder = self.folder(record.spec.name)

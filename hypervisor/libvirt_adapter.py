@@ -44,7 +44,7 @@ from hypervisor.errors import (
     UnknownGuestError,
     UnsupportedError,
 )
-from hypervisor.guest_record import GuestRecord, GuestRecords, add_base
+from hypervisor.guest_record import GuestRecord, GuestRecords, add_base, never_fall
 from hypervisor.image import Image
 
 try:
@@ -56,8 +56,6 @@ CONSOLE_MAX_BYTES = 1 << 20  # a guest may write without end; the host keeps thi
 BALLOON_WAIT_S = 8.0  # measured 0.06-0.2 s on a quiet machine
 END_WAIT_S = 15.0  # 0.2 s measured, 1-2 s where no init reaps
 POLL_S = 0.05
-PERSIST_USAGE_MS = 5_000  # what a killed process may lose of a guest that ended meanwhile
-HOST_MEMORY_PER_GUEST_BYTES = 256 << 20
 TEST_IMAGE = OfferedImage("micro", (("os", "linux", "0"),), 16 << 20)
 _INSTALL = (
     "apt-get install libvirt-daemon libvirt-daemon-driver-qemu qemu-system-x86 and pip install 'xenonode[libvirt]'"
@@ -106,7 +104,6 @@ class LibvirtHost:
         self._allocating = threading.Lock()
         self._locks: dict[str, threading.RLock] = {}
         self._crashed: set[str] = set()
-        self._persisted_ms: dict[str, int] = {}
         self._capabilities: Capabilities | None = None
         self._images = {image.manifest.id: image for image in settings.images}
         self._connection = self._connect()
@@ -432,7 +429,6 @@ class LibvirtHost:
         with self._allocating:
             self._records.remove(id)
             self._crashed.discard(id)
-            self._persisted_ms.pop(id, None)
             self._locks.pop(id, None)
             if self._driver != "test" and self._bridged and not self._records.ids():
                 self._network.remove()
@@ -458,9 +454,7 @@ class LibvirtHost:
             with contextlib.suppress(libvirt.libvirtError):
                 usage = self._measure(record, domain)
                 self._cut_console(id)
-                if usage.at_ms - self._persisted_ms.get(id, 0) >= PERSIST_USAGE_MS:
-                    self._records.store(dataclasses.replace(record, last=usage))
-                    self._persisted_ms[id] = usage.at_ms
+                self._records.note(id, usage)
                 return usage
         last = record.last or Usage(self._now_ms(), state, *self._zeros())
         if state is State.SAVED:
@@ -496,7 +490,7 @@ class LibvirtHost:
             disk[1],
             disk[3],
         )
-        return add_base(record.base, current)
+        return never_fall(record.last, add_base(record.base, current))
 
     def console(self, id: str, *, max_bytes: int = 65_536) -> bytes:
         self.probe().require(Ability.CONSOLE, "read a console")

@@ -11,7 +11,7 @@ from hypervisor.adapter import Ability, Capabilities, Handle, OfferedImage, Runn
 from hypervisor.embedded import has_virtualisation, owner_tag
 from hypervisor.environment import EnvironmentSpec, State, Usage
 from hypervisor.errors import HypervisorError, InvalidSpecError, RemoteError
-from hypervisor.guest_record import GuestRecord, add_base, from_json, to_json
+from hypervisor.guest_record import GuestRecord, GuestRecords, add_base, from_json, never_fall, to_json
 from hypervisor.host_process import dispatch
 
 
@@ -104,6 +104,23 @@ def test_counters_of_earlier_lives_are_added_and_what_cannot_be_measured_stays_s
     summed = add_base(USAGE, current)
     assert (summed.cpu_ns, summed.net_rx_bytes, summed.net_tx_bytes, summed.memory_bytes) == (11, None, 5, 7)
     assert add_base(None, current) == current
+
+
+def test_a_sample_that_was_handed_out_is_never_fallen_behind(tmp_path: Any) -> None:
+    records = GuestRecords(tmp_path / "guests")
+    records.store(GuestRecord(SPEC, Handle("one"), 1, State.RUNNING))
+    records.note("one", USAGE)
+    record = GuestRecords(tmp_path / "guests").load("one")
+    assert record is not None
+    assert record.last == USAGE
+    ending = never_fall(record.last, Usage(9, State.RUNNING, 0, 0, None, 0, 0, 0))
+    assert (ending.cpu_ns, ending.net_tx_bytes, ending.net_rx_bytes) == (1, 4, None)
+    (records.folder("one") / "usage.json").write_text("{")
+    cut_short = records.load("one")
+    assert cut_short is not None
+    assert cut_short.last is None
+    records.remove("one")
+    assert records.ids() == []
 
 
 def test_virtualisation_is_read_from_whole_flags() -> None:
