@@ -22,6 +22,8 @@ from xenonode.folder import StateFolder
 from xenonode.server.disk import Disk, FolderDisk
 
 KEY_FILE = "node.key"
+OPERATOR_CERTIFICATE, AUTHORITY = "operator", "authority"
+"""Files in XenoCorp's state, from which its operator's commands connect."""
 
 
 class Home(Protocol):

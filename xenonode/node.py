@@ -35,7 +35,7 @@ from xenonode.corp.terms import Terms
 from xenonode.env import Env
 from xenonode.errors import XenoError
 from xenonode.first_schema import first_schema
-from xenonode.home import Home, LiveHome
+from xenonode.home import AUTHORITY, OPERATOR_CERTIFICATE, Home, LiveHome
 from xenonode.membership import Membership, Papers, check
 from xenonode.model.advert import Location
 from xenonode.model.entity import Address, Registration
@@ -168,6 +168,8 @@ class CorpNode(Node):
             authority_pem=authority.certificate_pem,
         )
         own = await self.service.enrol(keys.node.public_key)
+        self._authority, self._operator = authority.certificate_pem, keys.operator.public_key
+        await self._admit_operator()
         papers = Papers(founded.network, own.credential, own.certificate, authority.certificate_pem, founded.schema)
         held = check(papers, keys.node.public_key, env.scheme, env.now_ms())
         transport = self.home.transport(papers.certificate, [papers.authority])
@@ -178,9 +180,17 @@ class CorpNode(Node):
         self._ending.callback(sweeping.cancel)
         self._ending.callback(renewing.cancel)
 
+    async def _admit_operator(self) -> None:
+        """Leave in the folder what the operator's commands need to connect; a new certificate at every half-life."""
+        operator = await self.service.enrol(self._operator)
+        if self.home.disk.read(OPERATOR_CERTIFICATE) != operator.certificate:
+            self.home.disk.replace(AUTHORITY, self._authority)
+            self.home.disk.replace(OPERATOR_CERTIFICATE, operator.certificate)
+
     async def _stay_member(self, transport: Transport, credential: bytes) -> None:
         while True:
             await asyncio.sleep(RENEW_CHECK_S)
+            await self._admit_operator()
             own = await self.service.enrol(self.home.signer.public_key)
             if own.credential != credential:
                 credential = own.credential

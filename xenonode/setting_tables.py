@@ -127,7 +127,7 @@ _CORP = (
     Setting("profile", _choice(*PROFILES), "local", "local (loopback and private addresses allowed) or public"),
     Setting("public_name", _text(1, 64), "XenoCorp", "name under which this XenoCorp appears"),
     Setting("fee_basis_points", _whole(0, 5000), 100, "XenoCorp's share of each captured payment; 100 is 1 %"),
-    Setting("leaf_capacity", _whole(8, 4096), 64, "rows that a leaf of the summaries holds before it splits"),
+    Setting("leaf_capacity", _whole(2, 4096), 64, "rows that a leaf of the summaries holds before it splits"),
     Setting("credential_days", _whole(1, 30), 7, "how long a credential lives; it renews at half of that"),
     Setting("keys_per_entity", _whole(1, 1000), 8, "keys that one entity may register"),
     Setting("max_balance_usd", _whole(1, 10**9), 1_000_000, "most that an entity may hold, in whole units"),

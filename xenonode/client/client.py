@@ -25,7 +25,7 @@ from xenonode.control.pool import ConnectionPool
 from xenonode.corp import founding
 from xenonode.env import Env
 from xenonode.errors import XenoError
-from xenonode.home import Home, LiveHome
+from xenonode.home import AUTHORITY, OPERATOR_CERTIFICATE, Home, LiveHome
 from xenonode.membership import Membership, read_network
 from xenonode.model.advert import OfferedEnvironment, VerifiedAdvert, verify_advert
 from xenonode.model.entity import Address, Credential, Registration
@@ -81,7 +81,7 @@ class Client:
         founded = founding.load(config.folder)
         trust = read_network(founded.network, env.scheme, str(config.folder / founding.NETWORK_FILE))
         home = LiveHome(config.folder, exclusive=False, signer=founded.keys.operator)
-        certificate, authority = home.disk.read("operator"), home.disk.read("authority")
+        certificate, authority = home.disk.read(OPERATOR_CERTIFICATE), home.disk.read(AUTHORITY)
         if not certificate:
             message = "XenoCorp has not run in this folder yet"
             raise XenoError(message, "start it: xenonode corp serve", "not_running")

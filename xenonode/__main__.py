@@ -1,0 +1,5 @@
+"""`python -m xenonode`: the command line."""
+
+from xenonode.cli.main import main
+
+main()

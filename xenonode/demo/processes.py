@@ -1,0 +1,124 @@
+"""The demonstration's processes: XenoCorp and each XenoServer is the same program that a user would start.
+
+Decides when a process is ready (it says so in one JSON line) and how it ends: a SIGTERM first, SIGKILL after a grace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from xenonode.errors import XenoError
+
+READY_TIMEOUT_S = 120.0
+"""The first start of a hypervisor on a machine asks QEMU what it can do: some seconds of CPU for each of eight."""
+STOP_GRACE_S = 20.0
+ERROR_LINES = 12
+
+
+class Process:
+    """One running role."""
+
+    def __init__(self, name: str, process: asyncio.subprocess.Process, log: Path, status: dict[str, Any]) -> None:
+        self.name, self.status = name, status
+        self._process, self._log = process, log
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.returncode is None
+
+    @classmethod
+    async def start(cls, name: str, arguments: list[str], log: Path) -> Process:
+        """Start `xenonode ARGUMENTS --json` and wait until it says that it runs. Raises XenoError with its own words."""
+        with log.open("ab") as errors:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "xenonode",
+                *arguments,
+                "--json",
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=errors,
+                start_new_session=True,  # Ctrl-C at the terminal reaches the demonstration alone, which stops them in order
+            )
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_S):
+                status = await _first_json(process)
+        except TimeoutError:
+            status = None
+        except BaseException:
+            await _end(process)
+            raise
+        if status is None:
+            await _end(process)
+            lines = log.read_text(errors="replace").strip().splitlines()[-ERROR_LINES:]
+            raise XenoError(f"{name} did not start: " + "\n    ".join(lines), f"its whole log is {log}", "not_started")
+        return cls(name, process, log, status)
+
+    async def stop(self) -> None:
+        """End it in order; by force if it does not."""
+        if self.running:
+            self._process.send_signal(signal.SIGTERM)
+        await _end(self._process)
+
+    async def kill(self) -> None:
+        """End it at once, as a crash would."""
+        if self.running:
+            self._process.kill()
+        await self._process.wait()
+
+
+async def run(arguments: list[str]) -> str:
+    """Run one `xenonode` command to its end; what it printed. Raises XenoError with its own words."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "xenonode",
+        *arguments,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        answer, errors = await process.communicate()
+    except BaseException:
+        await _end(process)
+        raise
+    if process.returncode:
+        words = errors.decode(errors="replace").strip()
+        raise XenoError(f"'xenonode {' '.join(arguments)}' failed: {words}", "", "command")
+    return answer.decode()
+
+
+async def _first_json(process: asyncio.subprocess.Process) -> dict[str, Any] | None:
+    """The JSON object that a role prints once it runs; None when it ended instead."""
+    assert process.stdout is not None
+    text = ""
+    while line := await process.stdout.readline():
+        text += line.decode()
+        try:
+            found: dict[str, Any] = json.loads(text)
+        except ValueError:
+            continue
+        return found
+    return None
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    try:
+        async with asyncio.timeout(STOP_GRACE_S):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
