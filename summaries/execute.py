@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from typing import Literal
 
-from summaries.asks import ABSENT, Absent, Ask, Outcome, Probe
+from summaries.asks import ABSENT, REPLICAS, Absent, Ask, Outcome, Probe
 from summaries.attributes import LARGEST
 from summaries.errors import LocalError, RemoteError
 from summaries.idset import IdSet
@@ -36,6 +36,8 @@ MAX_READS = 64  # trie nodes read at once (search.md: waves of up to 64)
 FIRST_WAVE = 2  # with a limit: the root, then waves of 4, 8 .. 64, so that a small limit reads little
 MAX_PROBES = 32  # servers probed at once
 MAX_CANDIDATES = 100_000
+MAX_RPCS = 20_000  # a search's whole budget: a hundred times what a conjunction over 1M adverts needs
+MAX_UNREACHABLE = 1_000  # of the ranges that the budget left out, how many are named
 OVERFETCH = 4  # rows asked of a leaf beyond the limit, for those that fail their probe
 NEVER = LAST + 1
 
@@ -93,11 +95,12 @@ class _Candidate:
     row: Row
     dimension: str
     prefix: Prefix
-    source: Source
+    sources: list[Source]  # replicas that showed this row: each may be asked for the advert
     depth: int
     state: Literal["new", "probing", "verified", "rejected"] = "new"
     match: Match | None = None
     rank: int = 0
+    seq: int = 0  # the newest seen of this server: in a row, or verified
 
 
 @dataclass(slots=True)
@@ -135,10 +138,12 @@ class Search:
         finish: Finish = "probe",
         exclude: IdSet | None = None,
         dimension: str | None = None,
+        max_rpcs: int = MAX_RPCS,
     ) -> None:
         if query.order.by == "latency" and not query.order.hosts:
             raise LocalError("resolve the query's hosts to coordinates first")
         self._schema, self._query, self._verify = schema, query, verify
+        self._max_rpcs = max_rpcs
         self._strict, self._finish, self._exclude = strict, finish, exclude or IdSet()
         self._filter, self._exact = filter_of(query)
         plan = make_plan(schema, self._filter, query.order, query.limit is not None)
@@ -267,7 +272,8 @@ class Search:
             reading.rows += len(reply.rows)
             if reply.rows:
                 visit.last_rank = max(visit.last_rank, reply.rows[-1].rank)
-            if reply.next and reading.page < MAX_PAGES and isinstance(ask.message, Read):
+            budget = reading.page < MAX_PAGES and self._tally.rpcs < self._max_rpcs
+            if reply.next and budget and isinstance(ask.message, Read):
                 reading.page += 1
                 self._send(reading, replace(ask.message, cursor=reply.next))
                 return
@@ -350,16 +356,18 @@ class Search:
                 if len(self._candidates) >= MAX_CANDIDATES:
                     self._unreachable[dimension, visit.prefix] = None
                     return
-            elif old.row.seq >= row.seq or old.state != "new":
+            elif old.seq >= row.seq or old.state == "probing":
+                if old.row.seq == row.seq and old.prefix == visit.prefix and len(old.sources) < REPLICAS:
+                    old.sources.append(source)
                 continue
             else:
                 self._drop_live(old)
-            made = _Candidate(row, dimension, visit.prefix, source, visit.depth, rank=row.rank)
+            made = _Candidate(row, dimension, visit.prefix, [source], visit.depth, rank=row.rank, seq=row.seq)
             self._candidates[row.id] = made
             insort(self._live, (made.rank, row.id))
             if self._finish == "none":
                 made.state, made.match = "verified", Match(row.id, row.seq, row.rank, row.contact)
-            elif old is None:
+            elif old is None or old.state != "new":
                 self._fresh.append(row.id)
 
     def _drop_live(self, candidate: _Candidate) -> None:
@@ -378,14 +386,15 @@ class Search:
                 point = None
         if point is not None and (point.id != row.id or (last_chance and point.seq < row.seq)):
             point = None
-        if point is None and not last_chance:
-            self._fetch(candidate)  # the server is silent: the leaf's copy is the fall-back
+        if point is None and candidate.sources:
+            self._fetch(candidate)  # the server is silent: a leaf replica's copy is the fall-back
             return
         self._drop_live(candidate)
         if point is None:
             candidate.state = "rejected"
             self._unverified[row.id] = None
             return
+        candidate.seq = max(candidate.seq, point.seq)
         expired = point.gone or point.expires_s <= self._now_ms // 1000
         if expired or not matches(self._query, point.attributes):
             candidate.state = "rejected"
@@ -400,7 +409,7 @@ class Search:
     def _fetch(self, candidate: _Candidate) -> None:
         self._number += 1
         question = Fetch(candidate.prefix, candidate.row.id)
-        source = candidate.source
+        source = candidate.sources.pop(0)
         ask = Ask(self._number, candidate.dimension, candidate.prefix, question, source.holder, source.replica)
         self._fetches[ask.number] = candidate
         self._tally.rpcs += 1
@@ -412,6 +421,11 @@ class Search:
         limit, ordered = self._query.limit, bool(self._query.order.by)
         if self._comparing:
             return
+        if self._tally.rpcs >= self._max_rpcs:
+            # Only a lying holder, or a query for nearly everything, comes here: say what was left out.
+            for _, _, _, visit in sorted(self._heap)[:MAX_UNREACHABLE]:
+                self._unreachable[self._parts[visit.part].dimension, visit.prefix] = None
+            self._heap.clear()
         while self._heap and len(self._active) < self._window:
             bound = self._heap[0][0]
             if limit is not None:

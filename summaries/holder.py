@@ -446,6 +446,8 @@ class Holder:
                 else:
                     waiting.append(waiter)
             node.waiters = waiting
+        if node.is_idle and not node.version:
+            return  # an empty leaf that no parent has heard of
         if not node.climbing and not (node.settled and node.claimed.covers(node.zone)):
             self._climb(node, now_ms)
 

@@ -100,12 +100,12 @@ def path_bits(child: Prefix) -> int:
 
 def destination(prefix: Prefix, splits: int, key: int) -> Prefix:
     """Where a key belongs, going down from `prefix` through its anchor's split bits."""
-    end = prefix.anchor.length + LEVEL_BITS
-    while prefix.length < min(end, KEY_BITS) and splits & split_bit(prefix):
-        prefix = prefix.towards(key)
-        if prefix.length == end:
-            break
-    return prefix
+    anchor = prefix.anchor.length
+    depth, most = prefix.length - anchor, min(LEVEL_BITS, KEY_BITS - anchor)
+    path = (key << LEVEL_BITS >> (KEY_BITS - anchor)) & ((1 << LEVEL_BITS) - 1)
+    while depth < most and splits >> ((1 << depth) - 1 + (path >> (LEVEL_BITS - depth))) & 1:
+        depth += 1
+    return Prefix(key >> (KEY_BITS - anchor - depth), anchor + depth)
 
 
 def needed_splits(prefix: Prefix, keys: list[int], capacity: int) -> int:

@@ -10,11 +10,14 @@ from hypothesis import strategies as st
 from summaries_queries import queries
 from summaries_world import World, attributes
 
-from summaries.execute import SearchResult
+from summaries.asks import ABSENT, Probe
+from summaries.execute import Search, SearchResult
 from summaries.idset import IdSet
+from summaries.messages import Accepted, AdvertIs, Answer, Child, NotReady, Row
 from summaries.parse import parse
 from summaries.query import Query, matches
 from summaries.schema import Schema
+from summaries.trie import ROOT, Prefix
 
 Values = dict[int, dict[str, object]]
 
@@ -27,8 +30,8 @@ def deep() -> tuple[World, Values]:
 
 @cache
 def wide() -> tuple[World, Values]:
-    """150 adverts in all eleven tries, capacity 8."""
-    return _world(150, 6, None, 8)
+    """100 adverts in all eleven tries, capacity 8."""
+    return _world(100, 6, None, 8)
 
 
 def _world(adverts: int, nodes: int, dimensions: tuple[str, ...] | None, capacity: int) -> tuple[World, Values]:
@@ -57,14 +60,14 @@ def check(world: World, values: Values, query: Query, **options: object) -> Sear
     return result
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(queries, st.booleans())
 def test_recall_is_whole_in_a_trie_of_three_levels(query: Query, strict: bool) -> None:
     world, values = deep()
     check(world, values, query, strict=strict, dimension="environment")
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(queries, st.sampled_from([None, "cores", "price.cpu", "location", "memory.available"]))
 def test_the_answer_does_not_depend_on_the_plan(query: Query, dimension: str | None) -> None:
     world, values = wide()
@@ -119,3 +122,42 @@ def test_silent_servers_are_shown_by_their_leaf_and_are_not_lost() -> None:
     world, values = _world(30, 4, ("cores",), 8)
     world.current.clear()
     check(world, values, parse("cores >= 8"), dimension="cores")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), queries)
+def test_lying_holders_cannot_keep_a_search_going_or_put_words_in_its_mouth(seed: int, query: Query) -> None:
+    random = Random(seed)
+    schema = wide()[0].schema
+    search = Search(schema, query.resolve({}, (0, 0, 0, 0)), lambda raw, now: None, max_rpcs=300)
+    work = list(search.start(1_000))
+    asked = 0
+    while work:
+        ask = work.pop(random.randrange(len(work)))
+        asked += 1
+        if isinstance(ask, Probe):
+            work += search.probed(ask, random.choice([None, b"", b"junk"]), 1_000)
+            continue
+        length = min(ask.prefix.length + random.randrange(1, 7), 64)
+        below = Prefix(random.getrandbits(length) if length else 0, length)
+        if random.random() < 0.8 and length > ask.prefix.length:
+            low = length - ask.prefix.length
+            below = Prefix(ask.prefix.bits << low | random.getrandbits(low), length)
+        child = Child(below, random.randrange(-5, 5), 9, 9, random.randrange(9), (b"h",) * random.randrange(3))
+        row = Row(random.getrandbits(4), random.getrandbits(8), 5, random.randrange(9), b"c")
+        cursor = random.choice([(), (), (0, 1, 1), (b"x",)])
+        reply = random.choice(
+            [
+                Answer(ask.prefix, (child,) * 3, (row,), 5, 0, cursor),  # type: ignore[arg-type]
+                Answer(ask.prefix, (child,), (), 5, 0),
+                Answer(ROOT, (child,), (row,), 5, 0, cursor),  # type: ignore[arg-type]
+                NotReady(5),
+                None,
+                ABSENT,
+                AdvertIs(b"junk"),
+                Accepted(),
+            ]
+        )
+        work += search.answered(ask, reply, 1_000)
+    assert search.finished and not search.result.matches
+    assert asked < 3_000
