@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -114,8 +115,6 @@ def test_the_database_itself_refuses_what_must_not_be(used: Database, statement:
 
 
 def test_a_refused_unit_takes_nothing_back_from_its_neighbours_and_leaves_nothing() -> None:
-    import asyncio
-
     async def run() -> list[object]:
         store = Store(open_database(MEMORY), threaded=True)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+
 import pytest
 from sqlalchemy import select
 
@@ -109,8 +112,6 @@ def test_the_operator_can_reveal_and_erase_an_identity(world: World) -> None:
 
 
 def test_a_sealed_registration_opens_for_its_entity_and_key_only(world: World) -> None:
-    import random
-
     vault, other = (Vault(ED25519.generate(seed(name))) for name in ("one", "two"))
     sealed = vault.seal(world.registration("alice", "client"), "client-1", random.Random(1))
     assert vault.open(sealed, "client-1").legal_name == "alice"
@@ -120,8 +121,6 @@ def test_a_sealed_registration_opens_for_its_entity_and_key_only(world: World) -
 
 
 def test_xenocorps_own_keys_are_enrolled_and_no_other(world: World) -> None:
-    import asyncio
-
     member = asyncio.run(world.service.enrol(world.keys.node.public_key))
     assert world.trust.credential(member.credential, world.now_ms).role == "corp"
     assert asyncio.run(world.service.enrol(world.keys.node.public_key)) == member
@@ -129,9 +128,14 @@ def test_xenocorps_own_keys_are_enrolled_and_no_other(world: World) -> None:
         asyncio.run(world.service.enrol(bytes(32)))
 
 
-def test_certificates_come_from_the_callable_that_is_handed_in(world: World) -> None:
+def test_certificates_come_from_the_callable_that_is_handed_in() -> None:
     asked = []
-    world.service._registry._certify = lambda *grant: asked.append(grant) or b"PEM"
+
+    def certify(*grant: object) -> bytes:
+        asked.append(grant)
+        return b"PEM"
+
+    world = World(certify=certify)
     signer = ED25519.generate(seed("alice"))
     reply = world.do(None, "register", registration=world.registration("alice", "client").seal(signer).raw)
     assert reply["certificate"] == b"PEM"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from dht.envelope import seal
 from dht.identity import ED25519, Signer
 from xenonode.control.errors import ControlError
 from xenonode.model.message import INT64_MAX
@@ -66,8 +67,6 @@ def test_an_expired_or_absurd_order_is_refused(case: Case, changes: dict[str, in
 
 
 def test_an_order_of_an_unknown_currency_is_refused_by_name(case: Case) -> None:
-    from dht.envelope import seal
-
     fields = {**case.world.order().to_fields(), "currency": "XAU"}
     error = case.refused(case.client, "order.create", order=seal(case.client, "order", fields).raw)
     assert "XAU" in error.message and "USD" in error.message

@@ -29,10 +29,12 @@ class Caller(Protocol):
 
 
 Body = dict[str, Any]
+Method = Callable[[Caller, Body], Awaitable[Body]]
 Handler = Callable[[Any, Body], Awaitable[Body]]
+"""What a control server calls; its own caller has the key that `Caller` asks for."""
 
 
-def guarded(handler: Callable[[Caller, Body], Awaitable[Body]]) -> Handler:
+def guarded(handler: Method) -> Handler:
     """The handler with its refusals as ControlError; anything else is a fault of ours and goes through."""
 
     async def guard(caller: Caller, body: Body) -> Body:
