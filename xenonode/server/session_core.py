@@ -35,6 +35,9 @@ from xenonode.server.session_state import (
 
 LAUNCHES_MAX = 3
 """A launch is tried again only after the server itself restarted; a server that keeps restarting gives up."""
+LAST_READING_MAX_MS = 5_000
+"""The last reading counts if it follows the one before within five sample periods. A guest that lives on after its
+stop was ordered, because the hypervisor or the server was away, does so on the server's account."""
 _Step = tuple[Session, list[ev.Effect]]
 
 
@@ -260,9 +263,10 @@ def _stop_ordered(session: Session, event: ev.StopOrdered, now_ms: int) -> _Step
 def _gone(session: Session, event: ev.Gone, now_ms: int) -> _Step:
     if session.state != STOPPING:
         return session, []
-    if event.reading is not None and session.meter is not None and event.reading.at.run == session.meter.at.run:
-        # After a restart nothing is added: the session was to stop before, and what followed is the server's doing.
-        session = _metered(session, event.reading)
+    if event.reading is not None and session.meter is not None:
+        at, last = event.reading.at, session.meter.at
+        if at.run == last.run and at.since(last) <= LAST_READING_MAX_MS:
+            session = _metered(session, event.reading)
     state = after(session.state, "gone after failure" if session.failed else "gone")
     session = replace(session, state=state, ended_ms=now_ms, exposed_ms=None)
     session, effects = _due(session, now_ms)
