@@ -152,10 +152,12 @@ class LibvirtHost:
             notices_found.append("not root, or no cpu control group: CPU shares cannot be held")
         if not self._settings.user_network and os.geteuid() == 0 and self._network.can_bridge():
             abilities.add(Ability.NET_METER)
-            if self._network.can_cap():
+            if self._network.can_guard():
                 abilities.add(Ability.NET_CAP)
             else:
-                notices_found.append("no traffic control in this kernel (tbf, u32, mirred): no network caps")
+                notices_found.append(
+                    "no traffic control (tbf, u32, mirred, ifb): no network caps; guests reach this machine's services"
+                )
         else:
             notices_found.append("user-mode networking: traffic is not measured, ssh goes through forwarded ports")
         virtualisation = "kvm" if kind == "kvm" else "emulated"
@@ -234,8 +236,11 @@ class LibvirtHost:
         self._connection.createXML(domain_xml(plan), 0)
         if plan.cpu_ms_per_s is not None:
             favour_guests()
-        if spec.net_bit_per_s:
-            self._network.cap(record.index, spec.net_bit_per_s)
+        self._guard(record)
+
+    def _guard(self, record: GuestRecord) -> None:
+        if Ability.NET_CAP in self.probe().abilities:
+            self._network.guard(record.index, record.spec.net_bit_per_s)
 
     def _plan(self, spec: EnvironmentSpec, record: GuestRecord) -> DomainPlan:
         owner, quota = self._settings.owner, Ability.CPU_QUOTA in self.probe().abilities
@@ -364,8 +369,7 @@ class LibvirtHost:
             self._connection.restore(str(saved))
             if self._state(record) is State.PAUSED:
                 self._domain(id).resume()
-            if record.spec.net_bit_per_s:
-                self._network.cap(record.index, record.spec.net_bit_per_s)
+            self._guard(record)
             self._records.store(dataclasses.replace(record, state=State.RUNNING))
             saved.unlink(missing_ok=True)
 
@@ -410,7 +414,7 @@ class LibvirtHost:
         )
         self._records.store(dataclasses.replace(record, state=state, last=final))
         (self._records.folder(record.spec.name) / "saved").unlink(missing_ok=True)
-        self._uncap(record)
+        self._unguard(record)
         return final
 
     def destroy(self, id: str) -> Usage:
@@ -425,7 +429,7 @@ class LibvirtHost:
         domain = self._find(id)
         if domain is not None:
             self._end(id, domain)
-        self._uncap(record)
+        self._unguard(record)
         with self._allocating:
             self._records.remove(id)
             self._crashed.discard(id)
@@ -433,9 +437,9 @@ class LibvirtHost:
             if self._driver != "test" and self._bridged and not self._records.ids():
                 self._network.remove()
 
-    def _uncap(self, record: GuestRecord) -> None:
-        if record.spec.net_bit_per_s:
-            self._network.uncap(record.index)
+    def _unguard(self, record: GuestRecord) -> None:
+        if Ability.NET_CAP in self.probe().abilities:
+            self._network.unguard(record.index)
 
     # -- what guests use, and which there are
 

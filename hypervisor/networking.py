@@ -1,9 +1,9 @@
 """The guests' network on one machine: a bridge of our own with isolated ports, or user-mode networking.
 
 Every root folder has its own bridge and its own /24 out of 10.64.0.0/10, so that several servers on one
-machine never touch one another's; names carry the owner's tag. Nothing is routed outwards and no interface
-but our own is changed. A rate cap is a token bucket on the tap (towards the guest) and, through an ifb, on
-what comes from the guest.
+machine never touch one another's; names carry the owner's tag. Nothing is routed outwards, a guest may only
+answer who speaks to it, and no interface but our own is changed. A rate cap is a token bucket on the tap
+(towards the guest) and, through an ifb, on what comes from the guest.
 """
 
 from __future__ import annotations
@@ -48,6 +48,10 @@ class BridgeNetwork:
     def _ifb(self, index: int) -> str:
         return f"xi{self._owner}{index:02x}"
 
+    @property
+    def _sink(self) -> str:
+        return f"xs{self._owner}"
+
     def address(self, index: int) -> str:
         return str(self._subnet()[index + 1])
 
@@ -69,23 +73,34 @@ class BridgeNetwork:
     def remove(self) -> None:
         """Take the bridge away; call when no guest is left."""
         with _machine_lock():
-            _quietly("ip", "link", "del", self.bridge)
+            for device in (self.bridge, self._sink):
+                _quietly("ip", "link", "del", device)
 
-    def cap(self, index: int, net_bit_per_s: int) -> None:
-        """Hold a running guest's traffic to a rate, each way."""
-        tap, ifb = self.tap(index), self._ifb(index)
-        _quietly("ip", "link", "del", ifb)
+    def guard(self, index: int, net_bit_per_s: int) -> None:
+        """Let a running guest only answer, from its own address; with a rate, hold its traffic to it, each way.
+
+        A guest runs anybody's code, and this machine's own services are one address away: of what comes from the
+        guest, ARP, TCP that acknowledges and ping's answers pass, and all else ends in a queue of no length.
+        """
+        tap, ifb, sink = self.tap(index), self._ifb(index), self._sink
+        self.unguard(index)
         _quietly("tc", "qdisc", "del", "dev", tap, "root")
         _quietly("tc", "qdisc", "del", "dev", tap, "ingress")
-        _run("ip", "link", "add", "name", ifb, "type", "ifb")
-        _run("ip", "link", "set", ifb, "up")
-        for device in (tap, ifb):
-            _run(*_token_bucket(device, net_bit_per_s))
+        if not _exists(sink):
+            _run("ip", "link", "add", "name", sink, "type", "ifb")
+            _run("tc", "qdisc", "add", "dev", sink, "root", "pfifo", "limit", "0")
+            _run("ip", "link", "set", sink, "up")
+        if net_bit_per_s:
+            _run("ip", "link", "add", "name", ifb, "type", "ifb")
+            _run("ip", "link", "set", ifb, "up")
+            for device in (tap, ifb):
+                _run(*_token_bucket(device, net_bit_per_s))
         _run("tc", "qdisc", "add", "dev", tap, "handle", "ffff:", "ingress")
-        _run(*_redirect(tap, ifb))
+        for filter in guest_filters(tap, self.address(index), ifb if net_bit_per_s else "", sink):
+            _run(*filter)
 
-    def uncap(self, index: int) -> None:
-        """Remove what a cap left behind (the tap itself goes with the guest)."""
+    def unguard(self, index: int) -> None:
+        """Remove what guarding left behind (the tap itself goes with the guest)."""
         _quietly("ip", "link", "del", self._ifb(index))
 
     def can_bridge(self) -> bool:
@@ -100,16 +115,18 @@ class BridgeNetwork:
             _quietly("ip", "link", "del", trial)
         return True
 
-    def can_cap(self) -> bool:
-        """Whether this kernel has what a cap needs, tried on an interface of our own that is then removed."""
+    def can_guard(self) -> bool:
+        """Whether this kernel has what guards and caps need, tried on an interface of our own that is then removed."""
         first, second = f"xp{self._owner}0", f"xp{self._owner}1"
         try:
             for device in (first, second):
                 _quietly("ip", "link", "del", device)
                 _run("ip", "link", "add", "name", device, "type", "ifb")
             _run(*_token_bucket(first, 1_000_000))
+            _run("tc", "qdisc", "add", "dev", second, "root", "pfifo", "limit", "0")
             _run("tc", "qdisc", "add", "dev", first, "handle", "ffff:", "ingress")
-            _run(*_redirect(first, second))
+            for filter in guest_filters(first, "10.64.0.2", "", second):
+                _run(*filter)
         except HypervisorError:
             return False
         finally:
@@ -178,10 +195,28 @@ def _token_bucket(device: str, net_bit_per_s: int) -> list[str]:
     return ["tc", "qdisc", "add", "dev", device, "root", "tbf", *rate]
 
 
-def _redirect(source: str, target: str) -> list[str]:
-    match = ["protocol", "all", "prio", "1", "u32", "match", "u32", "0", "0"]
-    return ["tc", "filter", "add", "dev", source, "parent", "ffff:", *match, "action", "mirred", "egress",
-            "redirect", "dev", target]  # fmt: skip
+def guest_filters(tap: str, address: str, ifb: str, sink: str) -> list[list[str]]:
+    """What may come from a guest, first match first: commands for tc. `ifb` is where capped traffic goes."""
+    # No IP options and no fragments, so that the TCP and ICMP headers are where they are looked for.
+    plain = ["match", "ip", "src", f"{address}/32", "match", "u8", "0x45", "0xff", "at", "0"]
+    plain += ["match", "u16", "0", "0x3fff", "at", "6"]
+    acknowledging = ["match", "u8", "6", "0xff", "at", "9", "match", "u8", "0x10", "0x10", "at", "33"]
+    echo_reply = ["match", "u8", "1", "0xff", "at", "9", "match", "u8", "0", "0xff", "at", "20"]
+    everything = ["match", "u32", "0", "0"]
+    go_on = ["flowid", ":1"]
+    onward = _to(ifb) if ifb else go_on
+    rules = (
+        ("arp", "1", everything + go_on),
+        ("ip", "2", plain + acknowledging + onward),
+        ("ip", "3", plain + echo_reply + onward),
+        ("all", "9", everything + _to(sink)),
+    )
+    start = ["tc", "filter", "add", "dev", tap, "parent", "ffff:", "protocol"]
+    return [[*start, protocol, "prio", rank, "u32", *rule] for protocol, rank, rule in rules]
+
+
+def _to(device: str) -> list[str]:
+    return ["action", "mirred", "egress", "redirect", "dev", device]
 
 
 def _run(*command: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from hypervisor import guest_image, readiness, remote
+from hypervisor.embedded import owner_tag
 from hypervisor.environment import State
 from hypervisor.errors import GuestFailedError, SoftwareMissingError
 
@@ -99,7 +100,7 @@ def test_a_network_cap_holds_both_ways_and_nothing_is_left_behind() -> None:
     async def scenario() -> None:
         async with machine(remote.EMBEDDED) as bench:
             assert isinstance(bench, RealBench)
-            owner = (await bench.hypervisor.probe()).uri and remote_owner(bench)
+            owner = owner_tag(bench.folder / "root")
             handle = await bench.hypervisor.create(bench.spec("one", cpu_ms_per_s=1000, net_bit_per_s=4_000_000))
             await bench.ready(handle)
             started = time.monotonic()
@@ -118,10 +119,22 @@ def test_a_network_cap_holds_both_ways_and_nothing_is_left_behind() -> None:
     asyncio.run(scenario())
 
 
-def remote_owner(bench: RealBench) -> str:
-    from hypervisor.embedded import owner_tag
+def test_a_guest_can_answer_but_cannot_reach_the_machines_own_services() -> None:
+    async def scenario() -> None:
+        async with machine(remote.EMBEDDED) as bench:
+            assert isinstance(bench, RealBench)
+            handle = await bench.hypervisor.create(bench.spec("one", cpu_ms_per_s=1000))
+            await bench.ready(handle)
+            reached = []
+            service = await asyncio.start_server(lambda reader, writer: reached.append(writer), "0.0.0.0", 0)
+            port = service.sockets[0].getsockname()[1]
+            gateway = handle.ssh_host.rsplit(".", 1)[0] + ".1"
+            tried = await bench.command(handle, f"nc -w 2 {gateway} {port} </dev/null || echo refused")
+            assert tried == b"refused\n"
+            assert reached == []
+            service.close()
 
-    return owner_tag(bench.folder / "root")
+    asyncio.run(scenario())
 
 
 def test_a_guest_that_powers_itself_off_is_seen_as_stopped_and_keeps_its_counters() -> None:
