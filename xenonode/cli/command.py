@@ -59,6 +59,11 @@ class Run:
     config_path: Path | None
     overrides: dict[str, str]
 
+    def arguments(self) -> list[str]:
+        """Options that give another process the same configuration."""
+        config = [] if self.config_path is None else ["--config", str(self.config_path)]
+        return config + [word for name, value in self.overrides.items() for word in ("--set", f"{name}={value}")]
+
     def client_config(self) -> ClientConfig:
         """The client's settings."""
         return configuration.load(self.config_path, "client", self.overrides)

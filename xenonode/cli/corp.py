@@ -58,7 +58,7 @@ async def credit(
 
     client = await Client.open_operator(run.corp_config(), LiveEnv())
     try:
-        balance_nano = await client.credit(entity, f"{amount_text(amount)}")
+        balance_nano = await client.credit(entity, amount_text(amount))
     finally:
         await client.close()
     found = {"entity": entity, "credited_nano": nano, "balance_nano": balance_nano, "currency": currency}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from xenonode import units
 from xenonode.cli.command import Run, command, group, usage_error
 from xenonode.cli.orders import duration
+from xenonode.errors import XenoError
 from xenonode.model.advert import Advert, OfferedEnvironment, VerifiedAdvert
 from xenonode.model.money import format_amount
 from xenonode.model.resources import Prices, Resources, rate_nano_per_hour
@@ -51,7 +52,7 @@ async def search(
         answer = await client.search(query, strict=not partial)
     columns = ("server", "owner", "country", "region", "cpu free", "memory free", "disk free", "cpu price", "rtt")
     rows = []
-    for found in answer.rows:
+    for found in answer.servers:
         advert = found.advert.advert
         free = advert.available
         rows.append(
@@ -67,9 +68,11 @@ async def search(
                 "-" if found.rtt_ms is None else f"{found.rtt_ms:.1f} ms",
             )
         )
-    run.output.rows(answer, columns, rows, "No server offers that.")
-    missing = ", ".join(str(each) for each in answer.missing)
-    run.output.note("complete" if answer.complete else f"PARTIAL: these ranges could not be reached: {missing}")
+    told = {name: getattr(answer, name) for name in answer.__slots__ if name != "query"}
+    run.output.rows({"query": query, **told}, columns, rows, "No server offers that.")
+    took = f"{len(answer.servers)} servers in {answer.duration_ms:.0f} ms, {answer.counts.rpcs} questions"
+    missing = ", ".join(answer.missing)
+    run.output.note(f"complete: {took}" if answer.complete else f"PARTIAL ({took}); could not be reached: {missing}")
 
 
 async def quote(
@@ -91,11 +94,11 @@ async def quote(
         found = await client.quote(offer.server_key, wanted, chosen, lease_ms)
     if isinstance(found, Refusal):
         raise_refusal(found)
-    else:
-        at_most = format_amount(rate_nano_per_hour(found.resources, found.prices), found.prices.currency)
-        facts = [*resource_facts(found.resources), *price_facts(found.prices)]
-        facts += [("environment", found.environment), ("at most per hour", at_most)]
-        run.output.facts(found, facts, "Quote")
+    offer_ = found.quote
+    at_most = format_amount(rate_nano_per_hour(offer_.resources, offer_.prices), offer_.prices.currency)
+    facts = [*resource_facts(offer_.resources), *price_facts(offer_.prices)]
+    facts += [("environment", offer_.environment), ("at most per hour", at_most)]
+    run.output.facts({"server": found.server, "lease_ms": found.lease_ms, "quote": offer_}, facts, "Quote")
 
 
 async def advert_show(run: Run, server: ServerArgument) -> None:
@@ -106,11 +109,11 @@ async def advert_show(run: Run, server: ServerArgument) -> None:
 
 
 async def peers(run: Run) -> None:
-    """List the peers that this client knows in the search network."""
+    """Join the search network of every dimension, and list whom that meets."""
     async with run.client() as client:
-        found = client.peers()
+        found = await client.meet_peers()
     rows = [tuple(each.values()) for each in found]
-    run.output.rows(found, tuple(found[0]) if found else (), rows, "No peers known yet: they are met while searching.")
+    run.output.rows(found, tuple(found[0]) if found else (), rows, "No peers answered.")
 
 
 def resources(cpu: str, memory: str, disk: str, net: str) -> Resources:
@@ -133,11 +136,10 @@ def choose_environment(advert: Advert, text: str) -> OfferedEnvironment:
     raise usage_error(f"this server does not offer {text!r}", f"it offers: {offers}")
 
 
-def raise_refusal(refusal: Refusal) -> None:
+def raise_refusal(refusal: Refusal) -> NoReturn:
     """A server's no, with its reasons, as an expected failure."""
-    raise_with = usage_error("the server refuses: " + "; ".join(refusal.reasons), "ask for less, or another server")
-    raise_with.code = "refused"
-    raise raise_with
+    reasons = "; ".join(refusal.reasons)
+    raise XenoError(f"the server refuses: {reasons}", "ask for less, or another server", "refused")
 
 
 def resource_facts(amounts: Resources) -> list[tuple[str, object]]:

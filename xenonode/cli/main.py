@@ -18,14 +18,19 @@ from typing import Annotated
 import typer
 
 from dht.errors import DhtError
+from hypervisor.errors import HypervisorError
+from summaries.errors import SummariesError
 from xenonode.cli import account, configs, corp, doctor, join, looking, orders, sessions
 from xenonode.cli.command import InterruptedByUser
+from xenonode.control.errors import ControlError
 from xenonode.errors import XenoError
 from xenonode.folder import default_folder
 from xenonode.model.errors import ModelError
 
 FAILED, USAGE, UNEXPECTED, INTERRUPTED, NO_READER = 1, 2, 70, 130, 141
 STATUSES = {"usage": USAGE, "interrupted": INTERRUPTED, "no_reader": NO_READER}
+EXPECTED = (ControlError, ModelError, DhtError, SummariesError, HypervisorError)
+"""What the parts below raise when something is refused, missing or wrong, as opposed to a mistake of ours."""
 LOG_MAX_BYTES = 2**20
 LOG_FILES = 3
 _CLICK_ERROR = typer.BadParameter.__mro__[2]  # typer brings click's errors under a name that differs by release
@@ -74,13 +79,14 @@ def run(arguments: list[str]) -> int:
         return _report(InterruptedByUser().to_fields(), as_json, status) if status == INTERRUPTED else status
     except XenoError as error:
         return _report(error.to_fields(), as_json, STATUSES.get(error.code, FAILED))
-    except (ModelError, DhtError) as error:
-        return _report(_told(error, "refused"), as_json, FAILED)
+    except EXPECTED as error:
+        return _report(_told(error), as_json, FAILED)
     except (KeyboardInterrupt, typer.Abort):
         return _report(InterruptedByUser().to_fields(), as_json, INTERRUPTED)
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
-        return _report(_told(error, "system", f"{name}{error.strerror or error}"), as_json, FAILED)
+        fields = {"code": "system", "message": f"{name}{error.strerror or error}", "next_step": ""}
+        return _report(fields, as_json, FAILED)
     except Exception as error:
         if isinstance(error, typer.Exit):
             return error.exit_code
@@ -89,11 +95,11 @@ def run(arguments: list[str]) -> int:
         return _unexpected(error, arguments, as_json)
 
 
-def _told(error: Exception, code: str, message: str = "") -> dict[str, str]:
-    """An error of a part below; some carry a code and a next step of their own."""
+def _told(error: Exception) -> dict[str, str]:
+    """An error of a part below; many carry a code, a message and a next step of their own."""
     return {
-        "code": str(getattr(error, "code", "") or code),
-        "message": message or str(error),
+        "code": str(getattr(error, "code", "") or "refused"),
+        "message": str(getattr(error, "message", "") or error),
         "next_step": str(getattr(error, "next_step", "")),
     }
 

@@ -6,6 +6,7 @@ Answers go to stdout, progress and errors to stderr, so that output can be piped
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import enum
 import io
 import json
@@ -26,6 +27,8 @@ from xenonode.model.entity import Address
 
 WIDTH_WHEN_PIPED = 200
 """A pipe has no width; rich would guess 80 and fold the keys."""
+LIKELY_A_DATE_MS = 10**12
+"""A time in milliseconds above this is a moment after September 2001, not a length."""
 MARKS = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[red]FAIL[/]"}
 
 
@@ -80,7 +83,8 @@ class Output:
             self._console.print(f"[bold]{escape(title)}[/]")
         table = Table.grid(padding=(0, 2))
         for name, each in facts:
-            table.add_row(Text(name.replace("_", " "), style="dim"), Text(str(each), overflow="fold"))
+            for inner, value in _spread(name, each):
+                table.add_row(Text(inner.replace("_", " "), style="dim"), Text(value, overflow="fold"))
         self._console.print(table)
         self._flush()
 
@@ -115,6 +119,11 @@ class Output:
         return Text.from_markup(MARKS[level])
 
 
+def moment(time_ms: int) -> str:
+    """A wall time for people, in UTC, as ISO 8601 has it."""
+    return datetime.datetime.fromtimestamp(time_ms // 1000, datetime.UTC).isoformat(" ").replace("+00:00", " UTC")
+
+
 def plain(value: object) -> object:
     """Any value of the platform as JSON has it: keys and ids in hex, integers exact, names of fields as they are."""
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -136,6 +145,19 @@ def plain(value: object) -> object:
     if isinstance(value, (list, tuple)):
         return [plain(each) for each in value]
     return str(value)
+
+
+def _spread(name: str, value: object) -> list[tuple[str, str]]:
+    """A fact as one line, or a line for each part of it; times are told as dates."""
+    if isinstance(value, Mapping):
+        return [row for inner, each in value.items() for row in _spread(f"{name} {inner}", each)]
+    if isinstance(value, bool):
+        return [(name, "yes" if value else "no")]
+    if name.endswith("_ms") and isinstance(value, int) and value > LIKELY_A_DATE_MS:
+        return [(name.removesuffix("_ms"), moment(value))]
+    if isinstance(value, (list, tuple)):
+        return [(name, ", ".join(str(each) for each in value) or "none")]
+    return [(name, str(value))]
 
 
 def _fields(value: object) -> dict[str, object]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from typing import Annotated
 
 import typer
 
+from xenonode.agent import LOCK_NAME, sign_for_all, start_in_background
 from xenonode.cli import looking
 from xenonode.cli.command import Run, command, group, usage_error
 from xenonode.cli.orders import duration
-from xenonode.cli.output import plain
+from xenonode.cli.output import moment
+from xenonode.client.records import SessionView
+from xenonode.folder import StateFolder
+from xenonode.model.money import format_amount
 from xenonode.model.session import Refusal
 
 SessionArgument = Annotated[
@@ -62,8 +65,9 @@ async def create(
         view = await client.session_create(
             order, quote, authorized_keys=tuple(authorized_key or ()), hostname=hostname, progress=run.output.note
         )
+    start_in_background(run.client_config().folder, run.arguments())
     _print(run, view)
-    run.output.note(f"log in: xenonode session ssh {view.session}")
+    run.output.note(f"log in: xenonode session ssh {view.session[:12]}")
 
 
 async def list_(run: Run) -> None:
@@ -127,9 +131,9 @@ async def resume(run: Run, session: SessionArgument) -> None:
 
 
 async def stop(run: Run, session: SessionArgument) -> None:
-    """End a session: final usage, receipt and settlement; the rest of the reservation returns to the order."""
+    """End a session: final usage, receipt and settlement; what was reserved beyond that is released."""
     async with run.client() as client:
-        _print(run, await client.session_stop(session))
+        _print(run, await client.session_stop(session, run.output.note))
 
 
 async def console(run: Run, session: SessionArgument) -> None:
@@ -141,13 +145,18 @@ async def console(run: Run, session: SessionArgument) -> None:
 
 async def agent(run: Run) -> None:
     """Check and sign usage of all your sessions until the last one ends; 'session create' starts it by itself."""
-    async with run.client() as client:
-        for view in await client.session_list():
-            await client.cosign(view.session, until_final=True)
-            run.output.note(f"session {view.session}: final usage signed")
+    with StateFolder(run.client_config().folder).lock(LOCK_NAME):
+        async with run.client() as client:
+            await sign_for_all(client, run.output.note)
 
 
-def _print(run: Run, view: object) -> None:
-    found = plain(view)
-    facts = found.items() if isinstance(found, Mapping) else ()
-    run.output.facts(view, ((name, value) for name, value in facts if value not in (None, "", [])))
+def _print(run: Run, view: SessionView) -> None:
+    facts: list[tuple[str, object]] = [("session", view.session), ("state", view.state)]
+    facts += [("reason", view.reason)] if view.reason else []
+    facts += [("server", view.server.hex()), ("environment", view.environment)]
+    facts += looking.resource_facts(view.resources)
+    facts += [("ssh", view.ssh)] if view.ssh else []
+    facts += [("due", format_amount(view.due_nano, view.currency))]
+    facts += [("settled", format_amount(view.settled_nano, view.currency))]
+    facts += [("lease until", moment(view.lease_until_ms))] if view.lease_until_ms else []
+    run.output.facts(view, facts)
