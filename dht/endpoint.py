@@ -14,16 +14,15 @@ import asyncio
 import logging
 import random
 import socket as sockets
-import struct
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from asyncio_dgram.aio import DatagramServer, Protocol
 
 from . import datagram, wire
-from .contact import Address, Contact, admits, group
-from .coordinates import Coordinate, Locator
+from .contact import Address, Contact, admits
+from .coordinates import Coordinate
 from .deadlines import Deadlines
 from .errors import (
     DhtError,
@@ -37,49 +36,31 @@ from .errors import (
 )
 from .handshake import Handshaker, Member
 from .identity import ED25519, X25519_EXCHANGE, KeyExchange, Scheme, Signer
-from .limits import LIMITS, Bucket, Places
+from .limits import LIMITS, Bucket
 from .overlay import Overlay
-from .peers import MAX_SESSIONS_PER_PEER, Call, Greeting, Peer, Session
+from .peers import Call, Peer, Session
 from .reply import BUSY, MAX_BODY_BYTES, OK, REFUSED, LocalReply, Pong, Reply
+from .sessions import SESSION_LIMIT, Sessions
+from .vitals import Vitals, unpack_vitals
 
 Handler = Callable[[Peer, bytes, Reply], None]
 Callback = Callable[[Call, DhtError | None, bytes], None]
 
 # network.md, Lookup: hard time-out; also the default of every question.
 HARD_TIMEOUT_MS = 2_000
-# HELLO is sent again after this, and given up with the hard time-out.
-HELLO_RETRY_MS = 500
-MAX_HELLOS = 4
-# One lost answer is checked by a ping; the second one in a row means lost.
-FAILURES_UNTIL_LOST = 2
-# Lookups leave a lost address alone for this long, however often others still name it.
-LOST_MEMORY_S = 30.0
-MAX_LOST = 1_024
-# A peer that says it does not know a session is believed at most this often.
-RESET_INTERVAL_S = 1.0
-# Sessions: 11 overlays x about 130 contacts, doubled; half-open ones live for two hard time-outs.
-SESSION_LIMIT = 4_096
-MAX_HALF_OPEN = 1_024
-HALF_OPEN_S = 4.0
-SESSION_IDLE_S = 1_800.0
 # Calls that may be open at once: 10,000 lookups a second would need fewer.
 MAX_CALLS = 16_384
 MAX_WAITING_PER_PEER = 128
 # libtorrent's figure for a contact that has become questionable.
 LIVENESS_IDLE_MS = 900_000
-MAX_PINGS_PER_TICK = 8
 TICK_S = 15.0
-# Peers whose clocks are compared with ours; the median of 33 bears 16 liars.
-MAX_CLOCKS = 33
 # What we ask the kernel to hold while the loop is busy; it gives what its own limit allows.
 RECEIVE_BUFFER_BYTES = 4 * 2**20
 
+# Faults that are logged with their trace; a peer that can provoke one must not fill the disk.
+MAX_FAULTS_LOGGED = 64
+
 PING = -1
-VITALS = struct.Struct(">iiiiIQ")
-_VITALS_HEAD = struct.Struct(">iiiiI")
-# After the first round trips one in so many is enough to keep a coordinate: a busy lookup should not pay for all.
-OBSERVE_ALL = 64
-OBSERVE_EACH = 8
 _LOG = logging.getLogger("dht")
 
 
@@ -116,28 +97,16 @@ class Endpoint:
             raise LocalError("the credential is of another key than the signer's")
         self.counters: Counter[str] = Counter()
         self.overlays: dict[int, Overlay] = {}
-        self._locator = Locator(rng)
-        self._vitals_head = _VITALS_HEAD.pack(*self._locator.coordinate.to_fields())
-        self._liveness_idle_s = liveness_idle_ms / 1_000
-        self._session_limit = session_limit
+        self._vitals = Vitals(rng)
         self._limits = LIMITS[profile]
-        self._hellos = Places(self._limits.hellos)
-        self._strays = Places(self._limits.strays)
-        self._free_hellos = Bucket(self._limits.free_hellos, 0.0)
         self._shaker = Handshaker(
             signer, credential, member_check, scheme, exchange, network_id=network_id, rng=rng, client=client
         )
         self._network_tag = self._shaker.network_tag
         self._handlers: dict[int, Handler] = {}
-        self._peers: dict[Address, Peer] = {}
-        self._sessions: dict[int, Session] = {}
-        self._half_open: OrderedDict[int, Session] = OrderedDict()
-        self._greetings: dict[int, Greeting] = {}
+        self.sessions = Sessions(self, self._shaker, session_limit, liveness_idle_ms)
         self._calls: dict[int, Call] = {}
-        self._lost: OrderedDict[Address, float] = OrderedDict()
-        self._clocks: OrderedDict[Address, int] = OrderedDict()
         self._next_request = 1
-        self._observations = 0
         self._address: Address | None = None
         self._stream: Any = None
         self._transport: Any = None
@@ -193,10 +162,7 @@ class Endpoint:
         if self._deadlines is not None:
             self._deadlines.close()
         stream.close()
-        self._sessions.clear()
-        self._half_open.clear()
-        self._greetings.clear()
-        self._peers.clear()
+        self.sessions.clear()
         # The loop closes the socket in its next round; the port is free when this returns.
         await asyncio.sleep(0)
 
@@ -261,14 +227,14 @@ class Endpoint:
     async def ping(self, address: Address, *, timeout_ms: int | None = None) -> Pong:
         """Measure the round trip to a peer and learn who it is; a cold peer is greeted first."""
         for _ in range(2):
-            warm = self._peers.get(address)
+            warm = self.sessions.peers.get(address)
             was_warm = warm is not None and warm.session is not None
             future: asyncio.Future[tuple[float, Peer, bytes]] = self.loop.create_future()
             self.call(address, self._network_tag, PING, b"", _pong_into(future, self.loop), timeout_ms=timeout_ms)
             rtt_ms, peer, body = await future
             if was_warm:
                 break
-        coordinate, _ = _open_vitals(body)
+        coordinate, _ = unpack_vitals(body)
         if peer.member is None:
             raise PeerIdentityError(f"{address} lost its session")
         return Pong(rtt_ms, coordinate, peer.member)
@@ -276,18 +242,17 @@ class Endpoint:
     @property
     def coordinate(self) -> Coordinate:
         """Our place, learned from the round trips that lookups and pings make anyway."""
-        return self._locator.coordinate
+        return self._vitals.coordinate
 
     def clock_skew_ms(self) -> int | None:
         """The peers' median clock minus ours; None while fewer than three peers told."""
-        if len(self._clocks) < 3:
-            return None
-        return sorted(self._clocks.values())[len(self._clocks) // 2]
+        return self._vitals.clock_skew_ms()
 
     def known_addresses(self, most: int = 200) -> list[Address]:
         """Servers that we have contacts of, the latest heard first: the seeds of the next start."""
+        peers = self.sessions.peers
         heard = {
-            contact.address: self._peers[contact.address].heard_s if contact.address in self._peers else 0.0
+            contact.address: peers[contact.address].heard_s if contact.address in peers else 0.0
             for overlay in self.overlays.values()
             for contact in overlay.table.by_id.values()
         }
@@ -295,11 +260,11 @@ class Endpoint:
 
     def peer(self, address: Address) -> Peer | None:
         """What we know of an address we have talked to."""
-        return self._peers.get(address)
+        return self.sessions.peers.get(address)
 
     def session_count(self) -> int:
         """Sessions in memory, half-open ones included."""
-        return len(self._sessions)
+        return len(self.sessions.by_number)
 
     def call_count(self) -> int:
         """Calls that wait for a reply."""
@@ -325,7 +290,7 @@ class Endpoint:
             raise LocalError(f"a request of {len(body)} bytes; at most {MAX_BODY_BYTES} fit a datagram")
         if len(self._calls) >= MAX_CALLS:
             raise LocalError(f"{MAX_CALLS} calls are open; wait for some")
-        peer = self._peers.get(address) or self._add_peer(address)
+        peer = self.sessions.peers.get(address) or self.sessions.peer_at(address)
         request_id = self._next_request
         self._next_request = request_id + 1
         call = Call(request_id, peer, tag, kind, body, callback, contact)
@@ -336,11 +301,10 @@ class Endpoint:
             self._transmit(call)
         else:
             if len(peer.waiting) >= MAX_WAITING_PER_PEER:
-                self.loop.call_soon(self._end, call, PeerTimeoutError(f"too many calls wait for {address}"), b"")
+                self.loop.call_soon(self.end, call, PeerTimeoutError(f"too many calls wait for {address}"), b"")
             else:
                 peer.waiting.append(call)
-            if peer.greeting is None:
-                self._greet(peer)
+            self.sessions.greet(peer)
         return call
 
     def call_self(self, tag: int, kind: int, body: bytes, callback: Callback, timeout_ms: int | None) -> None:
@@ -358,41 +322,21 @@ class Endpoint:
         """A reply has come (for replies to ourselves: directly)."""
         call = self._calls.get(request_id)
         if call is not None:
-            self._end(call, _error_of(status, body), body)
+            self.end(call, _error_of(status, body), body)
 
     def vitals(self) -> bytes:
         """Our coordinate and clock, which ride on answers that are short anyway."""
-        return self._vitals_head + self.now_ms().to_bytes(8, "big")
+        return self._vitals.pack(self.now_ms())
 
     def observe(self, call: Call, body: bytes) -> None:
         """Learn from the vitals in an answer to `call`, and from how long it took."""
         rtt_ms = (self.loop.time() - call.sent_s) * 1_000
-        peer = call.peer
-        peer.measured(rtt_ms)
-        self._observations += 1
-        if self._observations > OBSERVE_ALL and self._observations % OBSERVE_EACH:
-            return
-        coordinate, clock_ms = _open_vitals(body)
-        self._locator.observe(peer.address, rtt_ms, coordinate)
-        self._vitals_head = _VITALS_HEAD.pack(*self._locator.coordinate.to_fields())
-        self._clocks.pop(peer.address, None)
-        self._clocks[peer.address] = clock_ms - self.now_ms() + int(rtt_ms / 2)
-        if len(self._clocks) > MAX_CLOCKS:
-            self._clocks.popitem(last=False)
+        call.peer.measured(rtt_ms)
+        self._vitals.observe(call.peer.address, rtt_ms, body, self.now_ms())
 
     def check(self, address: Address) -> None:
         """Ping a peer whose silence raised a doubt."""
         self.call(address, self._network_tag, PING, b"", self._checked)
-
-    def is_lost(self, address: Address) -> bool:
-        """Whether this address was found silent a moment ago."""
-        until_s = self._lost.get(address) if self._lost else None
-        if until_s is None:
-            return False
-        if until_s > self.loop.time():
-            return True
-        del self._lost[address]
-        return False
 
     def respond(self, peer: Peer, tag: int, request_id: int, status: int, body: bytes) -> None:
         """Send a reply, if the peer still has a session."""
@@ -414,17 +358,30 @@ class Endpoint:
                 actual = self.overlays[call.tag].contact_of(peer)
             if actual.node_id != expected.node_id:
                 error = PeerIdentityError(f"another node answers at {peer.address}")
-                self.loop.call_soon(self._end, call, error, b"")
+                self.loop.call_soon(self.end, call, error, b"")
                 return
         call.sent_s = self.loop.time()
         body = wire.pack([call.request_id, call.kind, call.body])
         self._send_sealed(datagram.REQUEST, session, call.tag, body)
 
+    def transmit_waiting(self, peer: Peer) -> None:
+        """A session stands: send what waited for it, and once more what a lost session carried in vain."""
+        waiting, peer.waiting = peer.waiting, []
+        for call in waiting:
+            self._transmit(call)
+        if peer.doubted:
+            peer.doubted = False
+            for call in list(self._calls.values()):
+                if call.peer is peer and not call.resent and call.sent_s >= 0 and call not in waiting:
+                    call.resent = True
+                    self._transmit(call)
+
     def _send_sealed(self, type: int, session: Session, tag: int, body: bytes) -> None:
         counter = session.counter = session.counter + 1
-        self._send(datagram.seal(type, tag, session.send_session, counter, body, session.send_key), session.address)
+        self.send(datagram.seal(type, tag, session.send_session, counter, body, session.send_key), session.address)
 
-    def _send(self, data: bytes, address: Address) -> None:
+    def send(self, data: bytes, address: Address) -> None:
+        """Give a datagram to the socket; what it cannot take now is dropped and counted."""
         if self._transport is None:
             return
         if self._drained is not None and not self._drained.is_set():
@@ -436,7 +393,8 @@ class Endpoint:
         except OSError:
             self.counters["send-failed"] += 1
 
-    def _end(self, call: Call, error: DhtError | None, body: bytes) -> None:
+    def end(self, call: Call, error: DhtError | None, body: bytes) -> None:
+        """A call is over, unless it was before."""
         if self._calls.pop(call.request_id, None) is not None:
             self._finish(call, error, body)
 
@@ -453,21 +411,8 @@ class Endpoint:
         if call in peer.waiting:
             peer.waiting.remove(call)
         elif peer.session is not None and peer.heard_s < call.sent_s:
-            self._failed(peer, 1)
-        self._end(call, PeerTimeoutError(f"no answer from {peer.address[0]}:{peer.address[1]}"), b"")
-
-    def _failed(self, peer: Peer, weight: int) -> None:
-        peer.failures += weight
-        if peer.failures >= FAILURES_UNTIL_LOST:
-            self._lost[peer.address] = self.loop.time() + LOST_MEMORY_S
-            if len(self._lost) > MAX_LOST:
-                self._lost.popitem(last=False)
-            for overlay in self.overlays.values():
-                overlay.lost(peer.address)
-            if peer.failures < 2 * FAILURES_UNTIL_LOST:
-                self.counters["peers-lost"] += 1
-        elif not peer.is_client:
-            self.check(peer.address)
+            self.sessions.failed(peer, 1)
+        self.end(call, PeerTimeoutError(f"no answer from {peer.address[0]}:{peer.address[1]}"), b"")
 
     def _checked(self, call: Call, error: DhtError | None, body: bytes) -> None:
         if error is None:
@@ -494,11 +439,11 @@ class Endpoint:
             return
         type, tag, session_id, counter = datagram.HEADER.unpack_from(data)
         if type != datagram.REQUEST and type != datagram.REPLY:
-            self._greeted(type, tag, session_id, counter, data, address)
+            self.sessions.shaken(type, tag, session_id, counter, data, address)
             return
-        session = self._sessions.get(session_id)
+        session = self.sessions.by_number.get(session_id)
         if session is None or session.address != address:
-            self._stray(session_id, counter, address)
+            self.sessions.stray(session_id, counter, address)
             return
         if not datagram.genuine(data, session.receive_key):
             counters["bad-mac"] += 1
@@ -506,11 +451,8 @@ class Endpoint:
         if not session.window.admit(counter):
             counters["replayed"] += 1
             return
-        peer = session.peer or self._confirm(session)
-        peer.heard_s = self.loop.time()
-        if peer.failures:
-            peer.failures = 0
-            self._lost.pop(address, None)
+        peer = session.peer or self.sessions.confirm(session)
+        self.sessions.heard(peer)
         fields = wire.unpack(data[datagram.HEADER_BYTES : -datagram.MAC_BYTES])
         if len(fields) != 3:
             raise WireError("a request or reply has three fields")
@@ -531,7 +473,7 @@ class Endpoint:
             overlay = self.overlays.get(tag)
             if overlay is not None:
                 overlay.heard(peer)
-        self._end(call, _error_of(status, body), body)
+        self.end(call, _error_of(status, body), body)
 
     def _requested(self, peer: Peer, tag: int, request_id: int, kind: int, body: bytes) -> None:
         allowance = self._limits.requests
@@ -577,186 +519,10 @@ class Endpoint:
     def _fault(self, fault: Exception) -> None:
         """A defect of ours, met while handling a datagram: told, counted, survived."""
         self.counters["fault"] += 1
-        _LOG.error("a handler failed", exc_info=fault)
-
-    # -- handshakes ----------------------------------------------------------------------------------
-
-    def _greet(self, peer: Peer) -> None:
-        outgoing = self._shaker.hello(self.rng.getrandbits(64))
-        greeting = peer.greeting = Greeting(peer, outgoing)
-        self._greetings[outgoing.session] = greeting
-        self._send_hello(greeting)
-
-    def _send_hello(self, greeting: Greeting) -> None:
-        greeting.attempts += 1
-        self._send(self._shaker.hello_datagram(greeting.outgoing, greeting.cookie), greeting.peer.address)
-        self.deadlines.add(HELLO_RETRY_MS, greeting, self._unanswered)
-
-    def _unanswered(self, greeting: Greeting) -> None:
-        if greeting.attempts < MAX_HELLOS:
-            self._send_hello(greeting)
-            return
-        peer = greeting.peer
-        address = peer.address
-        self._drop_greeting(greeting)
-        error = PeerTimeoutError(f"nobody answers at {address[0]}:{address[1]}")
-        waiting, peer.waiting = peer.waiting, []
-        self._failed(peer, FAILURES_UNTIL_LOST)
-        for call in waiting:
-            self._end(call, error, b"")
-        if peer.session is None and not peer.waiting and peer.greeting is None:
-            self._peers.pop(address, None)
-
-    def _drop_greeting(self, greeting: Greeting) -> None:
-        greeting.done = True
-        greeting.peer.greeting = None
-        self._greetings.pop(greeting.outgoing.session, None)
-
-    def _greeted(self, type: int, tag: int, session: int, counter: int, data: bytes, address: Address) -> None:
-        counters = self.counters
-        if tag != self._network_tag or not datagram.genuine(data, self._shaker.network_key):
-            counters["foreign"] += 1
-            return
-        body = data[datagram.HEADER_BYTES : -datagram.MAC_BYTES]
-        if type == datagram.HELLO:
-            self._hello(session, body, len(data), address)
-        elif type == datagram.RESET:
-            self._reset(session, counter, address)
-        elif type == datagram.WELCOME or type == datagram.COOKIE:
-            greeting = self._greetings.get(session)
-            if greeting is None or greeting.peer.address != address:
-                counters["unasked-welcome"] += 1
-            elif type == datagram.COOKIE:
-                if not greeting.cookie:
-                    greeting.cookie = self._shaker.cookie_in(body)
-                    self._send(self._shaker.hello_datagram(greeting.outgoing, greeting.cookie), address)
-            else:
-                keys = self._shaker.finish(greeting.outgoing, body, self.now_ms())
-                self._drop_greeting(greeting)
-                self._establish(greeting.peer, Session(keys, address, self.loop.time()))
-        else:
-            counters["unknown-type"] += 1
-
-    def _hello(self, session: int, body: bytes, size: int, address: Address) -> None:
-        now_s = self.loop.time()
-        if not admits(address[0], self.profile):
-            self.counters["address-not-admitted"] += 1
-            return
-        if size != datagram.MAX_DATAGRAM_BYTES:
-            # Only a full datagram pays for the WELCOME it draws.
-            self.counters["short-hello"] += 1
-            return
-        if not self._hellos.take(group(address, self.profile), now_s):
-            self.counters["hello-limited"] += 1
-            return
-        demand = not self._free_hellos.take(self._limits.free_hellos, now_s)
-        own_session = self.rng.getrandbits(64)
-        data, keys = self._shaker.answer(session, body, own_session, address, self.now_ms(), demand_cookie=demand)
-        if keys is not None:
-            half_open = Session(keys, address, now_s)
-            self._sessions[own_session] = self._half_open[own_session] = half_open
-            if len(self._half_open) > MAX_HALF_OPEN:
-                oldest, _ = self._half_open.popitem(last=False)
-                self._sessions.pop(oldest, None)
-                self.counters["half-open-dropped"] += 1
-        self._send(data, address)
-
-    def _confirm(self, session: Session) -> Peer:
-        """The first genuine datagram of a half-open session: its address is now proved."""
-        self._half_open.pop(session.keys.own_session, None)
-        peer = self._peers.get(session.address) or self._add_peer(session.address)
-        self._establish(peer, session)
-        return peer
-
-    def _establish(self, peer: Peer, session: Session) -> None:
-        keys = session.keys
-        if peer.member is not None and (
-            peer.member.public_key != keys.member.public_key or peer.member.issuer_nonce != keys.member.issuer_nonce
-        ):
-            self._replace(peer)
-        peer.member = keys.member
-        peer.is_client = keys.is_client
-        peer.heard_s = self.loop.time()
-        peer.failures = 0
-        self._lost.pop(peer.address, None)
-        session.peer = peer
-        peer.session = session
-        peer.sessions.append(session)
-        if len(peer.sessions) > MAX_SESSIONS_PER_PEER:
-            oldest = peer.sessions.pop(0)
-            self._sessions.pop(oldest.keys.own_session, None)
-        self._sessions[keys.own_session] = session
-        waiting, peer.waiting = peer.waiting, []
-        for call in waiting:
-            self._transmit(call)
-        if peer.doubted:
-            self._resend(peer)
-
-    def _replace(self, peer: Peer) -> None:
-        """Another member answers at this address: what we knew of the former one is void."""
-        self.counters["peers-replaced"] += 1
-        for overlay in self.overlays.values():
-            overlay.lost(peer.address)
-        peer.contacts.clear()
-        for session in peer.sessions:
-            self._sessions.pop(session.keys.own_session, None)
-        peer.sessions.clear()
-        peer.rtt_ms = -1.0
-        self._locator.forget(peer.address)
-
-    def _stray(self, session: int, counter: int, address: Address) -> None:
-        """A datagram of a session we do not have, after a restart perhaps: say so in fewer bytes, not often."""
-        self.counters["unknown-session"] += 1
-        if self._strays.take(group(address, self.profile), self.loop.time()):
-            key = self._shaker.network_key
-            self._send(datagram.seal(datagram.RESET, self._network_tag, session, counter, b"", key), address)
-
-    def _reset(self, session_id: int, counter: int, address: Address) -> None:
-        """A peer may not know our session any more. Nobody signed that: greet again, and keep what we have."""
-        now_s = self.loop.time()
-        peer = self._peers.get(address)
-        session = peer.session if peer is not None else None
-        if (
-            peer is None
-            or session is None
-            or session.send_session != session_id
-            or not session.counter - datagram.REPLAY_WINDOW < counter <= session.counter
-        ):
-            self.counters["unfounded-reset"] += 1
-        elif peer.greeting is None and now_s - peer.reset_s >= RESET_INTERVAL_S:
-            peer.reset_s = now_s
-            peer.doubted = True
-            self._greet(peer)
-
-    def _resend(self, peer: Peer) -> None:
-        """After a reset: what the former session carried in vain goes out once more."""
-        peer.doubted = False
-        for call in list(self._calls.values()):
-            if call.peer is peer and not call.resent and call.sent_s >= 0 and not call.done:
-                call.resent = True
-                self._transmit(call)
+        if self.counters["fault"] <= MAX_FAULTS_LOGGED:
+            _LOG.error("a handler failed", exc_info=fault)
 
     # -- upkeep --------------------------------------------------------------------------------------
-
-    def _add_peer(self, address: Address) -> Peer:
-        if not admits(address[0], self.profile):
-            raise LocalError(f"{address[0]} is no address for a network of profile {self.profile!r}")
-        if len(self._peers) >= self._session_limit:
-            idle = sorted(
-                (peer.heard_s, peer.address) for peer in self._peers.values() if not peer.calls and not peer.greeting
-            )
-            for _, idle_address in idle[: self._session_limit // 8 + 1]:
-                self._drop_peer(self._peers[idle_address])
-                self.counters["sessions-evicted"] += 1
-        peer = self._peers[address] = Peer(address, self.loop.time())
-        return peer
-
-    def _drop_peer(self, peer: Peer) -> None:
-        for session in peer.sessions:
-            self._sessions.pop(session.keys.own_session, None)
-        peer.sessions.clear()
-        peer.session = None
-        self._peers.pop(peer.address, None)
 
     def _schedule_tick(self) -> None:
         # The jitter keeps nodes that were started together from working at the same moments.
@@ -771,21 +537,8 @@ class Endpoint:
             self._schedule_tick()
 
     def _upkeep(self) -> None:
-        now_s, now_ms = self.loop.time(), self.now_ms()
-        while self._half_open and next(iter(self._half_open.values())).opened_s < now_s - HALF_OPEN_S:
-            own_session, _ = self._half_open.popitem(last=False)
-            self._sessions.pop(own_session, None)
-        doubtful: list[tuple[float, Address]] = []
-        for peer in list(self._peers.values()):
-            if peer.calls or peer.greeting is not None:
-                continue
-            if peer.member is None or peer.member.expires_ms <= now_ms or peer.heard_s < now_s - SESSION_IDLE_S:
-                self._drop_peer(peer)
-            elif not peer.is_client and peer.heard_s < now_s - self._liveness_idle_s:
-                doubtful.append((peer.heard_s, peer.address))
-        doubtful.sort()
-        for _, address in doubtful[:MAX_PINGS_PER_TICK]:
-            self.check(address)
+        now_ms = self.now_ms()
+        self.sessions.upkeep()
         for overlay in self.overlays.values():
             overlay.tick(now_ms)
 
@@ -841,14 +594,6 @@ def _pong_into(future: asyncio.Future[tuple[float, Peer, bytes]], loop: asyncio.
                 future.set_exception(error)
 
     return settle
-
-
-def _open_vitals(body: bytes) -> tuple[Coordinate, int]:
-    try:
-        *fields, clock_ms = VITALS.unpack_from(body)
-        return Coordinate.from_fields(fields), clock_ms
-    except (struct.error, ValueError):
-        raise WireError("an answer without vitals") from None
 
 
 def _error_of(status: int, body: bytes) -> DhtError | None:

@@ -18,12 +18,12 @@ from .lookup import Lookup
 from .peers import MAX_SOFT_TIMEOUT_MS, Call
 from .record import Record, open_record
 from .routing import K
+from .vitals import VITALS_BYTES
 
 if TYPE_CHECKING:
     from .overlay import Overlay
 
 FIND, PUT, GET, LEAVE = -2, -3, -4, -5
-VITALS_BYTES = 28
 # How long a lookup waits for a slow peer that has answered us before, after its slot was given away.
 GRACE_MS = 500
 # Datagrams of records that are read from one holder: 64 owners' records of 1,000 bytes.
@@ -119,7 +119,8 @@ class Walk:
         return unpack_contacts(body[VITALS_BYTES:], K)
 
     def _admits(self, contact: Contact) -> bool:
-        return admits(contact.address[0], self._endpoint.profile) and not self._endpoint.is_lost(contact.address)
+        endpoint, address = self._endpoint, contact.address
+        return admits(address[0], endpoint.profile) and not endpoint.sessions.is_lost(address)
 
 
 class ReadingWalk(Walk):

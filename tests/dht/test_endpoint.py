@@ -14,13 +14,14 @@ from dht import datagram, wire
 from dht.contact import Contact, pack_contacts
 from dht.coordinates import Coordinate
 from dht.deadlines import Deadlines
-from dht.endpoint import MAX_PINGS_PER_TICK, Endpoint
+from dht.endpoint import Endpoint
 from dht.errors import LocalError, PeerBusyError, PeerIdentityError, PeerRefusedError, PeerTimeoutError, RemoteError
 from dht.handshake import Handshaker
 from dht.identity import ED25519, X25519_EXCHANGE, Signer
 from dht.limits import LIMITS, Allowance, Bucket, Limits, Places
 from dht.peers import Call, Peer
 from dht.reply import Reply
+from dht.sessions import MAX_PINGS_PER_TICK
 
 Run = Callable[[Any], None]
 
@@ -56,13 +57,13 @@ def shaker(world: Any, *, credential: bytes | None = None, signer: Signer | None
 def overheard(endpoint: Any) -> tuple[list[bytes], Callable[[bytes, Any], None]]:
     """All that the endpoint sends from now on, and its way of sending."""
     sent: list[bytes] = []
-    send = endpoint._send
+    send = endpoint.send
 
     def note(data: bytes, address: Any) -> None:
         sent.append(data)
         send(data, address)
 
-    endpoint._send = note
+    endpoint.send = note
     return sent, send
 
 
@@ -129,7 +130,8 @@ def test_a_silent_address_is_a_time_out_and_leaves_nothing_behind(run: Run) -> N
             await one.ask(transport.get_extra_info("sockname"), 1, b"")
         await asyncio.sleep(0.6)
         transport.close()
-        assert one.call_count() == 0 and one.session_count() == 0 and not one._peers and not one._greetings
+        assert one.call_count() == 0 and one.session_count() == 0
+        assert not one.sessions.peers and not one.sessions.greetings
 
     run(scenario)
 
@@ -384,7 +386,7 @@ def test_ten_thousand_garbage_and_mutated_datagrams_are_survived(run: Run) -> No
         await asyncio.sleep(0.1)
         transport.close()
         assert biggest <= 1_200 and server.counters["fault"] == 0
-        assert server.session_count() < 250 and server.call_count() == 0 and len(server._peers) == 1
+        assert server.session_count() < 250 and server.call_count() == 0 and len(server.sessions.peers) == 1
         assert await friend.overlay("cpu").ask(server.overlay("cpu").contact, 1, b"alive") == b"alive"
 
     run(scenario)
@@ -395,7 +397,7 @@ def test_members_that_send_nonsense_inside_their_session_break_nothing(run: Run)
         server, member = await world.open(), await world.open()
         overlay = server.overlay("cpu")
         await member.overlay("cpu").join([server.address])
-        session = member._peers[server.address].session
+        session = member.sessions.peers[server.address].session
         rng = random.Random(12)
         for n in range(2_000):
             kind = rng.choice((-1, -2, -3, -4, -5, -99, 0, 70_000, 2**63))
@@ -449,7 +451,7 @@ def test_sessions_are_bounded_and_the_longest_silent_go_first(run: Run) -> None:
         others = [await world.open() for _ in range(24)]
         for other in others:
             assert await other.ask(server.address, 1, b"") == b"ok"
-        assert len(server._peers) <= 8 and server.session_count() <= 16
+        assert len(server.sessions.peers) <= 8 and server.session_count() <= 16
         assert await others[0].ask(server.address, 1, b"") == b"ok"
 
     run(scenario)
@@ -468,7 +470,7 @@ def test_upkeep_drops_expired_members_and_half_open_sessions_and_pings_the_silen
         await asyncio.sleep(0.1)
         now["ms"] += 3_700_000
         one._upkeep()
-        assert one.session_count() == 0 and not one._peers
+        assert one.session_count() == 0 and not one.sessions.peers
 
     run(scenario)
 
@@ -478,14 +480,14 @@ def test_a_forged_reset_costs_one_handshake_and_no_session(run: Run) -> None:
         one, two = await world.open(), await world.open()
         two.handle(1, lambda peer, body, reply: reply(b"ok"))
         await one.ask(two.address, 1, b"")
-        session = one._peers[two.address].session
+        session = one.sessions.peers[two.address].session
         for guess in (0, session.send_session):
             for _ in range(50):
                 data = datagram.seal(
                     datagram.RESET, one._network_tag, guess, session.counter, b"", one._shaker.network_key
                 )
                 one._received(data, two.address)
-        assert one.counters["unfounded-reset"] == 50 and len(one._greetings) == 1
+        assert one.counters["unfounded-reset"] == 50 and len(one.sessions.greetings) == 1
         assert await one.ask(two.address, 1, b"") == b"ok"
 
     run(scenario)

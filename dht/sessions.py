@@ -1,0 +1,290 @@
+"""All peers and sessions of one endpoint: greeting, proving, forgetting.
+
+Decides when a handshake is begun, answered, believed and given up, which session is a peer's present one, and
+who is lost. Leaves what the messages say to `handshake` and requests to `endpoint`. Every table here is bounded;
+a half-open session becomes a peer's only when a genuine datagram under its key has come from its address.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from . import datagram
+from .contact import Address, admits, group
+from .errors import LocalError, PeerTimeoutError
+from .handshake import Handshaker
+from .limits import LIMITS, Bucket, Places
+from .peers import MAX_SESSIONS_PER_PEER, Greeting, Peer, Session
+
+if TYPE_CHECKING:
+    from .endpoint import Endpoint
+
+# HELLO is sent again after this, and given up with the hard time-out.
+HELLO_RETRY_MS = 500
+MAX_HELLOS = 4
+# One lost answer is checked by a ping; the second one in a row means lost.
+FAILURES_UNTIL_LOST = 2
+# Lookups leave a lost address alone for this long, however often others still name it.
+LOST_MEMORY_S = 30.0
+MAX_LOST = 1_024
+# A peer that says it does not know a session is believed at most this often.
+RESET_INTERVAL_S = 1.0
+# Sessions: 11 overlays x about 130 contacts, doubled; half-open ones live for two hard time-outs.
+SESSION_LIMIT = 4_096
+MAX_HALF_OPEN = 1_024
+HALF_OPEN_S = 4.0
+SESSION_IDLE_S = 1_800.0
+MAX_PINGS_PER_TICK = 8
+
+
+class Sessions:
+    """Peers by address, sessions by the number that we gave them."""
+
+    def __init__(self, endpoint: Endpoint, shaker: Handshaker, session_limit: int, liveness_idle_ms: int) -> None:
+        self.peers: dict[Address, Peer] = {}
+        self.by_number: dict[int, Session] = {}
+        self.greetings: dict[int, Greeting] = {}
+        self._endpoint = endpoint
+        self._shaker = shaker
+        self._session_limit = session_limit
+        self._liveness_idle_s = liveness_idle_ms / 1_000
+        self._limits = LIMITS[endpoint.profile]
+        self._hellos = Places(self._limits.hellos)
+        self._strays = Places(self._limits.strays)
+        self._free_hellos = Bucket(self._limits.free_hellos, 0.0)
+        self._half_open: OrderedDict[int, Session] = OrderedDict()
+        self._lost: OrderedDict[Address, float] = OrderedDict()
+
+    def peer_at(self, address: Address) -> Peer:
+        """The peer at an address, met or not; at the bound the longest silent ones are forgotten."""
+        peer = self.peers.get(address)
+        if peer is not None:
+            return peer
+        if not admits(address[0], self._endpoint.profile):
+            raise LocalError(f"{address[0]} is no address for a network of profile {self._endpoint.profile!r}")
+        if len(self.peers) >= self._session_limit:
+            idle = sorted((each.heard_s, each.address) for each in self.peers.values() if _is_idle(each))
+            for _, idle_address in idle[: self._session_limit // 8 + 1]:
+                self.drop(self.peers[idle_address])
+                self._endpoint.counters["sessions-evicted"] += 1
+        peer = self.peers[address] = Peer(address, self._endpoint.loop.time())
+        return peer
+
+    def drop(self, peer: Peer) -> None:
+        """Forget a peer and its sessions."""
+        self._forget_sessions(peer)
+        self.peers.pop(peer.address, None)
+
+    def clear(self) -> None:
+        """Forget everybody."""
+        self.by_number.clear()
+        self._half_open.clear()
+        self.greetings.clear()
+        self.peers.clear()
+
+    # -- liveness ------------------------------------------------------------------------------------
+
+    def heard(self, peer: Peer) -> None:
+        """A genuine datagram: the peer is alive."""
+        peer.heard_s = self._endpoint.loop.time()
+        if peer.failures:
+            peer.failures = 0
+            self._lost.pop(peer.address, None)
+
+    def failed(self, peer: Peer, weight: int) -> None:
+        """No sign of life: ask once more, or tell all overlays that the peer is lost."""
+        endpoint = self._endpoint
+        before = peer.failures
+        peer.failures = before + weight
+        if peer.failures >= FAILURES_UNTIL_LOST:
+            self._lost[peer.address] = endpoint.loop.time() + LOST_MEMORY_S
+            if len(self._lost) > MAX_LOST:
+                self._lost.popitem(last=False)
+            for overlay in endpoint.overlays.values():
+                overlay.lost(peer.address)
+            endpoint.counters["peers-lost"] += before < FAILURES_UNTIL_LOST
+        elif not peer.is_client:
+            endpoint.check(peer.address)
+
+    def is_lost(self, address: Address) -> bool:
+        """Whether this address was found silent a moment ago."""
+        until_s = self._lost.get(address) if self._lost else None
+        if until_s is None:
+            return False
+        if until_s > self._endpoint.loop.time():
+            return True
+        del self._lost[address]
+        return False
+
+    # -- handshakes that we begin --------------------------------------------------------------------
+
+    def greet(self, peer: Peer) -> None:
+        """Begin a handshake, unless one is on its way."""
+        if peer.greeting is None:
+            outgoing = self._shaker.hello(self._endpoint.rng.getrandbits(64))
+            greeting = peer.greeting = Greeting(peer, outgoing)
+            self.greetings[outgoing.session] = greeting
+            self._send_hello(greeting)
+
+    def _send_hello(self, greeting: Greeting) -> None:
+        greeting.attempts += 1
+        self._endpoint.send(self._shaker.hello_datagram(greeting.outgoing, greeting.cookie), greeting.peer.address)
+        self._endpoint.deadlines.add(HELLO_RETRY_MS, greeting, self._unanswered)
+
+    def _unanswered(self, greeting: Greeting) -> None:
+        if greeting.attempts < MAX_HELLOS:
+            self._send_hello(greeting)
+            return
+        peer = greeting.peer
+        self._end_greeting(greeting)
+        waiting, peer.waiting = peer.waiting, []
+        self.failed(peer, FAILURES_UNTIL_LOST)
+        for call in waiting:
+            self._endpoint.end(call, PeerTimeoutError(f"nobody answers at {peer.address[0]}:{peer.address[1]}"), b"")
+        if peer.session is None and _is_idle(peer):
+            self.drop(peer)
+
+    def _end_greeting(self, greeting: Greeting) -> None:
+        greeting.done = True
+        greeting.peer.greeting = None
+        self.greetings.pop(greeting.outgoing.session, None)
+
+    # -- datagrams without a session -----------------------------------------------------------------
+
+    def shaken(self, type: int, tag: int, session: int, counter: int, data: bytes, address: Address) -> None:
+        """One datagram of a handshake; its header is read, and nothing else is known of it."""
+        counters = self._endpoint.counters
+        if tag != self._shaker.network_tag or not datagram.genuine(data, self._shaker.network_key):
+            counters["foreign"] += 1
+            return
+        body = data[datagram.HEADER_BYTES : -datagram.MAC_BYTES]
+        if type == datagram.HELLO:
+            self._hello(session, body, len(data), address)
+        elif type == datagram.RESET:
+            self._reset(session, counter, address)
+        elif type in (datagram.WELCOME, datagram.COOKIE):
+            greeting = self.greetings.get(session)
+            if greeting is None or greeting.peer.address != address:
+                counters["unasked-welcome"] += 1
+            elif type == datagram.WELCOME:
+                keys = self._shaker.finish(greeting.outgoing, body, self._endpoint.now_ms())
+                self._end_greeting(greeting)
+                self._establish(greeting.peer, Session(keys, address, self._endpoint.loop.time()))
+            elif not greeting.cookie:
+                greeting.cookie = self._shaker.cookie_in(body)
+                self._endpoint.send(self._shaker.hello_datagram(greeting.outgoing, greeting.cookie), address)
+        else:
+            counters["unknown-type"] += 1
+
+    def stray(self, session: int, counter: int, address: Address) -> None:
+        """A datagram of a session we do not have, after a restart perhaps: say so in fewer bytes, not often."""
+        endpoint = self._endpoint
+        endpoint.counters["unknown-session"] += 1
+        if self._strays.take(group(address, endpoint.profile), endpoint.loop.time()):
+            key, tag = self._shaker.network_key, self._shaker.network_tag
+            endpoint.send(datagram.seal(datagram.RESET, tag, session, counter, b"", key), address)
+
+    def confirm(self, session: Session) -> Peer:
+        """The first genuine datagram of a half-open session: its address is now proved."""
+        self._half_open.pop(session.keys.own_session, None)
+        peer = self.peer_at(session.address)
+        self._establish(peer, session)
+        return peer
+
+    def _hello(self, session: int, body: bytes, size_bytes: int, address: Address) -> None:
+        endpoint = self._endpoint
+        counters, now_s = endpoint.counters, endpoint.loop.time()
+        if not admits(address[0], endpoint.profile):
+            counters["address-not-admitted"] += 1
+            return
+        if size_bytes != datagram.MAX_DATAGRAM_BYTES:
+            # Only a full datagram pays for the WELCOME it draws.
+            counters["short-hello"] += 1
+            return
+        if not self._hellos.take(group(address, endpoint.profile), now_s):
+            counters["hello-limited"] += 1
+            return
+        demand = not self._free_hellos.take(self._limits.free_hellos, now_s)
+        own_session = endpoint.rng.getrandbits(64)
+        data, keys = self._shaker.answer(session, body, own_session, address, endpoint.now_ms(), demand_cookie=demand)
+        if keys is not None:
+            self.by_number[own_session] = self._half_open[own_session] = Session(keys, address, now_s)
+            if len(self._half_open) > MAX_HALF_OPEN:
+                oldest, _ = self._half_open.popitem(last=False)
+                self.by_number.pop(oldest, None)
+                counters["half-open-dropped"] += 1
+        endpoint.send(data, address)
+
+    def _reset(self, session_number: int, counter: int, address: Address) -> None:
+        """A peer may not know our session any more. Nobody signed that: greet again, and keep what we have."""
+        now_s = self._endpoint.loop.time()
+        peer = self.peers.get(address)
+        session = peer.session if peer is not None else None
+        if (
+            peer is None
+            or session is None
+            or session.send_session != session_number
+            or not session.counter - datagram.REPLAY_WINDOW < counter <= session.counter
+        ):
+            self._endpoint.counters["unfounded-reset"] += 1
+        elif peer.greeting is None and now_s - peer.reset_s >= RESET_INTERVAL_S:
+            peer.reset_s = now_s
+            peer.doubted = True
+            self.greet(peer)
+
+    # -- sessions ------------------------------------------------------------------------------------
+
+    def _establish(self, peer: Peer, session: Session) -> None:
+        member = session.keys.member
+        if peer.member is not None and (
+            peer.member.public_key != member.public_key or peer.member.issuer_nonce != member.issuer_nonce
+        ):
+            self._replace(peer)
+        peer.member = member
+        peer.is_client = session.keys.is_client
+        self.heard(peer)
+        session.peer = peer
+        peer.session = session
+        peer.sessions.append(session)
+        self.by_number[session.keys.own_session] = session
+        if len(peer.sessions) > MAX_SESSIONS_PER_PEER:
+            self.by_number.pop(peer.sessions.pop(0).keys.own_session, None)
+        self._endpoint.transmit_waiting(peer)
+
+    def _replace(self, peer: Peer) -> None:
+        """Another member answers at this address: what we knew of the former one is void."""
+        self._endpoint.counters["peers-replaced"] += 1
+        for overlay in self._endpoint.overlays.values():
+            overlay.lost(peer.address)
+        peer.contacts.clear()
+        peer.rtt_ms = -1.0
+        self._forget_sessions(peer)
+
+    def _forget_sessions(self, peer: Peer) -> None:
+        for session in peer.sessions:
+            self.by_number.pop(session.keys.own_session, None)
+        peer.sessions.clear()
+        peer.session = None
+
+    def upkeep(self) -> None:
+        """Drop what is half-open, expired or idle for too long; ping a few of those that are silent."""
+        endpoint = self._endpoint
+        now_s, now_ms = endpoint.loop.time(), endpoint.now_ms()
+        while self._half_open and next(iter(self._half_open.values())).opened_s < now_s - HALF_OPEN_S:
+            number, _ = self._half_open.popitem(last=False)
+            self.by_number.pop(number, None)
+        silent: list[tuple[float, Address]] = []
+        for peer in list(self.peers.values()):
+            if not _is_idle(peer):
+                continue
+            if peer.member is None or peer.member.expires_ms <= now_ms or peer.heard_s < now_s - SESSION_IDLE_S:
+                self.drop(peer)
+            elif not peer.is_client and peer.heard_s < now_s - self._liveness_idle_s:
+                silent.append((peer.heard_s, peer.address))
+        for _, address in sorted(silent)[:MAX_PINGS_PER_TICK]:
+            endpoint.check(address)
+
+
+def _is_idle(peer: Peer) -> bool:
+    return not peer.calls and peer.greeting is None
