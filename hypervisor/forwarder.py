@@ -1,0 +1,90 @@
+"""Leads clients on other machines to guests, whose addresses only this machine knows.
+
+One listening port a guest, plain TCP both ways: ssh is end to end, so nothing of it can be read or changed here.
+Connections end with the server's process; guests do not, and the same ports can be opened again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from hypervisor.errors import AlreadyExistsError, CapacityError
+
+CONNECTIONS_MAX = 64  # for each guest; ssh multiplexes, and OpenSSH's server itself starts refusing at 10 unproved
+CHUNK_BYTES = 65_536
+CONNECT_TIMEOUT_S = 5.0
+
+
+class Forwarder:
+    """Listens on one address of this machine for any number of guests."""
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self._servers: dict[str, asyncio.Server] = {}
+        self._connections: dict[str, set[asyncio.Task[None]]] = {}
+
+    async def open(self, id: str, target_host: str, target_port: int, port: int = 0) -> int:
+        """Lead a port (0: any free one) to a guest; the port."""
+        if id in self._servers:
+            raise AlreadyExistsError(f"{id} is forwarded already", "close it first")
+        connections: set[asyncio.Task[None]] = set()
+
+        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            if task is None or len(connections) >= CONNECTIONS_MAX:
+                writer.close()
+                return
+            connections.add(task)
+            try:
+                await _join(reader, writer, target_host, target_port)
+            finally:
+                connections.discard(task)
+                writer.close()
+
+        try:
+            server = await asyncio.start_server(accept, self._host, port)
+        except OSError as error:
+            raise CapacityError(
+                f"port {port} of {self._host} cannot be had ({error.strerror})", "choose another"
+            ) from None
+        self._servers[id], self._connections[id] = server, connections
+        address: tuple[str, int] = server.sockets[0].getsockname()[:2]
+        return address[1]
+
+    async def close(self, id: str) -> None:
+        """Stop leading to a guest, and cut what is connected; nothing happens if it is not forwarded."""
+        server = self._servers.pop(id, None)
+        if server is None:
+            return
+        server.close()
+        tasks = list(self._connections.pop(id))
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def aclose(self) -> None:
+        for id in list(self._servers):
+            await self.close(id)
+
+
+async def _join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, port: int) -> None:
+    """Carry bytes both ways until both sides have ended."""
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            far_reader, far_writer = await asyncio.open_connection(host, port)
+    except (OSError, TimeoutError):
+        return
+    try:
+        with contextlib.suppress(OSError):
+            await asyncio.gather(_carry(reader, far_writer), _carry(far_reader, writer))
+    finally:
+        far_writer.close()
+
+
+async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(CHUNK_BYTES):
+        writer.write(data)
+        await writer.drain()
+    if writer.can_write_eof():
+        writer.write_eof()
