@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from dht.coordinates import Coordinate
 from dht.errors import RemoteError
 from summaries.errors import SummariesError
 from summaries.parse import parse
@@ -30,9 +31,9 @@ from xenonode.membership import Membership, read_network
 from xenonode.model.advert import OfferedEnvironment, VerifiedAdvert, verify_advert
 from xenonode.model.entity import Address, Credential, Registration
 from xenonode.model.errors import ModelError
-from xenonode.model.money import OrderRelease, PurchaseOrder, Statement, parse_amount
+from xenonode.model.money import OrderRelease, PurchaseOrder, Settlement, Statement, parse_amount
 from xenonode.model.resources import Prices, Resources
-from xenonode.model.session import RECEIPT_PERIOD_MS, Quote, QuoteRequest, Refusal
+from xenonode.model.session import RECEIPT_PERIOD_MS, Quote, QuoteRequest, Refusal, UsageRecord
 from xenonode.peer import Peer
 from xenonode.search.searching import SearchAnswer
 
@@ -257,6 +258,12 @@ class Client:
             await peer.placement(dimension.name)
         return self.peers()
 
+    async def coordinate(self, host: str) -> Coordinate:
+        """The network coordinate of a member, by the address of its search traffic."""
+        name, _, port = host.rpartition(":")
+        peer = await self._joined()
+        return (await peer.endpoint.ping((name.strip("[]"), int(port)))).coordinate
+
     async def _joined(self) -> Peer:
         if self._peer is None:
             held = self._member()
@@ -318,7 +325,7 @@ class Client:
 
     async def session_list(self) -> list[SessionView]:
         """This client's sessions on all servers."""
-        return await self.sessions.list()
+        return await self.sessions.list_all()
 
     async def session_show(self, id: str) -> SessionView:
         """One session now."""
@@ -353,6 +360,19 @@ class Client:
     async def cosign(self, id: str, *, until_final: bool = True, tell: Progress = lambda text: None) -> None:
         """Check and sign usage until the session's final record."""
         await self.sessions.cosign(id, tell)
+
+    async def usage(self, id: str) -> UsageRecord | None:
+        """The last usage record that the server signed; None before the first."""
+        return await self.sessions.usage(id)
+
+    async def settlements(self, id: str) -> list[Settlement]:
+        """What XenoCorp settled for a session, as it signed it."""
+        return await self.sessions.settlements(id)
+
+    async def server_status(self, server: bytes) -> dict[str, Any]:
+        """What a server that was found says of itself."""
+        _, address = self.records.found(server.hex())
+        return await self._call_server(server, address, "status", {})
 
     @property
     def ssh_key(self) -> Path:

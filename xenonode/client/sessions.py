@@ -19,7 +19,7 @@ from xenonode.control.errors import ControlError
 from xenonode.env import Env
 from xenonode.errors import XenoError
 from xenonode.model.entity import Address, Trust
-from xenonode.model.money import Reservation, ReservationRequest, format_amount
+from xenonode.model.money import Reservation, ReservationRequest, Settlement, format_amount
 from xenonode.model.resources import Resources, rate_nano_per_hour
 from xenonode.model.session import (
     RECEIPT_PERIOD_MS,
@@ -108,7 +108,7 @@ class Sessions:
         progress("both signed the agreement; the environment starts")
         return await self._until_started(sealed.id.hex(), progress)
 
-    async def list(self) -> list[SessionView]:
+    async def list_all(self) -> list[SessionView]:
         """Every remembered session; of one whose server does not answer, what is known here."""
         found = []
         for record in self._records.sessions():
@@ -164,6 +164,22 @@ class Sessions:
         if start is None:
             raise XenoError("the session has not started yet", "look at it with 'xenonode session show'", "starting")
         return start
+
+    async def usage(self, id: str) -> UsageRecord | None:
+        """The last usage record that the server signed; None before the first."""
+        record, told = await self._told(id)
+        raw = told.get("usage")
+        return None if raw is None else UsageRecord.open(raw, self._trust.scheme, signed_by=record.server)[0]
+
+    async def settlements(self, id: str) -> list[Settlement]:
+        """What XenoCorp settled for a session: the server shows them, XenoCorp's signature proves them."""
+        record = self._records.find(id)
+        found = []
+        for raw in (await self._ask(record, "settlement", {"session": record.id}))["settlements"]:
+            settlement, envelope = Settlement.open(raw, self._trust.scheme)
+            self._trust.issued(envelope, self._env.now_ms())
+            found.append(settlement)
+        return found
 
     # -- checking and signing ----------------------------------------------------------------------------
 

@@ -74,9 +74,7 @@ def _fits(each: VerifiedAdvert, wish: Wish, hosts: Sequence[Coordinate]) -> bool
 
 def _distance_ms(each: VerifiedAdvert, host: Coordinate) -> float:
     place = each.advert.location
-    across = math.dist(
-        (place.x_us / 1e3, place.y_us / 1e3, place.z_us / 1e3), (host.x_ms, host.y_ms, host.z_ms)
-    )
+    across = math.dist((place.x_us / 1e3, place.y_us / 1e3, place.z_us / 1e3), (host.x_ms, host.y_ms, host.z_ms))
     return across + place.height_us / 1e3 + host.height_ms
 
 

@@ -28,8 +28,23 @@ KEPT_PERMILLE = 200
 MEMORY_PER_SERVER_BYTES = 512 * 2**20
 DISK_PER_SERVER_BYTES = 1024 * 2**20
 NET_PER_SERVER_BIT_PER_S = 20_000_000
+LEAST_SHARE = Resources(160, 384 * 2**20, 64 * 2**20, 2_000_000)
+"""Every server can host the demonstration's session, and let it grow."""
 RECEIPT_PERIOD_S = 5
-COMPANIES = ("Alder", "Birch", "Cedar", "Dogwood", "Elm", "Fir", "Ginkgo", "Hazel", "Ironwood", "Juniper", "Larch", "Maple")
+COMPANIES = (
+    "Alder",
+    "Birch",
+    "Cedar",
+    "Dogwood",
+    "Elm",
+    "Fir",
+    "Ginkgo",
+    "Hazel",
+    "Ironwood",
+    "Juniper",
+    "Larch",
+    "Maple",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +80,7 @@ class DemoPlan:
 
 def make_plan(folder: Path, servers: int, seed: int) -> DemoPlan:
     """Choose rows and ports, and write every configuration file. Raises XenoError where this machine is too small."""
-    shapes = tuple(catalogue.server_shapes(Random(seed), servers, machine_share(servers)))
+    shapes = tuple(catalogue.server_shapes(Random(seed), servers, machine_share(servers), LEAST_SHARE))
     ports = free_ports(2 * servers + 2)
     corp = _place(folder, "corp", ports[0], ports[1])
     network = corp.folder / "network.xeno"

@@ -39,7 +39,7 @@ class Process:
 
     @classmethod
     async def start(cls, name: str, arguments: list[str], log: Path) -> Process:
-        """Start `xenonode ARGUMENTS --json` and wait until it says that it runs. Raises XenoError with its own words."""
+        """Start `xenonode ARGUMENTS --json`, and wait until it says that it runs. Raises XenoError in its own words."""
         with log.open("ab") as errors:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -50,7 +50,7 @@ class Process:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
-                start_new_session=True,  # Ctrl-C at the terminal reaches the demonstration alone, which stops them in order
+                start_new_session=True,  # a terminal's Ctrl-C is for the demonstration, which stops them in order
             )
         try:
             async with asyncio.timeout(READY_TIMEOUT_S):
@@ -62,8 +62,7 @@ class Process:
             raise
         if status is None:
             await _end(process)
-            lines = log.read_text(errors="replace").strip().splitlines()[-ERROR_LINES:]
-            raise XenoError(f"{name} did not start: " + "\n    ".join(lines), f"its whole log is {log}", "not_started")
+            raise XenoError(f"{name} did not start: {_last_lines(log)}", f"its whole log is {log}", "not_started")
         return cls(name, process, log, status)
 
     async def stop(self) -> None:
@@ -79,7 +78,7 @@ class Process:
         await self._process.wait()
 
 
-async def run(arguments: list[str]) -> str:
+async def run_command(arguments: list[str]) -> str:
     """Run one `xenonode` command to its end; what it printed. Raises XenoError with its own words."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -99,6 +98,10 @@ async def run(arguments: list[str]) -> str:
         words = errors.decode(errors="replace").strip()
         raise XenoError(f"'xenonode {' '.join(arguments)}' failed: {words}", "", "command")
     return answer.decode()
+
+
+def _last_lines(log: Path) -> str:
+    return "\n    ".join(log.read_text(errors="replace").strip().splitlines()[-ERROR_LINES:])
 
 
 async def _first_json(process: asyncio.subprocess.Process) -> dict[str, Any] | None:
