@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from xenonode.corp import transfers
 from xenonode.corp.database import MEMORY, SCHEMA_HEAD, Database, create_database, open_database, upgrade_database
-from xenonode.corp.errors import FoundingError, SchemaVersionError
+from xenonode.corp.errors import BusyError, CorpLocalError, FoundingError, SchemaVersionError
 from xenonode.corp.schema import metadata
 from xenonode.corp.store import Store
 
@@ -136,3 +136,20 @@ def test_a_refused_unit_takes_nothing_back_from_its_neighbours_and_leaves_nothin
     first, second, bad, third, sums = asyncio.run(run())
     assert (first, second, third) == ("first", "second", "third") and isinstance(bad, ValueError)
     assert sums == [21, -21]
+
+
+def test_more_waiting_units_than_the_queue_holds_are_told_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("xenonode.corp.store.WAITING_MAX", 3)
+
+    async def run() -> list[object]:
+        store = Store(open_database(MEMORY), threaded=True)
+        with pytest.raises(CorpLocalError, match="writer of its own"):
+            store.run_inline(lambda books: None)
+        found = await asyncio.gather(*(store.run(lambda books: "done") for _ in range(9)), return_exceptions=True)
+        await store.close()
+        with pytest.raises(CorpLocalError, match="closed"):
+            await store.run(lambda books: None)
+        return list(found)
+
+    found = asyncio.run(run())
+    assert found.count("done") == 4 and sum(isinstance(each, BusyError) for each in found) == 5

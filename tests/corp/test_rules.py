@@ -10,17 +10,11 @@ from hypothesis import strategies as st
 from xenonode.corp import accounts
 from xenonode.corp.accounts import Balance
 from xenonode.corp.audit import PartyView, audit, disagreements
-from xenonode.corp.leases import Outage, deadline_ms, exposure_nano
+from xenonode.corp.leases import Outage, deadline_ms
 from xenonode.corp.settling import fee_delta_nano
 from xenonode.corp.transfers import captured, credited, ring_fenced
-from xenonode.model.resources import NANO
 
 AMOUNTS = st.integers(0, 2**62)
-
-
-def test_exposure_is_the_lesser_of_five_percent_and_five_minutes() -> None:
-    assert exposure_nano(100 * NANO, 12 * NANO) == NANO
-    assert exposure_nano(10 * NANO, 12 * NANO) == NANO // 2
 
 
 @given(st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 1000)), max_size=5))

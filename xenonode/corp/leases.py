@@ -1,7 +1,7 @@
-"""How long XenoCorp holds money for a session, and how much of it without the client's signature.
+"""How long XenoCorp holds money for a session.
 
-Decides deadlines (lease + 7 days, extended by XenoCorp's own downtime: I9) and the exposure E that bounds the
-worst loss of either side. Source of the figures: the design of sessions' payment (E, 72 h, 7 days).
+Decides deadlines: lease + 7 days, extended by XenoCorp's own downtime (I9). The exposure, which bounds how much
+of it may be captured without the client's signature, is `xenonode.model.session.exposure_limit_nano`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ CLAIM_GRACE_MS = 7 * 24 * HOUR_MS
 """A server can claim this long after the lease: longer than its own or XenoCorp's likely outage."""
 TAIL_WAIT_MS = 72 * HOUR_MS
 """An unsigned tail waits three days, so that a client who was away can still object."""
-EXPOSURE_PERCENT = 5
-EXPOSURE_MS = 5 * 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +22,6 @@ class Outage:
 
     began_ms: int
     ended_ms: int
-
-
-def exposure_nano(amount_nano: int, rate_cap_nano_per_hour: int) -> int:
-    """E: 5 % of the reservation, or 5 minutes at its rate cap if that is less."""
-    return min(amount_nano * EXPOSURE_PERCENT // 100, rate_cap_nano_per_hour * EXPOSURE_MS // HOUR_MS)
 
 
 def deadline_ms(made_ms: int, lease_until_ms: int, grace_ms: int, outages: Iterable[Outage]) -> int:

@@ -11,8 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xenonode.corp.claims import Evidence, Progress
-from xenonode.corp.leases import TAIL_WAIT_MS, exposure_nano
+from xenonode.corp.leases import TAIL_WAIT_MS
 from xenonode.corp.orders import ReservationState
+from xenonode.model.session import exposure_limit_nano
 
 BASIS_POINTS = 10_000
 
@@ -56,9 +57,8 @@ def decide(
 
 def tail_limit_nano(evidence: Evidence, cosigned_nano: int, reservation: ReservationState) -> int:
     """The most that may ever be captured while the client has signed no more than `cosigned_nano`."""
-    exposure = min(
-        evidence.agreement.exposure_nano, exposure_nano(reservation.amount_nano, reservation.rate_cap_nano_per_hour)
-    )
+    limit_nano = exposure_limit_nano(reservation.amount_nano, reservation.rate_cap_nano_per_hour)
+    exposure = min(evidence.agreement.exposure_nano, limit_nano)
     return min(evidence.usage.due_nano, cosigned_nano + max(0, exposure), reservation.amount_nano)
 
 

@@ -57,7 +57,7 @@ class Store:
         if self._closed:
             raise CorpLocalError("the ledger is closed")
         if self._executor is None:
-            return self.run_inline(work)
+            return self._run_now(work)
         if len(self._waiting) >= WAITING_MAX:
             raise BusyError(len(self._waiting))
         unit = _Unit(work, asyncio.get_running_loop().create_future())
@@ -67,7 +67,12 @@ class Store:
         return result
 
     def run_inline(self, work: Work[T]) -> T:
-        """The same, here and now; for simulation, tools and tests."""
+        """The same, here and now, of a store without a thread; for tools and tests."""
+        if self._executor is not None:
+            raise CorpLocalError("this ledger has a writer of its own", "await run() instead")
+        return self._run_now(work)
+
+    def _run_now(self, work: Work[T]) -> T:
         unit = _Unit(work)
         self._commit([unit])
         self._tell(unit)
