@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import signal
 import socket
 import sys
@@ -161,7 +162,9 @@ def open_host(options: argparse.Namespace) -> LibvirtHost:
     if not embedded.has_virtualisation(Path("/proc/cpuinfo").read_text("utf-8")):
         embedded.hide_kvm(folder)
     start_reaping(folder / "run" / "qemu")
-    shared = options.cache / "qemu-capabilities"
+    # A user who may only read the machine's images learns of QEMU alone.
+    cache = options.cache if os.access(options.cache, os.W_OK) else folder
+    shared = cache / "qemu-capabilities"
     with embedded.locked(shared.parent / "qemu-capabilities.lock"):
         embedded.take_capabilities(shared, folder)
         host = LibvirtHost(dataclasses.replace(settings, uri=f"{EMBEDDED}?root={folder}"), _now_ms)
