@@ -25,10 +25,11 @@ from xenonode.control.errors import ControlError
 from xenonode.control.pool import ConnectionPool
 from xenonode.control.server import Server, serve
 from xenonode.control.stream import Transport
-from xenonode.control.tls import issue, make_authority
+from xenonode.control.tls import Authority, issue, make_authority
 from xenonode.corp import founding
 from xenonode.corp.database import open_database
 from xenonode.corp.founding import Founded
+from xenonode.corp.members import Certify
 from xenonode.corp.service import CorpService
 from xenonode.corp.store import Store
 from xenonode.corp.terms import Terms
@@ -132,29 +133,36 @@ class CorpNode(Node):
         except BaseException:
             home.leave()
             raise
-        return await cls.run(config, env, home, founded, store)
+        seed = founding.authority_seed(founded.keys.issuing)
+        authority = make_authority(seed, name=config.public_name, now_ms=env.now_ms())
+        return await cls.run(config, env, home, founded, store, partial(certify, authority), authority.certificate_pem)
 
     @classmethod
-    async def run(cls, config: CorpConfig, env: Env, home: Home, founded: Founded, store: Store) -> Self:
-        """Serve from these parts, which end with the node."""
+    async def run(
+        cls,
+        config: CorpConfig,
+        env: Env,
+        home: Home,
+        founded: Founded,
+        store: Store,
+        certify: Certify,
+        authority_pem: bytes,
+    ) -> Self:
+        """Serve from these parts, which end with the node. `certify` makes what members show on connections."""
         node = cls(env, home)
         node._ending.callback(home.leave)
         node._ending.push_async_callback(store.close)
         try:
-            await node._start(config, founded, store)
+            await node._start(config, founded, store, certify, authority_pem)
         except BaseException:
             await node.close()
             raise
         return node
 
-    async def _start(self, config: CorpConfig, founded: Founded, store: Store) -> None:
+    async def _start(
+        self, config: CorpConfig, founded: Founded, store: Store, certify: Certify, authority_pem: bytes
+    ) -> None:
         env, keys = self.env, founded.keys
-        authority = make_authority(founding.authority_seed(keys.issuing), name=config.public_name, now_ms=env.now_ms())
-
-        def certify(key: bytes, entity: str, role: str, not_before_ms: int, expires_ms: int) -> bytes:
-            lifetime_ms = expires_ms - not_before_ms
-            return issue(authority, key, name=entity, now_ms=not_before_ms, lifetime_ms=lifetime_ms)
-
         self.service = CorpService(
             keys,
             founded.network,
@@ -165,12 +173,12 @@ class CorpNode(Node):
             rng=env.rng("corp"),
             terms=Terms.of(config),
             certify=certify,
-            authority_pem=authority.certificate_pem,
+            authority_pem=authority_pem,
         )
         own = await self.service.enrol(keys.node.public_key)
-        self._authority, self._operator = authority.certificate_pem, keys.operator.public_key
+        self._authority, self._operator = authority_pem, keys.operator.public_key
         await self._admit_operator()
-        papers = Papers(founded.network, own.credential, own.certificate, authority.certificate_pem, founded.schema)
+        papers = Papers(founded.network, own.credential, own.certificate, authority_pem, founded.schema)
         held = check(papers, keys.node.public_key, env.scheme, env.now_ms())
         transport = self.home.transport(papers.certificate, [papers.authority])
         await self._join(held, config.udp)
@@ -319,9 +327,8 @@ class ServerNode(Node):
             reply(advert.raw)
 
     async def _publish(self, *, gone: bool = False) -> None:
-        x, y, z, height = in_microseconds(self.peer.endpoint.coordinate)
         credential = self.held.papers.credential
-        envelope = self.advertiser.issue(self.env.now_ms(), Location(x, y, z, height), credential, gone=gone)
+        envelope = self.advertiser.issue(self.env.now_ms(), self._location(), credential, gone=gone)
         outcome = await self.publisher.publish(envelope.raw)
         if outcome.pending:
             LOGGER.warning("advert %d is not durable yet in %s", outcome.seq, ", ".join(outcome.pending))
@@ -329,8 +336,11 @@ class ServerNode(Node):
     async def _stay_published(self) -> None:
         while True:
             await asyncio.sleep(PUBLISH_CHECK_S)
-            if self.advertiser.due(self.env.now_ms()):
+            if self.advertiser.due(self.env.now_ms(), self._location()):
                 await self._publish()
+
+    def _location(self) -> Location:
+        return Location(*in_microseconds(self.peer.endpoint.coordinate))
 
     async def _withdraw(self) -> None:
         try:
@@ -355,6 +365,11 @@ class ServerNode(Node):
                 except (ControlError, XenoError) as error:
                     LOGGER.warning("the credential could not be renewed, and is tried again: %s", error)
             await asyncio.sleep(RENEW_CHECK_S)
+
+
+def certify(authority: Authority, key: bytes, entity: str, role: str, not_before_ms: int, expires_ms: int) -> bytes:
+    """A member's X.509 certificate, which lives exactly as long as its credential."""
+    return issue(authority, key, name=entity, now_ms=not_before_ms, lifetime_ms=expires_ms - not_before_ms)
 
 
 def registration(config: ServerConfig, network_id: bytes, now_ms: int) -> Registration:

@@ -19,7 +19,7 @@ from xenonode import membership
 from xenonode.client.operator import Operator
 from xenonode.client.records import Records, SessionView
 from xenonode.client.sessions import Progress, Sessions
-from xenonode.client.ssh import own_key, ssh_argv
+from xenonode.client.ssh import LoginKey, own_key, ssh_argv
 from xenonode.config import ClientConfig, CorpConfig
 from xenonode.control.client import connect
 from xenonode.control.pool import ConnectionPool
@@ -54,8 +54,11 @@ class SignedQuote:
 class Client:
     """See the module."""
 
-    def __init__(self, config: ClientConfig, env: Env, home: Home, network: bytes) -> None:
+    def __init__(
+        self, config: ClientConfig, env: Env, home: Home, network: bytes, login_key: LoginKey = own_key
+    ) -> None:
         self._config, self._env, self._home, self._network = config, env, home, network
+        self._login_key = login_key
         self._trust = read_network(network, env.scheme, str(config.network))
         self.records = Records(home.disk)
         self._membership: Membership | None = None
@@ -306,7 +309,7 @@ class Client:
         progress: Progress = lambda text: None,
     ) -> SessionView:
         """Reserve, sign, launch; returns when one can log in. Our own ssh key is always among those that may."""
-        keys = dict.fromkeys([own_key(self.ssh_key, self._env), *authorized_keys])
+        keys = dict.fromkeys([self._login_key(self.ssh_key, self._env), *authorized_keys])
         try:
             return await self.sessions.create(
                 await self._order_id(order),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from hypervisor.hostkeys import host_key, public_line
@@ -14,6 +15,10 @@ from xenonode.model.session import Start
 USER = "root"
 CONNECT_TIMEOUT_S = 30
 """Under emulation and a small CPU share a key exchange takes some seconds."""
+
+
+LoginKey = Callable[[Path, Env], str]
+"""Gives the public line of a client's ssh key: `own_key`, or the simulator's, which writes no file."""
 
 
 def own_key(path: Path, env: Env) -> str:

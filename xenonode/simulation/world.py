@@ -1,0 +1,365 @@
+"""A whole platform in one process: XenoCorp, XenoServers with simulated guests, clients, under virtual time.
+
+Decides how a world is furnished from a seed: which machines of the catalogue its servers are, where they stand (their
+regions' distances are the network's latencies), and which further machines their owners advertise. Everything that
+runs is the code that runs live: `CorpNode`, `ServerNode`, `Client`. Leaves what happens in the world to its user.
+
+    with World(seed=7, servers=10) as world:
+        world.run(world.begin())
+        answer = world.run(world.clients[0].call(lambda client: client.search("cores >= 4")))
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any, Self, TypeVar
+
+from hypervisor.adapter import Capabilities, OfferedImage
+from hypervisor.simulated import ALL_ABILITIES, SimulatedHypervisor, SimulatedMachine
+from summaries.schema import Schema
+from xenonode import catalogue, membership
+from xenonode.catalogue import REGIONS, ServerShape
+from xenonode.client import Client, Operator
+from xenonode.config import ClientConfig, CorpConfig, ServerConfig
+from xenonode.corp.database import MEMORY, open_database
+from xenonode.corp.founding import Founded, corp_keys, found
+from xenonode.corp.store import Store
+from xenonode.corp.transfers import Transfer
+from xenonode.first_schema import ENVIRONMENTS
+from xenonode.model.advert import Location, VerifiedAdvert
+from xenonode.model.entity import Address, Credential, Network, Trust
+from xenonode.model.resources import NO_RESOURCES
+from xenonode.model.schema import PublishedSchema
+from xenonode.node import CorpNode, ServerNode, image_hash, registration
+from xenonode.search.publishing import Published, Publisher
+from xenonode.server.admission import Admission, Offer, environment_offers
+from xenonode.server.advertising import AdvertFacts, Advertiser
+from xenonode.server.journal import Journal
+from xenonode.simulation.env import EPOCH_MS, derive
+from xenonode.simulation.home import AUTHORITY_TEXT, SimulatedDisk, SimulatedHome, certify, login_key
+from xenonode.simulation.network import Conditions, Host
+from xenonode.simulation.run import SimulatedNode, Simulation
+
+T = TypeVar("T")
+UDP_PORT, CONTROL_PORT = 7_400, 7_401
+NOWHERE = Path("/nonexistent")
+"""Stands where a live role has a folder or a file; nothing in a simulated world opens one."""
+ACCESS_US = 2_000
+"""One way through both ends' access networks: what is left of a latency between neighbours."""
+LOCAL_US = 250
+SCHEMA_SAMPLES = 3_000
+"""As many shares as breakpoints have bins to fill, a quarter of what the live schema is drawn from."""
+IMAGES = (
+    (("os", "linux", "6.1"), ("os", "debian", "12")),
+    (("os", "linux", "6.8"), ("os", "ubuntu", "24.04")),
+    (("os", "linux", "6.6"), ("os", "alpine", "3.20"), ("platform", "python", "3.12")),
+    (("os", "freebsd", "14.1"),),
+    (("os", "linux", "5.14"), ("os", "rocky", "9"), ("platform", "jvm", "21")),
+)
+"""What machines offer; the first is what the guests of a world's own servers run."""
+IMAGE_MIN_BYTES = 64 * 2**20
+FLEET_PERIOD_MS = 300_000
+"""The longest period that an advert may have: machines of a fleet change rarely."""
+CREDIT = "1000 USD"
+
+
+def image(number: int) -> OfferedImage:
+    """One of IMAGES as a hypervisor offers it."""
+    return OfferedImage(f"simulated-{number}", IMAGES[number], IMAGE_MIN_BYTES)
+
+
+class CorpHost:
+    """XenoCorp: its ledger outlives its crashes."""
+
+    def __init__(self, world: World) -> None:
+        self.world, self.node, self.disk = world, world.simulation.add_node("corp"), SimulatedDisk()
+        env, host = self.node.env, self.node.host.address
+        self.config = CorpConfig(
+            folder=NOWHERE,
+            udp=Address(host, UDP_PORT),
+            control=Address(host, CONTROL_PORT),
+            leaf_capacity=world.leaf_capacity,
+        )
+        root, self.keys = corp_keys(env.scheme, env.seed)
+        samples = catalogue.schema_samples(Random(0), SCHEMA_SAMPLES, ENVIRONMENTS)
+        published = PublishedSchema.of(Schema.from_sample(samples), world.leaf_capacity, env.now_ms())
+        schema = published.seal(self.keys.issuing).raw
+        self.network = found(root, self.keys, self.config, schema, env.now_ms())
+        self.founded = Founded(self.keys, self.network, schema, NOWHERE)
+        self.database = open_database(MEMORY, exclusive=False)
+        self.trust = Trust(Network.open(self.network, env.scheme)[0], env.scheme)
+        self.running: CorpNode | None = None
+
+    async def start(self) -> None:
+        """Serve."""
+        env = self.node.env
+        store = Store(self.database, threaded=False, on_transfer=self.world.note_transfer)
+        home = SimulatedHome(env, self.disk, self.keys.node)
+        self.running = await self.node.start(
+            CorpNode.run(self.config, env, home, self.founded, store, certify, AUTHORITY_TEXT)
+        )
+
+    def crash(self) -> None:
+        """Stop where it stands."""
+        self.running = None
+        self.node.crash()
+
+    async def restart(self) -> None:
+        """Come back on the same ledger."""
+        self.node.restart()
+        await self.start()
+
+    async def operate(self, work: Callable[[Operator], Awaitable[T]]) -> T:
+        """Do something as XenoCorp's operator."""
+
+        async def connected() -> T:
+            home = SimulatedHome(self.node.env, self.disk, self.keys.operator)
+            transport = home.transport(AUTHORITY_TEXT, [AUTHORITY_TEXT])
+            operator = await Operator.open(self.node.env, self.trust.network, transport)
+            try:
+                return await work(operator)
+            finally:
+                await operator.close()
+
+        return await self.node.start(connected(), "operator")
+
+
+class ServerHost:
+    """One XenoServer, the machine that its guests are on, and its owner's further machines."""
+
+    def __init__(self, world: World, number: int, shape: ServerShape) -> None:
+        self.world, self.shape = world, shape
+        name = f"server-{number}"
+        self.node, self.disk = world.simulation.add_node(name), SimulatedDisk()
+        world.places[name] = REGIONS[shape.region].location
+        self.machine = SimulatedMachine(
+            now_ms=world.now_ms,
+            rng=Random(int.from_bytes(derive(world.simulation.seed, "guests", name))),
+            cpus=shape.cores,
+            memory_bytes=shape.share.memory_bytes,
+            images=(image(0),),
+        )
+        self.config = server_config(name, self.node.host.address, shape)
+        self.fleet: list[FleetMachine] = []
+        self.running: ServerNode | None = None
+
+    async def start(self) -> None:
+        """Register, join, publish, serve."""
+        env = self.node.env
+        home = SimulatedHome(env, self.disk)
+        run = ServerNode.run(self.config, env, home, self.world.corp.network, SimulatedHypervisor(self.machine))
+        self.running = await self.node.start(run)
+
+    def crash(self) -> None:
+        """Stop where it stands; the machine's guests go on."""
+        self.running = None
+        self.node.crash()
+
+    async def restart(self) -> None:
+        """Come back with the same disk."""
+        self.node.restart()
+        await self.start()
+
+    async def publish_fleet(self) -> None:
+        """Register and advertise the owner's further machines, one after the other, and keep them advertised."""
+        for machine in self.fleet:
+            await machine.register()
+            await machine.publish()
+        if self.fleet:
+            self.node.env.spawn(self._keep_advertised(), "fleet")
+
+    async def _keep_advertised(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            for machine in self.fleet:
+                if machine.advertiser.due(self.node.env.now_ms()):
+                    await machine.publish()
+
+
+class FleetMachine:
+    """A machine behind a server: key, credential and advert of its own, published through the server."""
+
+    def __init__(self, host: ServerHost, name: str, shape: ServerShape, rng: Random) -> None:
+        self.host, self.name, self.shape = host, name, shape
+        env = host.node.env
+        self.home = SimulatedHome(env, SimulatedDisk(), env.scheme.generate(env.seed(name)))
+        sampled = catalogue.sample_attributes(rng, shape, name, ())
+        self.location = Location(*sampled["location"])  # type: ignore[misc]  # four integers, by its definition
+        self.started_ms = env.now_ms() - 1_000 * int(sampled["uptime"])  # type: ignore[arg-type]  # an integer
+        capabilities = Capabilities(
+            "simulated:///", "simulated", shape.cores, shape.share.memory_bytes, ALL_ABILITIES,
+            (image(rng.randrange(len(IMAGES))),),
+        )  # fmt: skip
+        offers = environment_offers(capabilities, image_hash)
+        offer = Offer(shape.share, NO_RESOURCES, min(shape.cores, 4096), shape.prices, offers)
+        self.admission = Admission(offer, capabilities)
+        self.advertiser: Advertiser
+        self.publisher: Publisher
+        self.credential = b""
+
+    async def register(self) -> None:
+        """Become a member, over the owner's server's line."""
+        host = self.host
+        assert host.running is not None
+        config = server_config(self.name, host.node.host.address, self.shape)
+        trust = host.world.corp.trust
+        held = await membership.register(self.home, host.node.env, trust, partial(registration, config))
+        self.credential = held.papers.credential
+        peer = host.running.peer
+        self.publisher = Publisher(peer.schema, peer.adverts, peer.asker, host.node.env)
+        facts = AdvertFacts(
+            self.shape.country,
+            self.shape.region[:24],
+            config.udp,
+            config.control,
+            self.shape.features,
+            self.started_ms,
+            held.published.epoch,
+            FLEET_PERIOD_MS,
+        )
+        self.advertiser = Advertiser(self.home.signer, Journal(self.home.disk), self.admission, facts)
+
+    async def publish(self) -> Published:
+        """Advertise it as it is now."""
+        envelope = self.advertiser.issue(self.host.node.env.now_ms(), self.location, self.credential)
+        return await self.publisher.publish(envelope.raw)
+
+
+class ClientHost:
+    """One client with an account at XenoCorp."""
+
+    def __init__(self, world: World, number: int) -> None:
+        self.world, self.number = world, number
+        self.node, self.disk = world.simulation.add_node(f"client-{number}"), SimulatedDisk()
+        world.places[self.node.host.name] = REGIONS["eu-central-1"].location
+        self.entity = ""
+        self.client: Client
+
+    async def start(self) -> Credential:
+        """Register."""
+        name = self.node.host.name
+        config = ClientConfig(
+            folder=NOWHERE, network=NOWHERE, legal_name=name, country="DE", email=f"{name}@example.org",
+            proof_reference=f"proof of {name}",
+        )  # fmt: skip
+        env = self.node.env
+        self.client = Client(config, env, SimulatedHome(env, self.disk), self.world.corp.network, login_key)
+        credential = await self.node.start(self.client.register())
+        self.entity = credential.entity
+        return credential
+
+    async def call(self, work: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
+        """Do something as this client, on its own host."""
+        return await self.node.start(work(self.client), "call")
+
+
+class World:
+    """See the module. A context manager."""
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        servers: int = 10,
+        fleet: int = 0,
+        clients: int = 1,
+        leaf_capacity: int = 64,
+        conditions: Conditions | None = None,
+        shapes: Sequence[ServerShape] | None = None,
+    ) -> None:
+        self.leaf_capacity = leaf_capacity
+        self.places: dict[str, Location] = {"corp": REGIONS["eu-central-1"].location}
+        self.simulation = Simulation(
+            seed, conditions=conditions or Conditions(jitter_us=500), latency_us=self._latency_us
+        )
+        self.trace = self.simulation.trace
+        self.transfers: list[Transfer] = []
+        rng = Random(int.from_bytes(derive(seed, "world")))
+        chosen = list(shapes) if shapes is not None else catalogue.adverts(rng, servers + fleet)
+        self.corp = CorpHost(self)
+        self.servers = [ServerHost(self, number, shape) for number, shape in enumerate(chosen[:servers])]
+        for number, shape in enumerate(chosen[servers:]):
+            host = self.servers[number % servers]
+            host.fleet.append(FleetMachine(host, f"machine-{number}", shape, rng))
+        self.clients = [ClientHost(self, number) for number in range(clients)]
+
+    def now_ms(self) -> int:
+        """True wall time: that of no node in particular."""
+        return EPOCH_MS + self.simulation.loop.now_ns // 1_000_000
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Let the world go on until `work` is done."""
+        return self.simulation.run(work)
+
+    async def begin(self) -> None:
+        """XenoCorp, then all servers, then their fleets, then the clients with money in their accounts."""
+        await self.corp.start()
+        await asyncio.gather(*(server.start() for server in self.servers))
+        await asyncio.gather(*(server.node.start(server.publish_fleet(), "fleet") for server in self.servers))
+        for client in self.clients:
+            await client.start()
+            await self.corp.operate(partial(Operator.credit, entity=client.entity, amount=CREDIT))
+
+    def adverts(self) -> list[VerifiedAdvert]:
+        """Every advert in force, straight from those who signed it: the oracle that searches are held against."""
+        found = []
+        for server in self.servers:
+            if server.running is None:
+                continue
+            advertisers = [server.running.advertiser, *(machine.advertiser for machine in server.fleet)]
+            for advertiser in advertisers:
+                assert advertiser.current is not None
+                verified, _ = server.running.peer.adverts.verify(advertiser.current.raw, self.now_ms())
+                found.append(verified)
+        return found
+
+    def note_transfer(self, transfer: Transfer) -> None:
+        """A transfer is durable: it is part of what must repeat."""
+        self.transfers.append(transfer)
+        self.trace.note("transfer", repr(transfer).encode())
+
+    def close(self) -> None:
+        """Stop everything; raises what any task failed with."""
+        self.simulation.close()
+        self.corp.database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        self.simulation.__exit__(kind, error, traceback)
+        self.corp.database.close()
+
+    def _latency_us(self, source: Host, destination: Host) -> int:
+        """One way: half the round trip between the regions, and the way through the access networks."""
+        here, there = self.places.get(source.name), self.places.get(destination.name)
+        if here is None or there is None:
+            return ACCESS_US
+        square = (here.x_us - there.x_us) ** 2 + (here.y_us - there.y_us) ** 2 + (here.z_us - there.z_us) ** 2
+        return ACCESS_US + int(square**0.5) // 2
+
+
+def server_config(name: str, address: str, shape: ServerShape) -> ServerConfig:
+    """A server of this shape, whose owner is nobody else's."""
+    return ServerConfig(
+        folder=NOWHERE,
+        network=NOWHERE,
+        udp=Address(address, UDP_PORT),
+        control=Address(address, CONTROL_PORT),
+        legal_name=f"owner of {name}",
+        country=shape.country,
+        email=f"{name}@example.org",
+        proof_reference=f"proof of {name}",
+        region=shape.region[:24],
+        share=shape.share,
+        cores=min(shape.cores, 4096),
+        prices=shape.prices,
+        features=shape.features,
+    )
+
+
+__all__ = ["ClientHost", "CorpHost", "FleetMachine", "ServerHost", "SimulatedNode", "World"]
