@@ -12,11 +12,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from xenonode.client import Client
 from xenonode.control.errors import ControlError
 from xenonode.errors import XenoError
 from xenonode.folder import FILE_MODE, StateFolder
+
+if TYPE_CHECKING:
+    from xenonode.client import Client
 
 LOCK_NAME = "agent.lock"
 LOG_NAME = "agent.log"

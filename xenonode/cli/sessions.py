@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,10 +12,12 @@ from xenonode.cli import looking
 from xenonode.cli.command import Run, command, group, usage_error
 from xenonode.cli.orders import duration
 from xenonode.cli.output import moment
-from xenonode.client.records import SessionView
 from xenonode.folder import StateFolder
 from xenonode.model.money import format_amount
 from xenonode.model.session import Refusal
+
+if TYPE_CHECKING:
+    from xenonode.client.records import SessionView
 
 SessionArgument = Annotated[
     str, typer.Argument(metavar="SESSION", help="The session's id, as 'session list' shows it.")

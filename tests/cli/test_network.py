@@ -1,0 +1,145 @@
+"""The program against a real XenoCorp in a process of its own: register, pay in, order, account, audit, stop."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xenonode.cli import main
+
+PROGRAM = [sys.executable, "-m", "xenonode.cli"]
+
+
+class Bench:
+    """A XenoCorp that serves, and a client's configuration beside it."""
+
+    def __init__(self, folder: Path) -> None:
+        udp, control = free_port(), free_port()
+        self.corp = folder / "corp.toml"
+        self.corp.write_text(
+            f"version = 1\nfolder = '{folder}/corp'\nudp = '127.0.0.1:{udp}'\ncontrol = '127.0.0.1:{control}'\n"
+        )
+        self.client = folder / "client.toml"
+        self.client.write_text(
+            f"version = 1\nfolder = '{folder}/client'\nnetwork = '{folder}/corp/network.xeno'\n[owner]\n"
+            "legal_name = 'Ada'\ncountry = 'GB'\nemail = 'ada@example.org'\nproof_reference = 'passport 1'\n"
+        )
+        self.environ = {name: value for name, value in os.environ.items() if not name.startswith("XENONODE_")}
+        self.environ |= {"XDG_STATE_HOME": f"{folder}/state", "XDG_CONFIG_HOME": f"{folder}/config"}
+
+    def run(self, config: Path, *arguments: str) -> tuple[int, str, str]:
+        """One command in this process, which spares the second that a new interpreter takes to begin."""
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status = main.run([*arguments, "--config", str(config), "--json"])
+        return status, out.getvalue(), err.getvalue()
+
+    def answer(self, config: Path, *arguments: str) -> Any:
+        status, out, err = self.run(config, *arguments)
+        assert (status, err) == (0, "")
+        return json.loads(out)
+
+    def refusal(self, config: Path, *arguments: str) -> dict[str, str]:
+        status, out, err = self.run(config, *arguments)
+        assert (status, out) == (1, "")
+        fields: dict[str, str] = json.loads(err)
+        assert fields["code"] != "unexpected" and fields["message"] and fields["next_step"]
+        return fields
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(autouse=True)
+def own_folders(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads this user's settings or writes into this user's folders."""
+    for name in list(os.environ):
+        if name not in bench.environ:
+            monkeypatch.delenv(name)
+    for name, value in bench.environ.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    pytest.importorskip("libcloud", reason="the first schema is drawn from the catalogue")
+    made = Bench(tmp_path_factory.mktemp("network"))
+    made.answer(made.corp, "corp", "init")
+    serving = subprocess.Popen(
+        [*PROGRAM, "corp", "serve", "--config", str(made.corp), "--json"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=made.environ,
+    )  # fmt: skip
+    assert serving.stdout is not None
+    said = ""
+    while not said.endswith("\n}\n"):
+        line = serving.stdout.readline()
+        assert line, "XenoCorp ended before it served"
+        said += line
+    assert json.loads(said)["pid"] == serving.pid
+    yield made
+    serving.send_signal(signal.SIGTERM)
+    _, err = serving.communicate(timeout=60)
+    assert (serving.returncode, err) == (0, "")
+
+
+def test_money_is_paid_in_ordered_released_and_accounted_for(bench: Bench) -> None:
+    assert bench.refusal(bench.client, "order", "list")["next_step"] == "run: xenonode register"
+    entity = bench.answer(bench.client, "register")["entity"]
+    assert bench.answer(bench.client, "register")["entity"] == entity
+    assert bench.refusal(bench.client, "order", "create", "5", "USD")["code"] == "no_funds"
+    credited = bench.answer(bench.corp, "corp", "credit", entity, "100", "USD")
+    assert credited["balance_nano"] == 100 * 10**9
+    order = bench.answer(bench.client, "order", "create", "5", "USD", "--expires-in", "1h")
+    assert order["free_nano"] == 5 * 10**9
+    assert [each["order"] for each in bench.answer(bench.client, "order", "list")] == [order["order"]]
+    released = bench.answer(bench.client, "order", "release", order["order"][:8])
+    assert (released["free_nano"], released["released_nano"]) == (0, 5 * 10**9)
+    statement = bench.answer(bench.client, "statement")
+    assert (statement["balance_nano"], statement["ringfenced_nano"]) == (100 * 10**9, 0)
+    assert bench.answer(bench.corp, "corp", "audit")["balanced"] is True
+
+
+def test_a_search_with_no_servers_is_complete_and_empty(bench: Bench) -> None:
+    bench.answer(bench.client, "register")
+    found = bench.answer(bench.client, "search", "cores >= 1")
+    assert (found["servers"], found["complete"]) == ([], True)
+    assert bench.refusal(bench.client, "search", "cores >>= 1")["code"] == "query"
+    assert bench.refusal(bench.client, "advert", "show", "abcd")["code"] == "unknown_server"
+
+
+def test_doctor_reads_the_network_file_and_compares_the_clocks(bench: Bench) -> None:
+    findings = {each["check"]: each["level"] for each in json.loads(bench.run(bench.client, "doctor")[1])}
+    assert (findings["network file"], findings["clock"]) == ("ok", "ok")
+
+
+def test_a_second_xenocorp_in_the_folder_is_told_who_holds_it(bench: Bench) -> None:
+    assert "in use by process" in bench.refusal(bench.corp, "corp", "serve")["message"]
+
+
+def test_a_key_file_that_others_can_read_is_refused(bench: Bench, tmp_path: Path) -> None:
+    copy = tmp_path / "client.toml"
+    copy.write_text(bench.client.read_text().replace("/client'", "/careless'"))
+    bench.answer(copy, "status")
+    [key] = bench.client.parent.glob("careless/keys/*.key")
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    key.chmod(0o644)
+    assert str(key) in bench.refusal(copy, "status")["message"]
+    key.unlink()
+    key.mkdir()
+    assert bench.refusal(copy, "status")["code"] == "key_file"
