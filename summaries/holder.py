@@ -24,7 +24,6 @@ The driver carries messages: `received` for what arrives, `answered` for the rep
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import xxhash
 
@@ -56,6 +55,7 @@ from summaries.messages import (
     ZoneUpdate,
 )
 from summaries.node import TrieNode, Waiter
+from summaries.pending import MAX_PAGES, Action, Pending, Push, Recovery, Reply, Verify, quorum
 from summaries.point import Point, Rows
 from summaries.schema import Schema
 from summaries.trie import ROOT, Prefix, is_near, keys_of
@@ -75,48 +75,6 @@ MAX_DERIVED = 4_096  # adverts whose keys and zone are remembered: inserts repea
 FETCH_WINDOW = 16
 MAX_HOPS = 12  # Moved answers that one row follows: deeper than any trie
 RETRY_MS = 150  # about one round trip across an ocean
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """Answer the request that `received` was given."""
-
-    request: object
-    message: Result
-
-
-@dataclass(frozen=True, slots=True)
-class Push:
-    """Ask `to`, or each of the R nodes nearest the prefix's key (this one too, if it is among them)."""
-
-    token: int
-    prefix: Prefix
-    message: Question
-    to: bytes | None = None
-
-
-Action = Reply | Push
-Verify = Callable[[bytes, int], Point | None]
-
-
-def quorum(replicas: int) -> int:
-    """How many of R replicas make a write durable: any two quorums share a member."""
-    return replicas // 2 + 1
-
-
-@dataclass(slots=True)
-class _Pending:
-    """A push in flight and who answered it."""
-
-    prefix: Prefix
-    since_ms: int
-    message: Question
-    heard: set[bytes]
-    agreed: int = 0
-    failed: int = 0
-    hops: int = 0  # Moved answers followed; for a recovery's questions: its generation
-    wanted: set[int] = field(default_factory=set)  # of an offer
-    row: tuple[int, int, int] | None = None  # (id, key, seq) of a row that is being handed over
 
 
 class Holder:
@@ -144,13 +102,13 @@ class Holder:
         self.capacity = capacity
         self._verify, self._may_hold, self._axis = verify, may_hold, schema.dimension(dimension)
         self._nodes: dict[Prefix, TrieNode] = {}
-        self._pushes: dict[int, _Pending] = {}
+        self._pushes: dict[int, Pending] = {}
         self._handing: set[tuple[Prefix, int, int]] = set()  # rows offered or inserted below, not concluded
         self._wanted: set[tuple[Prefix, int, int]] = set()  # rows that were offered below and are wanted
         self._inserting = self._offering = 0
         self._derived: dict[bytes, tuple[list[int], Zone]] = {}
         self._rows = 0  # counted anew at every tick
-        self._recovering: dict[Prefix, _Recovery] = {}
+        self._recovering: dict[Prefix, Recovery] = {}
         self._next_token = 1
         self._out: list[Action] = []
 
@@ -380,7 +338,7 @@ class Holder:
             )
         self._reply(request, Wanted(wanted))
 
-    def _take_wanted(self, token: int, pending: _Pending, asked: int, reply: Message | None, now_ms: int) -> None:
+    def _take_wanted(self, token: int, pending: Pending, asked: int, reply: Message | None, now_ms: int) -> None:
         offer = pending.message
         if not isinstance(offer, Offer):
             return
@@ -402,7 +360,7 @@ class Holder:
             if node is not None:
                 self._hand_over(node, now_ms)
 
-    def _handed(self, pending: _Pending, now_ms: int) -> None:
+    def _handed(self, pending: Pending, now_ms: int) -> None:
         """A quorum of the child's holders has the row: it is theirs now."""
         node = self._nodes.get(pending.prefix)
         if node is None or pending.row is None:
@@ -464,7 +422,7 @@ class Holder:
     # ----- replies to pushes
 
     def _conclude(
-        self, token: int, pending: _Pending, asked: int, sender: bytes, reply: Message | None, now_ms: int
+        self, token: int, pending: Pending, asked: int, sender: bytes, reply: Message | None, now_ms: int
     ) -> None:
         message = pending.message
         if isinstance(message, (Pull, Fetch)):
@@ -488,7 +446,7 @@ class Holder:
         elif pending.failed > asked - quorum(asked):
             self._abandon(token, pending)
 
-    def _finish(self, token: int, pending: _Pending, now_ms: int) -> None:
+    def _finish(self, token: int, pending: Pending, now_ms: int) -> None:
         del self._pushes[token]
         node = self._nodes.get(pending.prefix)
         if pending.row is not None:
@@ -500,7 +458,7 @@ class Holder:
                 node.settled = True
             self._settle(node, now_ms)
 
-    def _abandon(self, token: int, pending: _Pending) -> None:
+    def _abandon(self, token: int, pending: Pending) -> None:
         """Not enough of them answered: the next tick tries again."""
         del self._pushes[token]
         node = self._nodes.get(pending.prefix)
@@ -513,7 +471,7 @@ class Holder:
             if recovery.generation == pending.hops:
                 recovery.restart()
 
-    def _free(self, pending: _Pending) -> None:
+    def _free(self, pending: Pending) -> None:
         """The rows of an insert or offer are not under way any more."""
         if pending.row is not None:
             self._handing.discard((pending.prefix, pending.row[0], pending.row[1]))
@@ -522,7 +480,7 @@ class Holder:
             self._handing.difference_update((pending.prefix, one.id, one.key) for one in pending.message.postings)
             self._offering -= 1
 
-    def _follow(self, token: int, pending: _Pending, message: Insert, where: Prefix, now_ms: int) -> None:
+    def _follow(self, token: int, pending: Pending, message: Insert, where: Prefix, now_ms: int) -> None:
         """The child is split already: send the row to where it belongs now."""
         self._abandon(token, pending)
         if pending.row is None or pending.hops >= MAX_HOPS or where.length <= message.prefix.length:
@@ -563,13 +521,13 @@ class Holder:
 
     def _recover(self, node: TrieNode, now_ms: int) -> None:
         """Learn from the peers what this trie node holds; until they answered it is not ready."""
-        recovery = self._recovering.setdefault(node.prefix, _Recovery())
+        recovery = self._recovering.setdefault(node.prefix, Recovery())
         if not recovery.asking:
             token = self._push(node.prefix, Pull(node.prefix), now_ms, hops=recovery.generation)
             recovery.asking = token is not None
 
     def _pulled(
-        self, token: int, pending: _Pending, asked: int, sender: bytes, reply: Message | None, now_ms: int
+        self, token: int, pending: Pending, asked: int, sender: bytes, reply: Message | None, now_ms: int
     ) -> None:
         recovery, node = self._recovering.get(pending.prefix), self._nodes.get(pending.prefix)
         directed = isinstance(pending.message, Fetch) or bool(
@@ -592,7 +550,7 @@ class Holder:
         self._fetch_more(node, recovery, now_ms)
 
     def _take_digest(
-        self, node: TrieNode, recovery: _Recovery, sender: bytes, reply: Digest, now_ms: int
+        self, node: TrieNode, recovery: Recovery, sender: bytes, reply: Digest, now_ms: int
     ) -> None:
         node.mark(reply.splits)
         for fact in reply.entries:
@@ -609,7 +567,7 @@ class Holder:
             recovery.open += 1
             recovery.pages += 1
 
-    def _take_advert(self, node: TrieNode, recovery: _Recovery, id: int, advert: bytes, now_ms: int) -> None:
+    def _take_advert(self, node: TrieNode, recovery: Recovery, id: int, advert: bytes, now_ms: int) -> None:
         keys = recovery.fetching.pop(id, [])
         point = self._verify(advert, now_ms) if advert else None
         if point is None or point.id != id or point.gone or point.expires_s <= now_ms // 1000:
@@ -622,7 +580,7 @@ class Holder:
                 node.rows.put(point, key, advert)
                 node.zone = node.zone.union(Zone.of_point(self.schema, point))
 
-    def _fetch_more(self, node: TrieNode, recovery: _Recovery, now_ms: int) -> None:
+    def _fetch_more(self, node: TrieNode, recovery: Recovery, now_ms: int) -> None:
         while recovery.wanted and len(recovery.fetching) < FETCH_WINDOW:
             id = next(iter(recovery.wanted))
             sender, keys = recovery.wanted.pop(id)
@@ -660,7 +618,7 @@ class Holder:
         if len(self._pushes) >= MAX_PUSHES:
             return None
         token, self._next_token = self._next_token, self._next_token + 1
-        self._pushes[token] = _Pending(node or where, now_ms, message, set(), hops=hops, row=row)
+        self._pushes[token] = Pending(node or where, now_ms, message, set(), hops=hops, row=row)
         self._out.append(Push(token, where, message, to))
         return token
 
@@ -672,30 +630,4 @@ class Holder:
         return out
 
 
-MAX_PAGES = 64  # of digests in one recovery: twice what a full level of entries takes
-MAX_WANTED = 8_192  # adverts that one recovery fetches
-
-
-class _Recovery:
-    """What a starting trie node still waits for."""
-
-    __slots__ = ("answers", "asked", "asking", "failed", "fetching", "generation", "open", "pages", "wanted")
-
-    def __init__(self) -> None:
-        self.wanted: dict[int, tuple[bytes, list[int]]] = {}
-        self.fetching: dict[int, list[int]] = {}
-        self.generation = 0
-        self.restart()
-
-    def restart(self) -> None:
-        self.generation += 1
-        self.asking, self.asked, self.answers, self.failed, self.open, self.pages = False, 0, 0, 0, 0, 0
-        self.wanted.clear()
-        self.fetching.clear()
-
-    def want(self, id: int, key: int, sender: bytes) -> None:
-        if id in self.wanted:
-            if key not in self.wanted[id][1]:
-                self.wanted[id][1].append(key)
-        elif len(self.wanted) < MAX_WANTED:
-            self.wanted[id] = (sender, [key])
+__all__ = ["Action", "Holder", "Push", "Reply", "Verify", "quorum"]

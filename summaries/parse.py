@@ -29,7 +29,7 @@ from summaries.attributes import (
 )
 from summaries.errors import LocalError
 from summaries.filter import MAX_HOSTS, Comparison, Coordinate
-from summaries.query import All, Any_, Condition, Near, Not, Query, conjunction, disjunction, negation
+from summaries.query import AllOf, AnyOf, Condition, Near, Not, Query, conjunction, disjunction, negation
 from summaries.rank import Order
 
 MAX_TEXT_LENGTH = 4_096  # thirty times a long query written by hand; bounds parsing to milliseconds
@@ -99,7 +99,7 @@ class _Builder(Transformer[Token, Any]):
         self._currency = currency
 
     def start(self, where: Condition | None, order: Order | None, limit: int | None) -> Query:
-        where, order = where or All(), order or Order()
+        where, order = where or AllOf(), order or Order()
         tests = list(_tests(where))
         if len(tests) > MAX_TESTS_IN_QUERY:
             raise QueryError(f"a query has at most {MAX_TESTS_IN_QUERY} tests")
@@ -195,7 +195,7 @@ def _tests(where: Condition) -> list[Comparison]:
         return [where]
     if isinstance(where, Not):
         return _tests(where.part)
-    if isinstance(where, (All, Any_)):
+    if isinstance(where, (AllOf, AnyOf)):
         return [test for part in where.parts for test in _tests(part)]
     return []
 

@@ -28,14 +28,14 @@ class Near:
 
 
 @dataclass(frozen=True, slots=True)
-class All:
+class AllOf:
     """Every part holds (a conjunction). Without parts: everything matches."""
 
     parts: tuple[Condition, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Any_:
+class AnyOf:
     """At least one part holds (a disjunction)."""
 
     parts: tuple[Condition, ...]
@@ -46,12 +46,12 @@ class Not:
     part: Condition
 
 
-Condition = Comparison | Near | All | Any_ | Not
+Condition = Comparison | Near | AllOf | AnyOf | Not
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    where: Condition = All()
+    where: Condition = AllOf()
     order: Order = field(default_factory=Order)
     limit: int | None = None
 
@@ -73,14 +73,14 @@ class Query:
 
 def conjunction(*parts: Condition) -> Condition:
     """All of these, flattened: what `and` means."""
-    flat = [one for part in parts for one in (part.parts if isinstance(part, All) else (part,))]
-    return flat[0] if len(flat) == 1 else All(tuple(flat))
+    flat = [one for part in parts for one in (part.parts if isinstance(part, AllOf) else (part,))]
+    return flat[0] if len(flat) == 1 else AllOf(tuple(flat))
 
 
 def disjunction(*parts: Condition) -> Condition:
     """Any of these, flattened: what `or` means."""
-    flat = [one for part in parts for one in (part.parts if isinstance(part, Any_) else (part,))]
-    return flat[0] if len(flat) == 1 else Any_(tuple(flat))
+    flat = [one for part in parts for one in (part.parts if isinstance(part, AnyOf) else (part,))]
+    return flat[0] if len(flat) == 1 else AnyOf(tuple(flat))
 
 
 def negation(part: Condition) -> Condition:
@@ -96,7 +96,7 @@ def matches(query: Query | Condition, attributes: Attributes) -> bool:
         return not matches(where.part, attributes)
     if isinstance(where, Near):
         return _within(where).holds(attributes)
-    if isinstance(where, All):
+    if isinstance(where, AllOf):
         return all(matches(part, attributes) for part in where.parts)
     return any(matches(part, attributes) for part in where.parts)
 
@@ -130,7 +130,7 @@ def filter_of(query: Query, budget_bytes: int = MAX_FILTER_BYTES) -> tuple[Filte
 def print_query(query: Query) -> str:
     """The query's text: parse(print_query(q)) == q."""
     words = []
-    if query.where != All():
+    if query.where != AllOf():
         words.append(_print(query.where))
     order = query.order
     if order.by:
@@ -153,7 +153,7 @@ def _normal(where: Condition, negated: bool) -> tuple[list[Term], bool]:
         return [(replace(_within(where), negated=negated),)], True
     parts = [_normal(part, negated) for part in where.parts]
     exact = all(part[1] for part in parts)
-    if isinstance(where, All) is negated:  # a disjunction, or a negated conjunction
+    if isinstance(where, AllOf) is negated:  # a disjunction, or a negated conjunction
         terms = [term for part, _ in parts for term in part]
         return (terms, exact) if len(terms) <= MAX_TERMS else ([()], False)
     terms = [()]
@@ -178,7 +178,7 @@ def _nears(where: Condition) -> Iterator[Near]:
         yield where
     elif isinstance(where, Not):
         yield from _nears(where.part)
-    elif isinstance(where, (All, Any_)):
+    elif isinstance(where, (AllOf, AnyOf)):
         for part in where.parts:
             yield from _nears(part)
 
@@ -191,10 +191,10 @@ def _resolve(where: Condition, places: Mapping[str, Coordinate]) -> Condition:
         return Near(tuple(places[host] if isinstance(host, str) else host for host in where.hosts), where.limit_us)
     if isinstance(where, Not):
         return Not(_resolve(where.part, places))
-    if isinstance(where, All):
-        return All(tuple(_resolve(part, places) for part in where.parts))
-    if isinstance(where, Any_):
-        return Any_(tuple(_resolve(part, places) for part in where.parts))
+    if isinstance(where, AllOf):
+        return AllOf(tuple(_resolve(part, places) for part in where.parts))
+    if isinstance(where, AnyOf):
+        return AnyOf(tuple(_resolve(part, places) for part in where.parts))
     return where
 
 
@@ -210,8 +210,8 @@ def _print(where: Condition) -> str:
         return f"near({', '.join(hosts)}, {where.limit_us} us)"
     if isinstance(where, Not):
         return f"not ({_print(where.part)})"
-    word = " and " if isinstance(where, All) else " or "
-    return word.join(f"({_print(part)})" if isinstance(part, (All, Any_)) else _print(part) for part in where.parts)
+    word = " and " if isinstance(where, AllOf) else " or "
+    return word.join(f"({_print(part)})" if isinstance(part, (AllOf, AnyOf)) else _print(part) for part in where.parts)
 
 
 def _print_place(place: Coordinate) -> str:

@@ -1,0 +1,84 @@
+"""What a holder wants sent, and what it remembers of questions that are not answered yet.
+
+Decides the form of a holder's actions and the bookkeeping of its pushes and recoveries; holder.py
+decides what they are for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from summaries.messages import Question, Result
+from summaries.point import Point
+from summaries.trie import Prefix
+
+MAX_PAGES = 64  # of digests in one recovery: twice what a full level of entries takes
+MAX_WANTED = 8_192  # adverts that one recovery fetches
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Answer the request that `received` was given."""
+
+    request: object
+    message: Result
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """Ask `to`, or each of the R nodes nearest the prefix's key (this one too, if it is among them)."""
+
+    token: int
+    prefix: Prefix
+    message: Question
+    to: bytes | None = None
+
+
+Action = Reply | Push
+Verify = Callable[[bytes, int], Point | None]
+
+
+def quorum(replicas: int) -> int:
+    """How many of R replicas make a write durable: any two quorums share a member."""
+    return replicas // 2 + 1
+
+
+@dataclass(slots=True)
+class Pending:
+    """A push in flight and who answered it."""
+
+    prefix: Prefix
+    since_ms: int
+    message: Question
+    heard: set[bytes]
+    agreed: int = 0
+    failed: int = 0
+    hops: int = 0  # Moved answers followed; for a recovery's questions: its generation
+    wanted: set[int] = field(default_factory=set)  # of an offer
+    row: tuple[int, int, int] | None = None  # (id, key, seq) of a row that is being handed over
+
+
+class Recovery:
+    """What a starting trie node still waits for."""
+
+    __slots__ = ("answers", "asked", "asking", "failed", "fetching", "generation", "open", "pages", "wanted")
+
+    def __init__(self) -> None:
+        self.wanted: dict[int, tuple[bytes, list[int]]] = {}
+        self.fetching: dict[int, list[int]] = {}
+        self.generation = 0
+        self.restart()
+
+    def restart(self) -> None:
+        self.generation += 1
+        self.asking, self.asked, self.answers, self.failed, self.open, self.pages = False, 0, 0, 0, 0, 0
+        self.wanted.clear()
+        self.fetching.clear()
+
+    def want(self, id: int, key: int, sender: bytes) -> None:
+        if id in self.wanted:
+            if key not in self.wanted[id][1]:
+                self.wanted[id][1].append(key)
+        elif len(self.wanted) < MAX_WANTED:
+            self.wanted[id] = (sender, [key])
