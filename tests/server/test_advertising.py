@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dht.identity import ED25519
 from hypervisor.adapter import Capabilities
 from hypervisor.simulated import ALL_ABILITIES, MICRO
@@ -39,18 +41,26 @@ def test_an_advert_says_what_is_offered_and_available() -> None:
 def test_an_advert_is_due_at_first_each_period_and_when_something_changed() -> None:
     adverts, books = advertiser(Files())
     now = EPOCH_MS
-    assert adverts.due(now)
+    assert adverts.due(now, LOCATION)
     adverts.issue(now, LOCATION, b"c")
-    assert not adverts.due(now + 30_000)
-    assert adverts.due(now + 60_000) and adverts.due(now - 60_000)
+    assert not adverts.due(now + 30_000, LOCATION)
+    assert adverts.due(now + 60_000, LOCATION) and adverts.due(now - 60_000, LOCATION)
     books.keep(b"s", Resources(MACHINE.cpu_ms_per_s * 4 // 256, 0, 0, 0))
-    assert not adverts.due(now + 2_000), "too little to tell before the heartbeat"
+    assert not adverts.due(now + 2_000, LOCATION), "too little to tell before the heartbeat"
     books.keep(b"s", Resources(MACHINE.cpu_ms_per_s * 5 // 256, 0, 0, 0))
-    assert adverts.due(now + 2_000) and not adverts.due(now + 999)
+    assert adverts.due(now + 2_000, LOCATION) and not adverts.due(now + 999, LOCATION)
     adverts.issue(now + 2_000, LOCATION, b"c")
-    assert not adverts.due(now + 4_000)
+    assert not adverts.due(now + 4_000, LOCATION)
     adverts.changed()
-    assert adverts.due(now + 4_000)
+    assert adverts.due(now + 4_000, LOCATION)
+
+
+def test_an_advert_is_due_when_the_server_finds_itself_elsewhere_but_not_while_it_settles() -> None:
+    adverts, _ = advertiser(Files())
+    adverts.issue(EPOCH_MS, LOCATION, b"c")
+    near, far = (replace(LOCATION, height_us=LOCATION.height_us + by) for by in (5_000, 5_001))
+    assert not adverts.due(EPOCH_MS + 9_999, far)
+    assert adverts.due(EPOCH_MS + 10_000, far) and not adverts.due(EPOCH_MS + 10_000, near)
 
 
 def test_numbers_never_fall_even_over_restarts_and_a_clock_set_back() -> None:

@@ -7,7 +7,7 @@ identity, ownership, location, resources in total and available, and prices.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
 from dht.envelope import Envelope
 from dht.identity import Signer
@@ -26,6 +26,9 @@ GAP_MIN_MS = 1_000
 BINS = 256
 BINS_MAX = 4
 """A change of up to 4 of 256 parts can wait for the heartbeat: the summaries are about as coarse."""
+MOVE_MIN_US = 5_000
+MOVE_GAP_MS = 10_000
+"""A network coordinate that moved by more than its usual noise (a few ms) is told, but not while it still settles."""
 SEQ_COUNTER = "advert_seq"
 
 
@@ -64,13 +67,15 @@ class Advertiser:
         """A session came, went, or changed its size."""
         self._changed = True
 
-    def due(self, now_ms: int) -> bool:
-        """Whether a new advert should be issued now."""
+    def due(self, now_ms: int, location: Location) -> bool:
+        """Whether a new advert should be issued now, by a server that finds itself at `location`."""
         last = self._advert
         if last is None:
             return True
         passed_ms = abs(now_ms - last.issued_ms)  # a clock set back must not silence the server
         if passed_ms >= self._facts.period_ms:
+            return True
+        if passed_ms >= MOVE_GAP_MS and drifted(last.location, location):
             return True
         return passed_ms >= GAP_MIN_MS and (self._changed or moved(last, self._admission.available))
 
@@ -111,6 +116,12 @@ def moved(last: Advert, available: Resources) -> bool:
     """Whether some resource's availability moved by more than the summaries would blur anyway."""
     amounts = zip(last.available.amounts, available.amounts, last.total.amounts)
     return any(abs(now - before) * BINS > BINS_MAX * total for before, now, total in amounts)
+
+
+def drifted(before: Location, now: Location) -> bool:
+    """Whether a network coordinate is another place by now."""
+    pairs = zip(astuple(before), astuple(now))
+    return any(abs(new - old) > MOVE_MIN_US for old, new in pairs)
 
 
 def features(owners: tuple[str, ...], capabilities: Capabilities, overcommit_permille: int) -> tuple[str, ...]:

@@ -1,0 +1,83 @@
+"""Claims of a running session, settlements that prove nothing, and the clock that leases run by."""
+
+from __future__ import annotations
+
+import asyncio
+
+from dht.identity import ED25519
+from xenonode.model.money import Settlement
+from xenonode.server.session_state import RUNNING
+from xenonode.server.steady import SteadyClock
+
+from .world import ISSUER, STRANGER, World, run_virtually
+
+
+def test_a_running_session_claims_what_was_signed_once_an_hour_and_nothing_twice() -> None:
+    async def scenario() -> None:
+        world = World(receipt_period_ms=60_000)
+        server = await world.boot()
+        id = await server.open_session(lease_ms=4 * 3_600_000)
+        await asyncio.sleep(1)
+        for _ in range(130):
+            await asyncio.sleep(60)
+            await server.cosign(id)
+        assert server.manager.sessions[id].state == RUNNING
+        assert len(world.corp.captures) == 2 and all(each > 0 for each in world.corp.captures)
+        await asyncio.sleep(170)  # no receipt since: nothing to claim
+        assert len(world.corp.captures) == 2
+        await server.manager.close()
+
+    run_virtually(scenario())
+
+
+def test_a_settlement_of_another_claim_or_by_another_key_settles_nothing() -> None:
+    async def scenario() -> None:
+        world = World()
+        server = await world.boot()
+        id = await server.open_session()
+        await asyncio.sleep(7)
+        honest = world.corp.claim
+        answers: list[bytes] = []
+
+        async def lying(raw: bytes) -> bytes:
+            settlement, _ = Settlement.open(await honest(raw), ED25519)
+            forged = settlement.seal(STRANGER).raw
+            other = Settlement(**{**_fields(settlement), "claim": b"x" * 16}).seal(ISSUER).raw
+            answers.append(forged if len(answers) % 2 else other)
+            return answers[-1]
+
+        world.corp.claim = lying  # type: ignore[method-assign]
+        await server.command(id, 1, "stop")
+        await asyncio.sleep(2)
+        await server.cosign(id)
+        await asyncio.sleep(20)
+        session = server.manager.sessions[id]
+        assert len(answers) >= 2 and session.claim is not None and not session.settlements
+        world.corp.claim = honest  # type: ignore[method-assign]
+        await asyncio.sleep(60)
+        session = server.manager.sessions[id]
+        assert session.closed and len(session.settlements) == 1 and sum(world.corp.captures) == session.due_nano
+        await server.manager.close()
+
+    run_virtually(scenario())
+
+
+def _fields(settlement: Settlement) -> dict[str, object]:
+    return {name: value for name, value in settlement.to_fields().items() if name != "version"}
+
+
+def test_the_steady_clock_never_falls_and_follows_the_wall_by_a_tenth() -> None:
+    wall, monotonic = [1_000_000], [0.0]
+    clock = SteadyClock(lambda: wall[0], lambda: monotonic[0])
+    before = clock.now_ms()
+    for wall_ms in (5_000_000, 0, 0, 0, 9_000_000_000):
+        wall[0], monotonic[0] = wall_ms, monotonic[0] + 10
+        now = clock.now_ms()
+        assert 9_000 <= now - before <= 11_000
+        before = now
+    wall[0] = before + 500
+    for _ in range(1000):
+        wall[0], monotonic[0] = wall[0] + 10, monotonic[0] + 0.01
+        assert clock.now_ms() >= before
+        before = clock.now_ms()
+    assert abs(clock.now_ms() - wall[0]) <= 1
