@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from dht.coordinates import Coordinate
-from xenonode.model.advert import VerifiedAdvert
+from xenonode.model.advert import Location, VerifiedAdvert
 from xenonode.model.resources import GIB, Resources
 
 
@@ -48,14 +47,14 @@ class Wish:
         )
 
 
-def expected(adverts: Sequence[VerifiedAdvert], wish: Wish, hosts: Sequence[Coordinate]) -> list[bytes]:
+def expected(adverts: Sequence[VerifiedAdvert], wish: Wish, hosts: Sequence[Location]) -> list[bytes]:
     """The keys of the servers that the wish describes, cheapest first."""
     right = [each for each in adverts if _fits(each, wish, hosts)]
     right.sort(key=lambda each: (_cost(each, wish.session), each.row_id))
     return [each.server_key for each in right[: wish.limit]]
 
 
-def _fits(each: VerifiedAdvert, wish: Wish, hosts: Sequence[Coordinate]) -> bool:
+def _fits(each: VerifiedAdvert, wish: Wish, hosts: Sequence[Location]) -> bool:
     advert = each.advert
     free, prices = advert.available, advert.prices
     versions = {(offer.kind, offer.name): offer.version for offer in advert.environments}
@@ -72,10 +71,10 @@ def _fits(each: VerifiedAdvert, wish: Wish, hosts: Sequence[Coordinate]) -> bool
     )
 
 
-def _distance_ms(each: VerifiedAdvert, host: Coordinate) -> float:
+def _distance_ms(each: VerifiedAdvert, host: Location) -> float:
     place = each.advert.location
-    across = math.dist((place.x_us / 1e3, place.y_us / 1e3, place.z_us / 1e3), (host.x_ms, host.y_ms, host.z_ms))
-    return across + place.height_us / 1e3 + host.height_ms
+    across = math.dist((place.x_us, place.y_us, place.z_us), (host.x_us, host.y_us, host.z_us))
+    return (across + place.height_us + host.height_us) / 1e3
 
 
 def _cost(each: VerifiedAdvert, session: Resources) -> Fraction:

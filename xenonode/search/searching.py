@@ -42,7 +42,7 @@ class FoundServer:
 
 @dataclass(frozen=True, slots=True)
 class SearchAnswer:
-    """What a search found, what it could not reach, and what it cost."""
+    """What a search found, what it could not reach, and what it cost; `query` has coordinates in the place of hosts."""
 
     query: Query
     servers: tuple[FoundServer, ...]
@@ -77,7 +77,7 @@ class Searcher:
             late = True
         finally:
             run.stop()
-        return self._answer(query, search, late, (loop.time() - began_s) * 1000)
+        return self._answer(resolved, search, late, (loop.time() - began_s) * 1000)
 
     def _answer(self, query: Query, search: Search, late: bool, duration_ms: float) -> SearchAnswer:
         result = search.result
