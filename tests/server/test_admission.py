@@ -127,3 +127,10 @@ def test_more_kept_than_there_is_is_refused() -> None:
         assert "cpu_ms_per_s" in str(error)
     else:
         raise AssertionError("accepted")
+
+
+def test_an_agreement_takes_over_its_quotes_capacity_and_counts_once() -> None:
+    books = admission()
+    hold(books, 1, SMALL)
+    books.agree((1).to_bytes(16, "big"), b"session", SMALL)
+    assert books.free(0) == books.available == books.offer.total.minus(SMALL)
