@@ -39,10 +39,11 @@ def _world(adverts: int, nodes: int, dimensions: tuple[str, ...] | None, capacit
     values = {random.getrandbits(64): attributes(random) for _ in range(adverts)}
     schema = Schema.from_sample(list(values.values())[:500], most=256)  # type: ignore[arg-type]
     world = World(11, nodes, schema, capacity=capacity)
-    raws = [world.advert(id, 1, one) for id, one in values.items()]
+    raws = [world.advert(id, 1, one, ttl_s=100_000) for id, one in values.items()]
     names = list(dimensions) if dimensions else [dimension.name for dimension in schema.dimensions]
     made = world.publish_all(raws, names, 80)
     assert all(one.durable for one in made)
+    world.run(30_000)  # a relaxed read asks one replica: it promises everything only once they agree
     return world, values
 
 
