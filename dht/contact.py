@@ -1,6 +1,6 @@
 """A contact: a node id and the address where it answers; and which addresses a network lets in.
 
-Decides how contacts look on the wire (network.md: id 20, address 4 or 16, port 2; packed binary, because
+Decides how contacts look on the wire (id 20, address 4 or 16, port 2; packed binary, because
 a reply carries 20 of them) and how addresses are grouped for all caps. Contacts are interned: the same
 26 bytes give the same object, since a lookup sees each of them many times.
 """

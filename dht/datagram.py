@@ -1,7 +1,7 @@
 """Datagrams: header, MAC and replay window.
 
 Decides which bytes are a datagram of this network and session. Leaves who the peer is to `handshake`
-and what the body means to `endpoint`. Layout (network.md, Wire):
+and what the body means to `endpoint`. Layout:
 
     version and type 1 | overlay 4 | session 8 | counter 8 | msgpack array | MAC 16
 

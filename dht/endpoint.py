@@ -46,7 +46,7 @@ from .vitals import Vitals, unpack_vitals
 Handler = Callable[[Peer, bytes, Reply], None]
 Callback = Callable[[Call, DhtError | None, bytes], None]
 
-# network.md, Lookup: hard time-out; also the default of every question.
+# Hard time-out: the default of every question, four times the longest soft one.
 HARD_TIMEOUT_MS = 2_000
 # Calls that may be open at once: 10,000 lookups a second would need fewer.
 MAX_CALLS = 16_384
@@ -282,8 +282,12 @@ class Endpoint:
         *,
         contact: Contact | None = None,
         timeout_ms: int | None = None,
+        again_ms: int | None = None,
     ) -> Call:
-        """Send a request; `callback(call, error, body)` comes exactly once, and never from within this."""
+        """Send a request; `callback(call, error, body)` comes exactly once, and never from within this.
+
+        `again_ms`: send it once more after that long, for requests that may be carried out twice.
+        """
         if self._stream is None:
             raise LocalError("the endpoint is not open")
         if len(body) > MAX_BODY_BYTES:
@@ -297,6 +301,8 @@ class Endpoint:
         self._calls[request_id] = call
         peer.calls += 1
         self.deadlines.add(timeout_ms or HARD_TIMEOUT_MS, call, self._expired)
+        if again_ms is not None:
+            self.deadlines.add(again_ms, call, self.resend)
         if peer.session is not None:
             self._transmit(call)
         else:
@@ -306,6 +312,12 @@ class Endpoint:
                 peer.waiting.append(call)
             self.sessions.greet(peer)
         return call
+
+    def resend(self, call: Call) -> None:
+        """Send an open request once more, unless that was done or it was never sent."""
+        if not call.done and not call.resent and call.sent_s >= 0:
+            call.resent = True
+            self._transmit(call)
 
     def call_self(self, tag: int, kind: int, body: bytes, callback: Callback, timeout_ms: int | None) -> None:
         """A call to one of our own handlers, with the same rules and no datagram."""
@@ -330,6 +342,9 @@ class Endpoint:
 
     def observe(self, call: Call, body: bytes) -> None:
         """Learn from the vitals in an answer to `call`, and from how long it took."""
+        if call.resent:
+            # Nobody knows which of the two was answered (RFC 6298, Karn's rule).
+            return
         rtt_ms = (self.loop.time() - call.sent_s) * 1_000
         call.peer.measured(rtt_ms)
         self._vitals.observe(call.peer.address, rtt_ms, body, self.now_ms())
@@ -372,7 +387,7 @@ class Endpoint:
         if peer.doubted:
             peer.doubted = False
             for call in list(self._calls.values()):
-                if call.peer is peer and not call.resent and call.sent_s >= 0 and call not in waiting:
+                if call.peer is peer and call.sent_s >= 0 and call not in waiting:
                     call.resent = True
                     self._transmit(call)
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 
 from .contact import Contact
 
-# Questions in flight (network.md, Lookup).
+# Questions in flight; the paper has 3, libtorrent 5.
 ALPHA = 4
 # Questions one lookup may ask in all; a clean lookup among 10,000 nodes asks about 40.
 MAX_ASKED = 160

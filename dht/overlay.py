@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 Handler = Callable[[Contact, bytes, Reply], None]
 Answer = Callable[[bytes | None, DhtError | None], None]
 
-# network.md, Records: route with k = 20, store at 8.
+# A store that is not acknowledged by then is sent once more; the same record twice is one record.
+PUT_AGAIN_MS = 700
+# Route with k = 20, store at 8: enough that a fifth of the holders may go between two stores.
 REPLICAS = 8
 # A network that starts all at once needs a few seconds until its seeds answer.
 JOIN_ATTEMPTS = 6
@@ -193,9 +195,18 @@ class Overlay:
         self._handlers[kind] = handler
 
     def ask(
-        self, contact: Contact, kind: int, body: bytes, *, timeout_ms: int | None = None
+        self,
+        contact: Contact,
+        kind: int,
+        body: bytes,
+        *,
+        timeout_ms: int | None = None,
+        again_ms: int | None = None,
     ) -> asyncio.Future[bytes]:
-        """Ask one node; PeerTimeoutError, PeerRefusedError, PeerBusyError or PeerIdentityError when it fails."""
+        """Ask one node; PeerTimeoutError, PeerRefusedError, PeerBusyError or PeerIdentityError when it fails.
+
+        With `again_ms` the request is sent once more after that long: only where a repetition does no harm.
+        """
         future: asyncio.Future[bytes] = self.endpoint.loop.create_future()
 
         def settle(answer: bytes | None, error: DhtError | None) -> None:
@@ -205,11 +216,18 @@ class Overlay:
                 else:
                     future.set_result(answer or b"")
 
-        self.ask_then(contact, kind, body, settle, timeout_ms=timeout_ms)
+        self.ask_then(contact, kind, body, settle, timeout_ms=timeout_ms, again_ms=again_ms)
         return future
 
     def ask_then(
-        self, contact: Contact, kind: int, body: bytes, callback: Answer, *, timeout_ms: int | None = None
+        self,
+        contact: Contact,
+        kind: int,
+        body: bytes,
+        callback: Answer,
+        *,
+        timeout_ms: int | None = None,
+        again_ms: int | None = None,
     ) -> None:
         """`ask` without a future: `callback(answer, None)` or `callback(None, error)`, once, and later."""
         _check_kind(kind)
@@ -221,7 +239,14 @@ class Overlay:
             self.endpoint.call_self(self.tag, kind, body, answered, timeout_ms)
         else:
             self.endpoint.call(
-                contact.address, self.tag, kind, body, answered, contact=contact, timeout_ms=timeout_ms
+                contact.address,
+                self.tag,
+                kind,
+                body,
+                answered,
+                contact=contact,
+                timeout_ms=timeout_ms,
+                again_ms=again_ms,
             )
 
     # -- what others see -----------------------------------------------------------------------------
@@ -428,7 +453,9 @@ class Overlay:
                 return
             body = key + record.raw
             for contact in remote:
-                self.endpoint.call(contact.address, self.tag, PUT, body, acknowledged, contact=contact)
+                self.endpoint.call(
+                    contact.address, self.tag, PUT, body, acknowledged, contact=contact, again_ms=PUT_AGAIN_MS
+                )
 
         self.find_then(key, found)
 

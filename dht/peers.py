@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 # Sessions one peer may have at once: both ends may begin at the same moment, and both sessions then hold.
 MAX_SESSIONS_PER_PEER = 2
-# A slow answer frees its slot after three round trips, between these (network.md: cap 500 ms; the floor
-# keeps a busy single host from calling its own queue a loss).
+# A slow answer frees its slot after three round trips, between these: the cap bounds what one dead peer costs,
+# the floor keeps a busy single host from calling its own queue a loss.
 MIN_SOFT_TIMEOUT_MS = 150
 MAX_SOFT_TIMEOUT_MS = 500
 

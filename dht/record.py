@@ -2,7 +2,7 @@
 
 Decides which envelopes an overlay may hold under a key. An advert, or any other envelope with an integer
 `seq` and `expires_ms`, may lie under any key; a plain value only where its owner put it, so that nobody
-can move it (network.md, Records).
+can move it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from .errors import EnvelopeError, LocalError
 from .identity import NODE_ID_BYTES, Scheme, Signer
 
 RECORD_TYPE = "dht-record"
-# What fits one datagram beside its header, MAC and positions (network.md, Wire).
+# What fits one datagram beside its header, MAC and positions.
 MAX_RECORD_BYTES = 1_000
 # A record may not outlive this from now; republishing it with a new expiry is its owner's business.
 MAX_LIFE_MS = 7 * 24 * 3_600_000
-# Clock skew that is tolerated (security.md).
+# Clock skew that is tolerated.
 MAX_SKEW_MS = 120_000
 
 

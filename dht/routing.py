@@ -28,7 +28,7 @@ K = 20
 ID_BITS = 160
 # Newcomers waiting for a place in a full bucket; one bucket's worth is enough to replace all of it.
 MAX_WAITING = K
-# security.md, eclipse: contacts from one /24 or /48 in a bucket, and in the whole table.
+# Against eclipse: contacts from one /24 or /48 in a bucket, and in the whole table.
 MAX_GROUP_IN_BUCKET = 2
 MAX_GROUP_IN_TABLE = 10
 

@@ -170,7 +170,11 @@ class Sessions:
             elif type == datagram.WELCOME:
                 keys = self._shaker.finish(greeting.outgoing, body, self._endpoint.now_ms())
                 self._end_greeting(greeting)
-                self._establish(greeting.peer, Session(keys, address, self._endpoint.loop.time()))
+                session_now = Session(keys, address, self._endpoint.loop.time())
+                self._establish(greeting.peer, session_now)
+                if not session_now.counter:
+                    # Both sides began at once and nothing waits any more: unused, it would stay half-open there.
+                    self._endpoint.check(address)
             elif not greeting.cookie:
                 greeting.cookie = self._shaker.cookie_in(body)
                 self._endpoint.send(self._shaker.hello_datagram(greeting.outgoing, greeting.cookie), address)

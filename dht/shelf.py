@@ -12,7 +12,7 @@ from collections import deque
 
 from .record import Record
 
-# security.md, flooding: records per owner and holder, writes per minute, bytes in all.
+# Against floods: records per owner and holder, writes per minute, bytes in all.
 MAX_RECORDS_PER_OWNER = 64
 MAX_WRITES_PER_MINUTE = 60
 MAX_BYTES = 64 * 2**20

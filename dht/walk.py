@@ -89,7 +89,9 @@ class Walk:
         if call.peer.session is None or call.peer.failures:
             self._go_on(self._lookup.overdue(call.contact))
         else:
-            # It was alive a moment ago, and the nearest must not be missed because the host is busy.
+            # It was alive a moment ago, and the nearest must not be missed because the host is busy or a
+            # datagram was lost; questions of a lookup may be answered twice.
+            self._endpoint.resend(call)
             self._endpoint.deadlines.add(GRACE_MS, call, self._overdue)
             self._go_on(self._lookup.slow(call.contact))
 

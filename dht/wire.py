@@ -22,7 +22,7 @@ Value: TypeAlias = "bool | int | str | bytes | list[Value] | dict[str, Value] | 
 MAX_DEPTH = 8
 # Nesting of a datagram body: rows in lists in a message.
 MAX_BODY_DEPTH = 6
-# The largest signed value: what a chunked record may weigh (network.md, Wire).
+# The largest signed value: what a chunked record may weigh.
 MAX_VALUE_BYTES = 65_536
 # The largest datagram body, so that the whole stays under 1,200 bytes.
 MAX_BODY_BYTES = 1_163
