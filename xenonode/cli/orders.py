@@ -72,7 +72,7 @@ def amount_text(words: list[str]) -> str:
     text = " ".join(words)
     if any(word.startswith("--") for word in words):
         unknown = next(word for word in words if word.startswith("--"))
-        raise usage_error(f"no such option: {unknown}", "see 'xenonode order create --help'")
+        raise usage_error(f"no such option: {unknown}", "see the command's --help")
     try:
         parse_amount(text)
     except ModelError as error:
