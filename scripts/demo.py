@@ -1,5 +1,5 @@
 """The demonstration's entry point; see xenonode/demo."""
 
-from xenonode.demo.main import main
+from xenonode.cli.demonstration import main
 
 main()
