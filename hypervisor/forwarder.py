@@ -52,6 +52,10 @@ class Forwarder:
         address: tuple[str, int] = server.sockets[0].getsockname()[:2]
         return address[1]
 
+    def leads_to(self, id: str) -> bool:
+        """Whether a port is open for this guest."""
+        return id in self._servers
+
     async def close(self, id: str) -> None:
         """Stop leading to a guest, and cut what is connected; nothing happens if it is not forwarded."""
         server = self._servers.pop(id, None)

@@ -72,6 +72,8 @@ def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None
         ("shares.cpu = '1 ms/s'", "unknown setting 'shares.cpu'", "share.cpu"),
         ("hypervisr = 'embed'", "unknown setting 'hypervisr'", "hypervisor"),
         ("udp = '127.0.0.1:7411'", "port 7411 is used twice", "a port of its own"),
+        ("control = '0.0.0.0:7411'", "every address of this machine", "that others reach"),
+        ("control = 'myhost:7411'", "myhost is no IP address", "that others reach"),
         ("udp = '127.0.0.1:70000'", "udp", "received"),
         ("udp = 7000", "udp", "received"),
         ("region = ''", "region", "searches"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal, overload
 
@@ -40,7 +41,7 @@ class CorpConfig:
     effective: tuple[EffectiveValue, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        _different_ports(self.udp, self.control)
+        _check_addresses(self.udp, self.control)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +68,7 @@ class ServerConfig:
     effective: tuple[EffectiveValue, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        _different_ports(self.udp, self.control)
+        _check_addresses(self.udp, self.control)
         if self.share.cpu_ms_per_s == 0 or self.share.memory_bytes == 0:
             raise ConfigError("share.cpu and share.memory must be more than zero", "a session needs both")
         if not 1 <= self.cores <= 4096:
@@ -163,13 +164,27 @@ def example(role: Role) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _different_ports(udp: Address, control: Address) -> None:
+def _check_addresses(udp: Address, control: Address) -> None:
+    _check_literal("udp", udp)
+    _check_literal("control", control)
     if udp.port == control.port:
         raise ConfigError(
             f"port {udp.port} is used twice: by udp and by control",
             'give each a port of its own, e.g. udp = "127.0.0.1:7400" and control = "127.0.0.1:7401"',
             "port_twice",
         )
+
+
+def _check_literal(name: str, address: Address) -> None:
+    """What is bound is also what others are told, so that it must mean this machine to them."""
+    try:
+        if not ip_address(address.host).is_unspecified:
+            return
+        what = "is every address of this machine, and tells nobody how to reach it"
+    except ValueError:
+        what = "is no IP address"
+    next_step = f'write the address of this machine that others reach, e.g. {name} = "192.0.2.7:{address.port}"'
+    raise ConfigError(f"{name}: {address.host} {what}", next_step, "address")
 
 
 def _build_corp(values: Mapping[str, object], shown: tuple[EffectiveValue, ...]) -> Config:

@@ -11,6 +11,7 @@ import hashlib
 import logging
 from contextlib import AsyncExitStack
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +20,7 @@ from dht.errors import RemoteError
 from dht.identity import Signer
 from hypervisor import remote
 from hypervisor.adapter import Hypervisor
+from hypervisor.forwarded import ForwardedHypervisor
 from xenonode import membership
 from xenonode.config import CorpConfig, ServerConfig
 from xenonode.control.errors import ControlError
@@ -63,6 +65,9 @@ FAREWELL_S = 5.0
 """A server that stops withdraws its advert, but does not wait long for holders that do not answer."""
 KNOWN_PEERS = "peers"
 """Addresses of servers seen in the last run, one a line: seeds of the next start."""
+FORWARDED_PORTS = "ports.json"
+"""Which port of the control address leads to which guest. With a control address on loopback all clients are on this
+machine, and reach guests where they are."""
 EMBED = "embed"
 EMBED_URI = "qemu:///embed"
 
@@ -229,7 +234,10 @@ class ServerNode(Node):
         home = LiveHome(config.folder)
         try:
             uri = EMBED_URI if config.hypervisor == EMBED else config.hypervisor
-            hypervisor = await remote.connect(uri, root=config.folder / "hypervisor", cache=config.images)
+            root = config.folder / "hypervisor"
+            hypervisor: Hypervisor = await remote.connect(uri, root=root, cache=config.images)
+            if not ip_address(config.control.host).is_loopback:
+                hypervisor = ForwardedHypervisor(hypervisor, config.control.host, root / FORWARDED_PORTS)
         except BaseException:
             home.leave()
             raise

@@ -15,6 +15,7 @@ from typing import Any
 from hypervisor import guest_image, readiness, remote
 from hypervisor.adapter import Handle, Hypervisor
 from hypervisor.environment import EnvironmentSpec
+from hypervisor.forwarded import ForwardedHypervisor
 
 from .contract import Bench
 
@@ -24,6 +25,7 @@ class RealBench(Bench):
 
     guest_user: str | None = None
     user_network = False
+    forwarded_to: str | None = None
 
     def __init__(self, uri: str, folder: Path, cache: Path) -> None:
         self.uri, self.folder, self.cache = uri, folder, cache
@@ -32,13 +34,19 @@ class RealBench(Bench):
         self.public_key = self.client_key.with_suffix(".pub").read_text().strip()
 
     async def connect(self) -> None:
-        self.hypervisor = self.process = await self.open("root")
+        self.process = await self.open("root")
+        self.hypervisor = self.reachable(self.process, "root")
 
     async def open(self, name: str) -> remote.RemoteHypervisor:
         folder = self.folder / name
         return await remote.connect(
             self.uri, root=folder, cache=self.cache, guest_user=self.guest_user, user_network=self.user_network
         )
+
+    def reachable(self, inner: Hypervisor, name: str) -> Hypervisor:
+        if self.forwarded_to is None:
+            return inner
+        return ForwardedHypervisor(inner, self.forwarded_to, self.folder / name / "ports.json")
 
     def spec(self, name: str, **changes: Any) -> EnvironmentSpec:
         return super().spec(name, **{"authorized_keys": (self.public_key,), **changes})
@@ -89,11 +97,11 @@ class RealBench(Bench):
         process_id = self.process.process_id
         assert process_id is not None
         os.kill(process_id, signal.SIGKILL)
-        await self.process.aclose()
+        await self.hypervisor.aclose()
         await self.connect()
 
     async def stranger(self) -> Hypervisor:
-        return await self.open("stranger")
+        return self.reachable(await self.open("stranger"), "stranger")
 
 
 @contextlib.asynccontextmanager
