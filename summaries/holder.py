@@ -58,11 +58,12 @@ from summaries.node import TrieNode, Waiter
 from summaries.pending import MAX_PAGES, Action, Pending, Push, Recovery, Reply, Verify, quorum
 from summaries.point import Point, Rows
 from summaries.schema import Schema
-from summaries.trie import ROOT, Prefix, is_near, keys_of
+from summaries.trie import ROOT, Prefix, destination, is_near, keys_of, path_bits
 from summaries.zone import Zone
 
 DEFAULT_CAPACITY = 512
 REBUILD_MS = 15_000
+HEARTBEAT_MS = 30_000  # a zone that did not change is told again: three times in an entry's life
 PUSH_TIMEOUT_MS = 6_000  # three hard time-outs of an RPC: the driver has given up long before
 MAX_ROWS = 65_536  # all nodes of a dimension together: 6 MB of columns beside 64 MB of adverts
 MAX_NODES = 4_096
@@ -70,7 +71,7 @@ MAX_WAITERS = 256  # unanswered requests at one trie node; the oldest is told to
 MAX_PUSHES = 1_024  # pushes in flight
 HANDOVER_WINDOW = 16  # rows on their way to children at once: a few datagrams' burst per peer
 OFFER_WINDOW = 8
-TURNS, TURN_MS = 4, 2_000  # replicas hand over one after the other: 2 s is two ticks
+TURNS, TURN_MS = 4, 3_000  # replicas hand over one after the other: 3 s is three ticks
 MAX_DERIVED = 4_096  # adverts whose keys and zone are remembered: inserts repeat at splits and heartbeats
 FETCH_WINDOW = 16
 MAX_HOPS = 12  # Moved answers that one row follows: deeper than any trie
@@ -82,7 +83,7 @@ class Holder:
 
     `me` is this node's packed contact; `incarnation` grows with every start (its start time will
     do). `verify(advert, now_ms)` returns the point of an advert whose signature, credential and
-    expiry are good, else None.
+    expiry are good, else None. `turn` says the how-manieth of a prefix's holders this one is, from 0.
     """
 
     def __init__(
@@ -95,13 +96,16 @@ class Holder:
         incarnation: int,
         capacity: int = DEFAULT_CAPACITY,
         may_hold: Callable[[Prefix, bytes], bool] = lambda child, holder: True,
+        turn: Callable[[Prefix], int] | None = None,
     ) -> None:
         if capacity < 1:
             raise LocalError("a leaf holds at least one row")
         self.schema, self.dimension, self.me, self.incarnation = schema, dimension, me, incarnation
         self.capacity = capacity
         self._verify, self._may_hold, self._axis = verify, may_hold, schema.dimension(dimension)
+        self._turn = turn or self._drawn_turn
         self._nodes: dict[Prefix, TrieNode] = {}
+        self._shape: dict[Prefix, int] = {}  # split bits of aggregation points that others hold
         self._pushes: dict[int, Pending] = {}
         self._handing: set[tuple[Prefix, int, int]] = set()  # rows offered or inserted below, not concluded
         self._wanted: set[tuple[Prefix, int, int]] = set()  # rows that were offered below and are wanted
@@ -146,7 +150,11 @@ class Holder:
                 if node.is_idle and prefix != ROOT and not node.claimed.count and not node.tombstones:
                     del self._nodes[prefix]
                     continue
-                node.settled = False
+                # A zone that grew a moment ago stays roomy for another period: more may be coming.
+                tighten = node.claimed != node.zone and not (node.grew and node.zone.count)
+                if tighten or node.told_ms + HEARTBEAT_MS <= now_ms:
+                    node.settled = False
+                node.grew = False
             self._settle(node, now_ms)
             self._hand_over(node, now_ms)
         self._rows = sum(len(node.rows) for node in self._nodes.values())
@@ -300,13 +308,12 @@ class Holder:
             return
         if not node.hand_over_ms:
             # Replicas split together. Those whose turn is later find most of the work done.
-            turn = xxhash.xxh3_64_intdigest(self.me + node.prefix.bits.to_bytes(8, "big")) % TURNS
-            node.hand_over_ms = now_ms + turn * TURN_MS
+            node.hand_over_ms = now_ms + min(self._turn(node.prefix), TURNS - 1) * TURN_MS
         if node.hand_over_ms > now_ms:
             return
         offers: dict[Prefix, list[Posting]] = {}
         for id, key, seq in node.rows.postings():
-            row, where = (node.prefix, id, key), node.destination(key)
+            row, where = (node.prefix, id, key), self._below(node.destination(key), key)
             if row in self._handing:
                 continue
             if row not in self._wanted:
@@ -325,9 +332,28 @@ class Holder:
                     self._handing.update((node.prefix, one.id, one.key) for one in some)
                     self._offering += 1
 
+    def _drawn_turn(self, prefix: Prefix) -> int:
+        return xxhash.xxh3_64_intdigest(self.me + prefix.bits.to_bytes(8, "big")) % TURNS
+
+    def _below(self, where: Prefix, key: int) -> Prefix:
+        """Where a key belongs under `where`, as far as others told us when we last got it wrong."""
+        while (deeper := destination(where, self._shape.get(where.anchor, 0), key)) != where:
+            where = deeper
+        return where
+
+    def _told_moved(self, where: Prefix) -> None:
+        anchor = where.parent
+        if anchor is not None:
+            if anchor not in self._shape and len(self._shape) >= MAX_NODES:
+                del self._shape[next(iter(self._shape))]
+            self._shape[anchor] = self._shape.get(anchor, 0) | path_bits(where)
+
     def _offered(self, message: Offer, request: object) -> None:
         """Say which of the offered rows a child still lacks. Unsettled ones count as lacking."""
         node = self._nodes.get(message.prefix)
+        if node is not None and node.is_split and message.postings:
+            self._reply(request, Moved(node.destination(message.postings[0].key)))
+            return
         wanted = tuple(range(len(message.postings)))
         if node is not None and node.ready and node.settled and node.claimed.covers(node.zone):
             held = [node.rows.find(one.id, one.key) for one in message.postings]
@@ -346,6 +372,8 @@ class Holder:
             pending.agreed += 1
             pending.wanted.update(place for place in reply.places if place < len(offer.postings))
         else:
+            if isinstance(reply, Moved) and offer.prefix.covers(reply.prefix):
+                self._told_moved(reply.prefix)
             pending.failed += 1
         if pending.failed > asked - quorum(asked):
             self._abandon(token, pending)
@@ -407,6 +435,8 @@ class Holder:
         if node.is_idle and not node.version:
             return  # an empty leaf that no parent has heard of
         if not node.climbing and not (node.settled and node.claimed.covers(node.zone)):
+            if not node.claimed.covers(node.zone):
+                node.grew = True
             self._climb(node, now_ms)
 
     def _climb(self, node: TrieNode, now_ms: int) -> None:
@@ -414,10 +444,12 @@ class Holder:
         if parent is None or node.climbing:
             return
         version = node.version + 1
-        update = ZoneUpdate(node.prefix, self.incarnation, version, node.zone, node.splits)
+        zone = node.zone.roomy() if node.grew else node.zone
+        update = ZoneUpdate(node.prefix, self.incarnation, version, zone, node.splits)
         if self._push(parent, update, now_ms, node=node.prefix) is not None:
             # From here on the parent may know no more than this, so nothing wider is settled.
-            node.version, node.claimed, node.settled, node.climbing = version, node.zone, False, True
+            node.version, node.claimed, node.settled, node.climbing = version, zone, False, True
+            node.told_ms = now_ms
 
     # ----- replies to pushes
 
@@ -487,6 +519,7 @@ class Holder:
             return
         if not where.contains(message.key):
             return
+        self._told_moved(where)
         id, key, _ = pending.row
         again = Insert(where, key, message.advert)
         if self._push(where, again, now_ms, node=pending.prefix, row=pending.row, hops=pending.hops + 1) is not None:

@@ -17,7 +17,7 @@ from summaries.zone import Zone
 MAX_ENTRY_HOLDERS = 8  # holders remembered a child: R = 3, plus those that churn left behind
 TOMBSTONE_S = 1_350  # three TTLs of 450 s: longer than any late copy of the advert stays valid
 MAX_TOMBSTONES = 4_096  # a node: eight times the capacity of a leaf
-ENTRY_LIFE_MS = 60_000  # four refreshes of 15 s
+ENTRY_LIFE_MS = 90_000  # three heartbeats of 30 s
 
 
 @dataclass(slots=True)
@@ -50,6 +50,8 @@ class TrieNode:
     claimed: Zone = field(init=False)  # what we last told our parent
     settled: bool = False  # and whether a quorum of its holders has it
     climbing: bool = False  # whether a claim is on its way
+    grew: bool = False  # whether the zone outgrew a claim lately: the next one leaves room
+    told_ms: int = 0  # when the last claim set out
     version: int = 0
     refresh_ms: int = 0
     hand_over_ms: int = 0  # when our turn to hand rows down comes

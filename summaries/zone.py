@@ -19,6 +19,9 @@ from summaries.schema import Schema
 LOCATION_STEP_US = 64  # 2 s in 16 bits; a hundredth of the error that coordinates have anyway
 _BOX_NONE = (32767, 32767, 32767, -32768, -32768, -32768)
 MAX_HEIGHT_STEPS = 65535
+ROOM_BINS = 32  # an eighth of a dimension
+ROOM_STEPS = 512  # 33 ms, about a tenth of the way around the Earth
+ROOM_HEIGHT_STEPS = 64  # 4 ms
 MAX_COUNT = (1 << 32) - 1
 
 
@@ -109,6 +112,23 @@ class Zone:
             min(self.price, other.price),
             min(self.count + other.count, MAX_COUNT),
             min(self.leaves + other.leaves, MAX_COUNT),
+        )
+
+    def roomy(self) -> Zone:
+        """A wider zone, with room for what probably comes next: else each of many new points would widen it again."""
+        if not self.count:
+            return self
+        a = self.box
+        low = tuple(max(edge // ROOM_STEPS * ROOM_STEPS, -32768) for edge in a[:3])
+        high = tuple(min(-(-edge // ROOM_STEPS) * ROOM_STEPS, 32767) for edge in a[3:])
+        fine = max(self.price.bit_length() - 2, 0)
+        return replace(
+            self,
+            lows=bytes(edge // ROOM_BINS * ROOM_BINS for edge in self.lows),
+            highs=bytes(edge // ROOM_BINS * ROOM_BINS + ROOM_BINS - 1 for edge in self.highs),
+            box=(low[0], low[1], low[2], high[0], high[1], high[2]),
+            height=self.height // ROOM_HEIGHT_STEPS * ROOM_HEIGHT_STEPS,
+            price=self.price >> fine << fine,
         )
 
     def same_set(self, other: Zone) -> Zone:
