@@ -129,6 +129,7 @@ class Peer:
             incarnation=self.env.now_ms(),
             capacity=self.leaf_capacity,
             may_hold=placement.may_hold,
+            turn=placement.rank,
         )
         holding = self.holdings[overlay.dimension] = TrieHolding(overlay, holder, placement, self.env)
         holding.start()

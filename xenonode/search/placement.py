@@ -1,14 +1,20 @@
 """Where the trie nodes of one dimension live: the R nodes nearest to each one's key.
 
-Decides how long a lookup's answer is believed. Sources: search.md of the design gives R = 3 and 15 s for cached
-paths; a lookup asks for more than R, because the nearest of eight that answered are the nearest there are, while
-the nearest of three often are not.
+Decides how long a lookup's answer is believed, and for which other keys it is an answer too. A lookup returns every
+node within a distance of its target; for a key so near to the target that its R nearest nodes lie safely inside that
+distance, no other node can be nearer (the XOR metric's triangle inequality), so in a small network a few lookups
+answer for all keys. What was looked up is believed the longer the quieter the network is, and no longer once a
+holder is silent or a nearer node is known.
+
+Sources: search.md of the design gives R = 3 and 15 s for cached paths; a lookup asks for more than R, because the
+nearest of eight that answered are the nearest there are, while the nearest of three often are not.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from dht.contact import Contact
 from dht.overlay import Overlay
@@ -16,9 +22,26 @@ from summaries.trie import Prefix
 
 REPLICAS = 3
 LOOKED_UP = 8
+SMALL_NETWORK = 80
+LOOKED_UP_SMALL = 20
+"""In a network of which we know fewer than 80 nodes, 20 of them are so many that one lookup answers for many keys."""
 REMEMBERED_S = 30.0
 """Twice the rebuild period: a holder that left is noticed by its silence, one that came is told by the next lookup."""
+REMEMBERED_MOST_S = 300.0
+"""When our own table has not changed for so long, nobody near has come or gone: two heartbeats of an advert."""
+NEIGHBOURHOODS_MAX = 64
 PREFIXES_REMEMBERED_MAX = 4_096
+
+
+@dataclass(slots=True)
+class _Neighbourhood:
+    """All nodes within `reach` of `centre`, as a lookup found them; or, for a prefix, its holders."""
+
+    contacts: list[Contact]
+    centre: int
+    reach: int
+    looked_up_s: float
+    changes: int  # of the table, when these contacts were last compared with it
 
 
 class Placement:
@@ -27,15 +50,31 @@ class Placement:
     def __init__(self, overlay: Overlay, key_of: Callable[[Prefix], bytes], replicas: int = REPLICAS) -> None:
         self.overlay, self.replicas = overlay, replicas
         self._key_of = key_of
-        self._known: dict[Prefix, tuple[float, list[Contact]]] = {}
+        self._known: dict[Prefix, _Neighbourhood] = {}
+        self._neighbourhoods: list[_Neighbourhood] = []
         self._finding: dict[Prefix, asyncio.Future[list[Contact]]] = {}
+        self._changes, self._changed_s = 0, 0.0
+        overlay.on_change(self._table_changed)
 
     def remembered(self, prefix: Prefix) -> list[Contact] | None:
-        """The holders, if they were looked up a moment ago."""
-        found = self._known.get(prefix)
-        if found is None or found[0] < asyncio.get_running_loop().time():
-            return None
-        return found[1]
+        """The holders, if a lookup that is still believed told them."""
+        now_s = asyncio.get_running_loop().time()
+        held = self._known.get(prefix)
+        if held is not None:
+            if self._holds(held, now_s):
+                return held.contacts
+            del self._known[prefix]
+        key = int.from_bytes(self._key_of(prefix), "big")
+        for wide in list(self._neighbourhoods):
+            contacts = _nearest_within(wide, key, self.replicas)
+            if contacts is None:
+                continue
+            if self._believed(wide, now_s):
+                held = _Neighbourhood(contacts, key, contacts[-1].number ^ key, wide.looked_up_s, -1)
+                if self._holds(held, now_s):
+                    return self._remember(prefix, held)
+            self._neighbourhoods.remove(wide)
+        return None
 
     async def find(self, prefix: Prefix) -> list[Contact]:
         """The holders, by a lookup if need be; who asks while one is under way shares it."""
@@ -49,20 +88,37 @@ class Placement:
         promise = self._finding[prefix] = loop.create_future()
         contacts: list[Contact] = []
         try:
-            contacts = (await self.overlay.find(self._key_of(prefix), LOOKED_UP))[: self.replicas]
-            if contacts:
-                if len(self._known) >= PREFIXES_REMEMBERED_MAX:
-                    self._known.pop(next(iter(self._known)))
-                self._known[prefix] = (loop.time() + REMEMBERED_S, contacts)
+            contacts = await self._look_up(prefix)
         finally:
             del self._finding[prefix]
             if not promise.done():
                 promise.set_result(contacts)
         return contacts
 
+    async def _look_up(self, prefix: Prefix) -> list[Contact]:
+        packed = self._key_of(prefix)
+        key = int.from_bytes(packed, "big")
+        count = LOOKED_UP_SMALL if len(self.overlay.table) < SMALL_NETWORK else LOOKED_UP
+        found = await self.overlay.find(packed, count)
+        if not found:
+            return []
+        now_s = asyncio.get_running_loop().time()
+        # Fewer than we asked for are all there are.
+        reach = found[-1].number ^ key if len(found) >= count else 1 << 160
+        if len(self._neighbourhoods) >= NEIGHBOURHOODS_MAX:
+            del self._neighbourhoods[0]
+        self._neighbourhoods.append(_Neighbourhood(found, key, reach, now_s, self._changes))
+        contacts = found[: self.replicas]
+        held = _Neighbourhood(contacts, key, contacts[-1].number ^ key, now_s, self._changes)
+        return self._remember(prefix, held)
+
     def forget(self, prefix: Prefix) -> None:
         """A holder did not answer: look it up again next time."""
         self._known.pop(prefix, None)
+        key = int.from_bytes(self._key_of(prefix), "big")
+        self._neighbourhoods = [
+            wide for wide in self._neighbourhoods if _nearest_within(wide, key, self.replicas) is None
+        ]
 
     def may_hold(self, prefix: Prefix, holder: bytes) -> bool:
         """Whether a node is near enough to a prefix's key to speak for it: among the nearest that we know."""
@@ -72,3 +128,51 @@ class Placement:
             return True
         contact = Contact.unpack(holder)
         return contact.number ^ number <= nearest[-1].number ^ number
+
+    def rank(self, prefix: Prefix) -> int:
+        """The how-manieth nearest to a prefix's key this node is, as far as it knows; at most R."""
+        own_id = self.overlay.node_id
+        nearest = self.overlay.known(self._key_of(prefix), self.replicas)
+        return next((place for place, contact in enumerate(nearest) if contact.node_id == own_id), self.replicas)
+
+    def _remember(self, prefix: Prefix, held: _Neighbourhood) -> list[Contact]:
+        if len(self._known) >= PREFIXES_REMEMBERED_MAX:
+            self._known.pop(next(iter(self._known)))
+        self._known[prefix] = held
+        return held.contacts
+
+    def _believed(self, held: _Neighbourhood, now_s: float) -> bool:
+        """What the table has been for a while, it will probably be for as long again."""
+        quiet_s = min(max(held.looked_up_s - self._changed_s, REMEMBERED_S), REMEMBERED_MOST_S)
+        return now_s < held.looked_up_s + quiet_s
+
+    def _holds(self, held: _Neighbourhood, now_s: float) -> bool:
+        """Whether holders are still believed: not too old, and none that we have met since is nearer."""
+        if not self._believed(held, now_s):
+            return False
+        if held.changes != self._changes and len(held.contacts) >= self.replicas:
+            nearest = self.overlay.known(held.centre.to_bytes(20, "big"), self.replicas)
+            if any(contact.number ^ held.centre < held.reach and contact not in held.contacts for contact in nearest):
+                return False
+        elif held.changes != self._changes:
+            return False  # fewer than R were all there were
+        held.changes = self._changes
+        return True
+
+    def _table_changed(self) -> None:
+        self._changes += 1
+        self._changed_s = asyncio.get_running_loop().time()
+
+
+def _nearest_within(wide: _Neighbourhood, key: int, count: int) -> list[Contact] | None:
+    """The `count` nodes nearest to a key, where a neighbourhood proves that they are."""
+    offset = key ^ wide.centre
+    if offset >= wide.reach:
+        return None
+    nearest = sorted(wide.contacts, key=lambda contact: contact.number ^ key)[:count]
+    # Whoever is outside is at least `reach` from the centre, hence at least reach - offset from the key.
+    if len(nearest) < count and wide.reach < 1 << 160:
+        return None
+    if (nearest[-1].number ^ key) + offset >= wide.reach:
+        return None
+    return nearest

@@ -176,7 +176,7 @@ class ServerHost:
         while True:
             await asyncio.sleep(1.0)
             for machine in self.fleet:
-                if machine.advertiser.due(self.node.env.now_ms()):
+                if machine.advertiser.due(self.node.env.now_ms(), machine.location):
                     await machine.publish()
 
 
