@@ -1,0 +1,157 @@
+"""Publishing and searching over overlays: the same conversation on real sockets and under virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from dht.identity import ED25519
+from summaries.parse import parse
+from xenonode.env import Env, LiveEnv
+from xenonode.errors import XenoError
+from xenonode.model.entity import Address
+from xenonode.model.resources import Resources
+from xenonode.peer import Peer
+from xenonode.simulation.run import Simulation
+
+from .network import Advertised, Issuing, advertise
+
+SERVERS = 12
+Scenario = Callable[[list[Advertised], Peer], Awaitable[None]]
+QUERIES = (
+    "cores >= 1",
+    "cpu.available >= 4000 ms/s and memory.available >= 16 GiB",
+    'price.cpu <= 0.04 USD/h or country = "US"',
+    "os.debian >= 12 and disk.available between [10 GiB, 400 GiB] order by price.cpu",
+    "memory.total >= 8 GiB order by cost(cpu 1000 ms/s, memory 4 GiB) limit 3",
+)
+
+
+def on_loopback(scenario: Scenario) -> None:
+    async def run() -> None:
+        env = LiveEnv()
+        issuing = Issuing(ED25519, env.now_ms(), Address("127.0.0.1", 1))
+        made = [issuing.peer(env, number) for number in range(SERVERS)]
+        await made[0][0].endpoint.open("127.0.0.1", 0)
+        first = made[0][0].endpoint.address
+        await made[0][0].endpoint.close()
+        issuing = Issuing(ED25519, env.now_ms(), Address(*first))
+        made = [issuing.peer(env, number) for number in range(SERVERS)]
+        client, _, _ = issuing.peer(env, SERVERS, client=True)
+        peers = [peer for peer, _, _ in made]
+        try:
+            await peers[0].start(first)
+            await asyncio.gather(*(peer.start(("127.0.0.1", 0)) for peer in peers[1:]))
+            await client.start(("127.0.0.1", 0))
+            await scenario(await advertise(made, Random(7)), client)
+        finally:
+            await client.close()
+            await asyncio.gather(*(peer.close() for peer in peers))
+
+    asyncio.run(run())
+
+
+def under_virtual_time(scenario: Scenario) -> None:
+    with Simulation(seed=7) as simulation:
+        nodes = [simulation.add_node(f"node-{number}") for number in range(SERVERS + 1)]
+        start_ms = nodes[0].env.now_ms()
+        issuing = Issuing(simulation.scheme, start_ms, Address(nodes[0].host.address, 7000))
+        envs: list[Env] = [node.env for node in nodes]
+        made = [node.call(issuing.peer, env, number) for number, (node, env) in enumerate(zip(nodes, envs[:SERVERS]))]
+        client, _, _ = issuing.peer(envs[SERVERS], SERVERS, client=True)
+
+        async def run() -> None:
+            await nodes[0].start(made[0][0].start((nodes[0].host.address, 7000)))
+            for node, (peer, _, _) in zip(nodes[1:], made[1:]):
+                await node.start(peer.start((node.host.address, 7000)))
+            await nodes[SERVERS].start(client.start((nodes[SERVERS].host.address, 7000)))
+            await nodes[SERVERS].start(scenario(await advertise(made, Random(7)), client))  # type: ignore[arg-type]
+            await client.close()
+            await asyncio.gather(*(peer.close() for peer, _, _ in made))
+
+        simulation.run(run())
+
+
+worlds = pytest.mark.parametrize("world", [on_loopback, under_virtual_time])
+
+
+@worlds
+def test_every_published_advert_is_durable_and_every_search_is_exact(world: Callable[[Scenario], None]) -> None:
+    async def scenario(servers: list[Advertised], client: Peer) -> None:
+        assert all(server.outcome is not None and not server.outcome.pending for server in servers)
+        for text in QUERIES:
+            answer = await client.searcher.search(parse(text, currency="USD"))
+            found = {each.advert.server_key for each in answer.servers}
+            right = {server.signer.public_key for server in servers if _matches(text, server)}
+            assert answer.complete, answer.missing
+            if "limit" not in text:
+                assert found == right, text
+            else:
+                assert len(found) == min(3, len(right)) and found <= right
+            ranks = [each.rank for each in answer.servers]
+            assert ranks == sorted(ranks)
+
+    world(scenario)
+
+
+@worlds
+def test_a_changed_advert_replaces_the_old_one_and_a_withdrawn_one_is_gone(world: Callable[[Scenario], None]) -> None:
+    async def scenario(servers: list[Advertised], client: Peer) -> None:
+        busy, gone = servers[3], servers[4]
+        before = busy.advert
+        await busy.publish(replace(before, seq=before.seq + 1, available=Resources(1, 1, 1, 1)))
+        await gone.publish(replace(gone.advert, seq=gone.advert.seq + 1, gone=True))
+        answer = await client.searcher.search(parse("cpu.available <= 1 ms/s"))
+        assert busy.signer.public_key in {each.advert.server_key for each in answer.servers}
+        everything = await client.searcher.search(parse("cores >= 1"))
+        keys = [each.advert.server_key for each in everything.servers]
+        assert len(keys) == len(set(keys)) == SERVERS - 1 and gone.signer.public_key not in keys
+
+    world(scenario)
+
+
+def test_hosts_in_near_are_members_that_answer() -> None:
+    async def scenario(servers: list[Advertised], client: Peer) -> None:
+        host, port = servers[0].peer.endpoint.address
+        answer = await client.searcher.search(parse(f"near({host}:{port}, 10000 ms)"))
+        assert answer.complete and len(answer.servers) > 0
+        for unknown, why in (("nobody", "no address"), ("127.0.0.1:9", "does not answer")):
+            with pytest.raises(XenoError, match=why) as refused:
+                await client.searcher.search(parse(f"near({unknown}, 10 ms)"))
+            assert refused.value.next_step
+
+    on_loopback(scenario)
+
+
+def test_a_client_without_a_seed_says_so_and_tries_again_later() -> None:
+    with Simulation(seed=7) as simulation:
+        node = simulation.add_node("client")
+        issuing = Issuing(simulation.scheme, node.env.now_ms(), Address("10.9.9.9", 7000))
+        client, _, _ = node.call(issuing.peer, node.env, 0)
+
+        async def run() -> None:
+            await client.start((node.host.address, 7000))
+            for _ in range(2):
+                with pytest.raises(XenoError, match="no seed") as refused:
+                    await client.placement("cores")
+                assert refused.value.code == "no_seed"
+            await client.close()
+
+        simulation.run(node.start(run()))  # type: ignore[arg-type]
+
+
+def _matches(text: str, server: Advertised) -> bool:
+    """The queries' meaning, by hand."""
+    advert = server.advert
+    gib, free, price = 2**30, advert.available, advert.prices.cpu_nano_per_hour
+    return {
+        QUERIES[0]: True,
+        QUERIES[1]: free.cpu_ms_per_s >= 4000 and free.memory_bytes >= 16 * gib,
+        QUERIES[2]: price <= 40_000_000 or advert.country == "US",
+        QUERIES[3]: 10 * gib <= free.disk_bytes <= 400 * gib,
+        QUERIES[4]: advert.total.memory_bytes >= 8 * gib,
+    }[text]
