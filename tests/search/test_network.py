@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from random import Random
 
 import pytest
@@ -131,7 +132,7 @@ def test_a_client_without_a_seed_says_so_and_tries_again_later() -> None:
     with Simulation(seed=7) as simulation:
         node = simulation.add_node("client")
         issuing = Issuing(simulation.scheme, node.env.now_ms(), Address("10.9.9.9", 7000))
-        client, _, _ = node.call(issuing.peer, node.env, 0)
+        client, _, _ = node.call(partial(issuing.peer, client=True), node.env, 0)
 
         async def run() -> None:
             await client.start((node.host.address, 7000))
