@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from hypervisor.errors import HypervisorError
 from xenonode.control.errors import ControlError
 from xenonode.demo.plan import make_plan
 from xenonode.demo.story import Story, Teller
@@ -26,6 +27,8 @@ from xenonode.errors import XenoError
 SERVERS_LEAST = 8
 DEFAULT_SEED = 7
 INTERRUPTED = 130
+WIDTH_WHEN_PIPED = 200
+"""A pipe has no width; rich would guess 80 and cut the tables."""
 
 
 class ConsoleTeller(Teller):
@@ -72,13 +75,15 @@ def main() -> None:
 
 def run(servers: int, seed: int, as_json: bool, keep: bool) -> int:
     """The whole demonstration in a new folder; its exit status."""
-    console = Console(stderr=as_json, highlight=False, soft_wrap=not sys.stdout.isatty())
+    terminal = (sys.stderr if as_json else sys.stdout).isatty()
+    width = None if terminal else WIDTH_WHEN_PIPED
+    console = Console(stderr=as_json, highlight=False, soft_wrap=not terminal, width=width)
     folder = Path(tempfile.mkdtemp(prefix="xenonode-demo-"))
     kept = keep
     try:
         story = Story(make_plan(folder, servers, seed), ConsoleTeller(console))
         asyncio.run(_tell(story))
-    except (XenoError, ControlError) as error:
+    except (XenoError, ControlError, HypervisorError) as error:
         console.print(f"\n[bold red]error:[/] {escape(error.message)}")
         if error.next_step:
             console.print(f"next: {escape(error.next_step)}")

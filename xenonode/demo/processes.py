@@ -9,6 +9,7 @@ import asyncio
 import json
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from xenonode.errors import XenoError
 READY_TIMEOUT_S = 120.0
 """The first start of a hypervisor on a machine asks QEMU what it can do: some seconds of CPU for each of eight."""
 STOP_GRACE_S = 20.0
+SSH_TIMEOUT_S = 60.0
 ERROR_LINES = 12
 
 
@@ -58,18 +60,16 @@ class Process:
         except TimeoutError:
             status = None
         except BaseException:
-            await _end(process)
+            await _stop(process)
             raise
         if status is None:
-            await _end(process)
+            await _stop(process)
             raise XenoError(f"{name} did not start: {_last_lines(log)}", f"its whole log is {log}", "not_started")
         return cls(name, process, log, status)
 
     async def stop(self) -> None:
         """End it in order; by force if it does not."""
-        if self.running:
-            self._process.send_signal(signal.SIGTERM)
-        await _end(self._process)
+        await _stop(self._process)
 
     async def kill(self) -> None:
         """End it at once, as a crash would."""
@@ -92,12 +92,37 @@ async def run_command(arguments: list[str]) -> str:
     try:
         answer, errors = await process.communicate()
     except BaseException:
-        await _end(process)
+        await _stop(process)
         raise
     if process.returncode:
         words = errors.decode(errors="replace").strip()
         raise XenoError(f"'xenonode {' '.join(arguments)}' failed: {words}", "", "command")
     return answer.decode()
+
+
+async def run_inside(login: Sequence[str], command: str) -> str:
+    """Run a command in a guest by the system's own ssh client, which `login` starts. Raises XenoError."""
+    process = await asyncio.create_subprocess_exec(
+        *login,
+        command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(SSH_TIMEOUT_S):
+            answer, errors = await process.communicate()
+    except TimeoutError:
+        text = f"ssh did not end within {SSH_TIMEOUT_S:.0f} s"
+        raise XenoError(text, "look at 'xenonode session console'", "ssh") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode:
+        text = f"ssh failed: {errors.decode(errors='replace').strip()}"
+        raise XenoError(text, "look at 'xenonode session console'", "ssh")
+    return answer.decode().strip()
 
 
 def _last_lines(log: Path) -> str:
@@ -118,7 +143,9 @@ async def _first_json(process: asyncio.subprocess.Process) -> dict[str, Any] | N
     return None
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.send_signal(signal.SIGTERM)
     try:
         async with asyncio.timeout(STOP_GRACE_S):
             await process.wait()
