@@ -1,11 +1,9 @@
 """One UDP socket for all overlays of a node: the driver that moves datagrams, sessions and time-outs.
 
-Decides nothing about overlays: it proves who peers are (`handshake`), keeps their sessions (`peers`), and
-carries requests and replies. Every datagram is bounded, decoded, authenticated and handled synchronously;
-whatever is wrong with it is counted in `counters` and dropped, never raised. A request is a `Call` with a
-callback: no Task, no timer of its own. asyncio-dgram opens and owns the socket; its receive queue, which
-has no bound, is replaced by one that hands over at once, and its error queue by a counter, because an ICMP
-error says nothing that a time-out does not.
+Decides nothing about overlays: it proves who peers are (`handshake`), keeps their sessions (`sessions`), and
+carries requests (`calls`) and replies (`answering`) over the socket (`udp`). Every datagram is bounded, decoded,
+authenticated and handled synchronously; whatever is wrong with it is counted in `counters` and dropped, never
+raised.
 """
 
 from __future__ import annotations
@@ -13,54 +11,33 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import socket as sockets
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from asyncio_dgram.aio import DatagramServer, Protocol
-
 from . import datagram, wire
-from .contact import Address, Contact, admits
+from .answering import PING, Answering, Handler
+from .calls import Callback, Calls, error_of, into
+from .contact import Address, admits
 from .coordinates import Coordinate
 from .deadlines import Deadlines
-from .errors import (
-    DhtError,
-    LocalError,
-    PeerBusyError,
-    PeerIdentityError,
-    PeerRefusedError,
-    PeerTimeoutError,
-    RemoteError,
-    WireError,
-)
+from .errors import DhtError, LocalError, PeerIdentityError, RemoteError, WireError
 from .handshake import Handshaker, Member
 from .identity import ED25519, X25519_EXCHANGE, KeyExchange, Scheme, Signer
-from .limits import LIMITS, Bucket
+from .limits import LIMITS
 from .overlay import Overlay
 from .peers import Call, Peer, Session
-from .reply import BUSY, MAX_BODY_BYTES, OK, REFUSED, LocalReply, Pong, Reply
+from .reply import REFUSED, Pong, Reply
 from .sessions import SESSION_LIMIT, Sessions
+from .udp import UdpSocket
 from .vitals import Vitals, unpack_vitals
 
-Handler = Callable[[Peer, bytes, Reply], None]
-Callback = Callable[[Call, DhtError | None, bytes], None]
-
-# Hard time-out: the default of every question, four times the longest soft one.
-HARD_TIMEOUT_MS = 2_000
-# Calls that may be open at once: 10,000 lookups a second would need fewer.
-MAX_CALLS = 16_384
-MAX_WAITING_PER_PEER = 128
 # libtorrent's figure for a contact that has become questionable.
 LIVENESS_IDLE_MS = 900_000
 TICK_S = 15.0
-# What we ask the kernel to hold while the loop is busy; it gives what its own limit allows.
-RECEIVE_BUFFER_BYTES = 4 * 2**20
-
 # Faults that are logged with their trace; a peer that can provoke one must not fill the disk.
 MAX_FAULTS_LOGGED = 64
 
-PING = -1
 _LOG = logging.getLogger("dht")
 
 
@@ -98,19 +75,17 @@ class Endpoint:
         self.counters: Counter[str] = Counter()
         self.overlays: dict[int, Overlay] = {}
         self._vitals = Vitals(rng)
-        self._limits = LIMITS[profile]
         self._shaker = Handshaker(
             signer, credential, member_check, scheme, exchange, network_id=network_id, rng=rng, client=client
         )
         self._network_tag = self._shaker.network_tag
-        self._handlers: dict[int, Handler] = {}
+        self.calls = Calls(self)
+        # The same without another step: a lookup asks dozens of times.
+        self.call = self.calls.begin
+        self.answering = Answering(self, self._network_tag)
         self.sessions = Sessions(self, self._shaker, session_limit, liveness_idle_ms)
-        self._calls: dict[int, Call] = {}
-        self._next_request = 1
         self._address: Address | None = None
-        self._stream: Any = None
-        self._transport: Any = None
-        self._drained: asyncio.Event | None = None
+        self._socket: UdpSocket | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._deadlines: Deadlines | None = None
         self._tick_timer: asyncio.TimerHandle | None = None
@@ -119,23 +94,12 @@ class Endpoint:
 
     async def open(self, host: str, port: int, *, advertise: str | None = None) -> None:
         """Bind the socket (port 0 takes any); `advertise` is our address for others when host is a wildcard."""
-        if self._stream is not None:
+        if self._socket is not None:
             raise LocalError("the endpoint is open already")
         loop = self._loop = asyncio.get_running_loop()
-        drained = self._drained = asyncio.Event()
-        self._deadlines = Deadlines(loop, self._fault)
-        inbox: Any = _Inbox(self._received)
-        errors: Any = _Errors(self.counters)
-        transport: Any
-        transport, _ = await loop.create_datagram_endpoint(
-            lambda: Protocol(inbox, errors, drained), local_addr=(host, port)
-        )
-        self._transport = transport
-        self._stream = DatagramServer(transport, inbox, errors, drained)
-        raw = transport.get_extra_info("socket")
-        if raw is not None and hasattr(raw, "setsockopt"):
-            raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-        bound = self._stream.sockname
+        self._deadlines = Deadlines(loop, self.fault)
+        self._socket = await UdpSocket.bind(host, port, self._received, self.counters)
+        bound = self._socket.bound
         shown = advertise or bound[0]
         if shown in ("0.0.0.0", "::") and not self.is_client:
             await self.close()
@@ -148,20 +112,17 @@ class Endpoint:
 
     async def close(self) -> None:
         """Stop at once: open calls fail, timers end, the socket closes."""
-        if self._stream is None:
+        if self._socket is None:
             return
         if self._tick_timer is not None:
             self._tick_timer.cancel()
         for overlay in self.overlays.values():
             overlay.closed()
-        stream, self._stream, self._transport = self._stream, None, None
-        calls = list(self._calls.values())
-        self._calls.clear()
-        for call in calls:
-            self._finish(call, LocalError("the endpoint was closed"), b"")
+        socket, self._socket = self._socket, None
+        self.calls.close()
         if self._deadlines is not None:
             self._deadlines.close()
-        stream.close()
+        socket.close()
         self.sessions.clear()
         # The loop closes the socket in its next round; the port is free when this returns.
         await asyncio.sleep(0)
@@ -190,7 +151,7 @@ class Endpoint:
     @property
     def is_open(self) -> bool:
         """Whether datagrams can be sent."""
-        return self._stream is not None
+        return self._socket is not None
 
     def renew(self, credential: bytes) -> None:
         """Show a newer credential of the same key from the next handshake on."""
@@ -212,9 +173,7 @@ class Endpoint:
 
     def handle(self, kind: int, handler: Handler) -> None:
         """Answer node-level requests of this kind (0 to 65,535) with `handler(peer, body, reply)`."""
-        if not 0 <= kind < 65_536:
-            raise LocalError("a kind is 0 to 65,535")
-        self._handlers[kind] = handler
+        self.answering.add(kind, handler)
 
     def ask(
         self, address: Address, kind: int, body: bytes, *, timeout_ms: int | None = None
@@ -268,73 +227,9 @@ class Endpoint:
 
     def call_count(self) -> int:
         """Calls that wait for a reply."""
-        return len(self._calls)
+        return len(self.calls.open)
 
-    # -- calls ---------------------------------------------------------------------------------------
-
-    def call(
-        self,
-        address: Address,
-        tag: int,
-        kind: int,
-        body: bytes,
-        callback: Callback,
-        *,
-        contact: Contact | None = None,
-        timeout_ms: int | None = None,
-        again_ms: int | None = None,
-    ) -> Call:
-        """Send a request; `callback(call, error, body)` comes exactly once, and never from within this.
-
-        `again_ms`: send it once more after that long, for requests that may be carried out twice.
-        """
-        if self._stream is None:
-            raise LocalError("the endpoint is not open")
-        if len(body) > MAX_BODY_BYTES:
-            raise LocalError(f"a request of {len(body)} bytes; at most {MAX_BODY_BYTES} fit a datagram")
-        if len(self._calls) >= MAX_CALLS:
-            raise LocalError(f"{MAX_CALLS} calls are open; wait for some")
-        peer = self.sessions.peers.get(address) or self.sessions.peer_at(address)
-        request_id = self._next_request
-        self._next_request = request_id + 1
-        call = Call(request_id, peer, tag, kind, body, callback, contact)
-        self._calls[request_id] = call
-        peer.calls += 1
-        self.deadlines.add(timeout_ms or HARD_TIMEOUT_MS, call, self._expired)
-        if again_ms is not None:
-            self.deadlines.add(again_ms, call, self.resend)
-        if peer.session is not None:
-            self._transmit(call)
-        else:
-            if len(peer.waiting) >= MAX_WAITING_PER_PEER:
-                self.loop.call_soon(self.end, call, PeerTimeoutError(f"too many calls wait for {address}"), b"")
-            else:
-                peer.waiting.append(call)
-            self.sessions.greet(peer)
-        return call
-
-    def resend(self, call: Call) -> None:
-        """Send an open request once more, unless that was done or it was never sent."""
-        if not call.done and not call.resent and call.sent_s >= 0:
-            call.resent = True
-            self._transmit(call)
-
-    def call_self(self, tag: int, kind: int, body: bytes, callback: Callback, timeout_ms: int | None) -> None:
-        """A call to one of our own handlers, with the same rules and no datagram."""
-        peer = Peer(self.address, self.loop.time())
-        peer.member = self.member
-        request_id = self._next_request
-        self._next_request = request_id + 1
-        call = self._calls[request_id] = Call(request_id, peer, tag, kind, body, callback, None)
-        self.deadlines.add(timeout_ms or HARD_TIMEOUT_MS, call, self._expired)
-        reply = LocalReply(self, peer, tag, request_id)
-        self.loop.call_soon(self._handle, peer, tag, kind, body, reply)
-
-    def settle(self, request_id: int, status: int, body: bytes) -> None:
-        """A reply has come (for replies to ourselves: directly)."""
-        call = self._calls.get(request_id)
-        if call is not None:
-            self.end(call, _error_of(status, body), body)
+    # -- answers --------------------------------------------------------------------------------------
 
     def vitals(self) -> bytes:
         """Our coordinate and clock, which ride on answers that are short anyway."""
@@ -356,78 +251,20 @@ class Endpoint:
     def respond(self, peer: Peer, tag: int, request_id: int, status: int, body: bytes) -> None:
         """Send a reply, if the peer still has a session."""
         session = peer.session
-        if session is None or self._transport is None:
+        if session is None or self._socket is None:
             self.counters["reply-without-session"] += 1
             return
-        self._send_sealed(datagram.REPLY, session, tag, wire.pack([request_id, status, body]))
+        self.send_sealed(datagram.REPLY, session, tag, wire.pack([request_id, status, body]))
 
-    def _transmit(self, call: Call) -> None:
-        peer = call.peer
-        session = peer.session
-        if session is None:
-            return
-        expected = call.contact
-        if expected is not None:
-            actual = peer.contacts.get(call.tag)
-            if actual is None:
-                actual = self.overlays[call.tag].contact_of(peer)
-            if actual.node_id != expected.node_id:
-                error = PeerIdentityError(f"another node answers at {peer.address}")
-                self.loop.call_soon(self.end, call, error, b"")
-                return
-        call.sent_s = self.loop.time()
-        body = wire.pack([call.request_id, call.kind, call.body])
-        self._send_sealed(datagram.REQUEST, session, call.tag, body)
-
-    def transmit_waiting(self, peer: Peer) -> None:
-        """A session stands: send what waited for it, and once more what a lost session carried in vain."""
-        waiting, peer.waiting = peer.waiting, []
-        for call in waiting:
-            self._transmit(call)
-        if peer.doubted:
-            peer.doubted = False
-            for call in list(self._calls.values()):
-                if call.peer is peer and call.sent_s >= 0 and call not in waiting:
-                    call.resent = True
-                    self._transmit(call)
-
-    def _send_sealed(self, type: int, session: Session, tag: int, body: bytes) -> None:
+    def send_sealed(self, type: int, session: Session, tag: int, body: bytes) -> None:
+        """Send a datagram of a session, with its next counter and its MAC."""
         counter = session.counter = session.counter + 1
         self.send(datagram.seal(type, tag, session.send_session, counter, body, session.send_key), session.address)
 
     def send(self, data: bytes, address: Address) -> None:
-        """Give a datagram to the socket; what it cannot take now is dropped and counted."""
-        if self._transport is None:
-            return
-        if self._drained is not None and not self._drained.is_set():
-            self.counters["send-buffer-full"] += 1
-            return
-        self.counters["sent"] += 1
-        try:
-            self._transport.sendto(data, address)
-        except OSError:
-            self.counters["send-failed"] += 1
-
-    def end(self, call: Call, error: DhtError | None, body: bytes) -> None:
-        """A call is over, unless it was before."""
-        if self._calls.pop(call.request_id, None) is not None:
-            self._finish(call, error, body)
-
-    def _finish(self, call: Call, error: DhtError | None, body: bytes) -> None:
-        call.done = True
-        call.peer.calls -= 1
-        try:
-            call.callback(call, error, body)
-        except Exception as fault:
-            self._fault(fault)
-
-    def _expired(self, call: Call) -> None:
-        peer = call.peer
-        if call in peer.waiting:
-            peer.waiting.remove(call)
-        elif peer.session is not None and peer.heard_s < call.sent_s:
-            self.sessions.failed(peer, 1)
-        self.end(call, PeerTimeoutError(f"no answer from {peer.address[0]}:{peer.address[1]}"), b"")
+        """Give a datagram to the socket, while there is one."""
+        if self._socket is not None:
+            self._socket.send(data, address)
 
     def _checked(self, call: Call, error: DhtError | None, body: bytes) -> None:
         if error is None:
@@ -444,7 +281,7 @@ class Endpoint:
         except RemoteError as error:
             self.counters[type(error).__name__] += 1
         except Exception as fault:
-            self._fault(fault)
+            self.fault(fault)
 
     def _dispatch(self, data: bytes, address: Address) -> None:
         counters = self.counters
@@ -477,10 +314,10 @@ class Endpoint:
         if type == datagram.REPLY:
             self._replied(peer, tag, request_id, code, body)
         else:
-            self._requested(peer, tag, request_id, code, body)
+            self.answering.requested(peer, tag, request_id, code, body)
 
     def _replied(self, peer: Peer, tag: int, request_id: int, status: int, body: bytes) -> None:
-        call = self._calls.get(request_id)
+        call = self.calls.open.get(request_id)
         if call is None or call.peer is not peer or call.tag != tag:
             self.counters["late-reply"] += 1
             return
@@ -488,50 +325,9 @@ class Endpoint:
             overlay = self.overlays.get(tag)
             if overlay is not None:
                 overlay.heard(peer)
-        self.end(call, _error_of(status, body), body)
+        self.calls.end(call, error_of(status, body), body)
 
-    def _requested(self, peer: Peer, tag: int, request_id: int, kind: int, body: bytes) -> None:
-        allowance = self._limits.requests
-        bucket = peer.allowance
-        if bucket is None:
-            bucket = peer.allowance = Bucket(allowance, self.loop.time())
-        if not bucket.take(allowance, self.loop.time()):
-            self.counters["rate-limited"] += 1
-            retry_ms = int(1_000 * allowance.burst / allowance.per_s / 4) + 1
-            self.respond(peer, tag, request_id, BUSY, retry_ms.to_bytes(4, "big"))
-            return
-        self._handle(peer, tag, kind, body, Reply(self, peer, tag, request_id))
-
-    def _handle(self, peer: Peer, tag: int, kind: int, body: bytes, reply: Reply) -> None:
-        try:
-            if kind == PING:
-                overlay = self.overlays.get(tag)
-                if tag != self._network_tag and (overlay is None or self.is_client):
-                    reply.refuse("no such overlay here")
-                    return
-                reply(self.vitals())
-                if overlay is not None and not peer.is_client:
-                    overlay.heard(peer)
-            elif tag == self._network_tag:
-                handler = self._handlers.get(kind)
-                if handler is None:
-                    reply.refuse("nobody answers this kind here")
-                else:
-                    handler(peer, body, reply)
-            else:
-                overlay = self.overlays.get(tag)
-                if overlay is None:
-                    reply.refuse("no such overlay here")
-                else:
-                    overlay.requested(peer, kind, body, reply)
-        except RemoteError as error:
-            self.counters[type(error).__name__] += 1
-            reply.refuse_unless_used(str(error))
-        except Exception as fault:
-            self._fault(fault)
-            reply.refuse_unless_used("internal error")
-
-    def _fault(self, fault: Exception) -> None:
+    def fault(self, fault: Exception) -> None:
         """A defect of ours, met while handling a datagram: told, counted, survived."""
         self.counters["fault"] += 1
         if self.counters["fault"] <= MAX_FAULTS_LOGGED:
@@ -547,7 +343,7 @@ class Endpoint:
         try:
             self._upkeep()
         except Exception as fault:
-            self._fault(fault)
+            self.fault(fault)
         if self.is_open:
             self._schedule_tick()
 
@@ -556,48 +352,6 @@ class Endpoint:
         self.sessions.upkeep()
         for overlay in self.overlays.values():
             overlay.tick(now_ms)
-
-
-class _Inbox:
-    """In the place of asyncio-dgram's receive queue: hands over at once, so that nothing can pile up."""
-
-    __slots__ = ("_deliver",)
-
-    def __init__(self, deliver: Callable[[bytes, Any], None]) -> None:
-        self._deliver = deliver
-
-    def put_nowait(self, item: tuple[bytes | None, Any]) -> None:
-        data, address = item
-        if data is not None:
-            self._deliver(data, address)
-
-
-class _Errors:
-    """In the place of asyncio-dgram's error queue: counts what ICMP says."""
-
-    __slots__ = ("_counters",)
-
-    def __init__(self, counters: Counter[str]) -> None:
-        self._counters = counters
-
-    def put_nowait(self, error: Exception) -> None:
-        self._counters["socket-error"] += 1
-
-    def get_nowait(self) -> Exception:
-        raise asyncio.QueueEmpty
-
-
-def into(future: asyncio.Future[bytes]) -> Callback:
-    """A callback that gives a call's outcome to a future that may have been cancelled."""
-
-    def settle(call: Call, error: DhtError | None, body: bytes) -> None:
-        if not future.done():
-            if error is None:
-                future.set_result(body)
-            else:
-                future.set_exception(error)
-
-    return settle
 
 
 def _pong_into(future: asyncio.Future[tuple[float, Peer, bytes]], loop: asyncio.AbstractEventLoop) -> Callback:
@@ -609,14 +363,6 @@ def _pong_into(future: asyncio.Future[tuple[float, Peer, bytes]], loop: asyncio.
                 future.set_exception(error)
 
     return settle
-
-
-def _error_of(status: int, body: bytes) -> DhtError | None:
-    if status == OK:
-        return None
-    if status == BUSY:
-        return PeerBusyError(int.from_bytes(body[:4], "big"))
-    return PeerRefusedError(body[:200].decode(errors="replace"))
 
 
 __all__ = ["Endpoint", "Handler", "Member", "Peer", "Pong", "Reply"]

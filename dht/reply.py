@@ -89,4 +89,4 @@ class LocalReply(Reply):
     __slots__ = ()
 
     def _send(self, status: int, body: bytes) -> None:
-        self._endpoint.settle(self._request_id, status, body)
+        self._endpoint.calls.settle(self._request_id, status, body)

@@ -140,8 +140,9 @@ class Sessions:
         self._end_greeting(greeting)
         waiting, peer.waiting = peer.waiting, []
         self.failed(peer, FAILURES_UNTIL_LOST)
+        silence = PeerTimeoutError(f"nobody answers at {peer.address[0]}:{peer.address[1]}")
         for call in waiting:
-            self._endpoint.end(call, PeerTimeoutError(f"nobody answers at {peer.address[0]}:{peer.address[1]}"), b"")
+            self._endpoint.calls.end(call, silence, b"")
         if peer.session is None and _is_idle(peer):
             self.drop(peer)
 
@@ -254,7 +255,7 @@ class Sessions:
         self.by_number[session.keys.own_session] = session
         if len(peer.sessions) > MAX_SESSIONS_PER_PEER:
             self.by_number.pop(peer.sessions.pop(0).keys.own_session, None)
-        self._endpoint.transmit_waiting(peer)
+        self._endpoint.calls.transmit_waiting(peer)
 
     def _replace(self, peer: Peer) -> None:
         """Another member answers at this address: what we knew of the former one is void."""

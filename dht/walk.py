@@ -91,7 +91,7 @@ class Walk:
         else:
             # It was alive a moment ago, and the nearest must not be missed because the host is busy or a
             # datagram was lost; questions of a lookup may be answered twice.
-            self._endpoint.resend(call)
+            self._endpoint.calls.resend(call)
             self._endpoint.deadlines.add(GRACE_MS, call, self._overdue)
             self._go_on(self._lookup.slow(call.contact))
 

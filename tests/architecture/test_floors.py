@@ -42,7 +42,7 @@ SHARED_FLOORS = {1, JOINING_FLOOR}  # the vocabulary; and a node is also a clien
 # Where each third-party package may be imported: a file, or a folder ending in "/".
 HOMES = {
     "kademlia": ("dht/routing.py",),
-    "asyncio_dgram": ("dht/endpoint.py",),
+    "asyncio_dgram": ("dht/udp.py",),
     "msgpack": ("dht/wire.py",),
     "nacl": ("dht/",),
     "numpy": ("summaries/", "xenonode/simulation/"),

@@ -407,7 +407,7 @@ def test_members_that_send_nonsense_inside_their_session_break_nothing(run: Run)
                 datagram.MAX_BODY_BYTES * b"\x91",
                 wire.pack([n, kind, rng.randbytes(rng.choice((0, 19, 20, 22, 300)))]),
             ][n % 3]
-            member._send_sealed(rng.choice((datagram.REQUEST, datagram.REPLY)), session, overlay.tag, body)
+            member.send_sealed(rng.choice((datagram.REQUEST, datagram.REPLY)), session, overlay.tag, body)
             if n % 50 == 0:
                 await asyncio.sleep(0.001)
         await asyncio.sleep(0.2)

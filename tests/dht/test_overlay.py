@@ -61,7 +61,7 @@ def test_nodes_that_start_all_at_once_find_one_another(run: Run) -> None:
 
 def test_a_join_without_any_seed_alive_names_the_seeds(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(world: Any) -> None:
-        monkeypatch.setattr("dht.overlay.JOIN_ATTEMPTS", 2)
+        monkeypatch.setattr("dht.joining.JOIN_ATTEMPTS", 2)
         gone = await world.open()
         address = gone.address
         await gone.close()

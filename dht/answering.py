@@ -1,0 +1,83 @@
+"""The requests that come in: whether they are heard, and by whom.
+
+Decides the order of allowance, overlay and handler, and what becomes of a handler that fails. Leaves what an
+overlay answers to `serving`, and sending to `endpoint`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from .errors import LocalError, RemoteError
+from .limits import LIMITS, Bucket
+from .peers import Peer
+from .reply import BUSY, Reply
+
+if TYPE_CHECKING:
+    from .endpoint import Endpoint
+
+Handler = Callable[[Peer, bytes, Reply], None]
+
+PING = -1
+
+
+class Answering:
+    """What one endpoint answers."""
+
+    def __init__(self, endpoint: Endpoint, network_tag: int) -> None:
+        self._endpoint = endpoint
+        self._network_tag = network_tag
+        self._limits = LIMITS[endpoint.profile]
+        self._handlers: dict[int, Handler] = {}
+
+    def add(self, kind: int, handler: Handler) -> None:
+        """Answer node-level requests of this kind with this handler."""
+        if not 0 <= kind < 65_536:
+            raise LocalError("a kind is 0 to 65,535")
+        self._handlers[kind] = handler
+
+    def requested(self, peer: Peer, tag: int, request_id: int, kind: int, body: bytes) -> None:
+        """One genuine request, if its sender may ask that much."""
+        endpoint = self._endpoint
+        allowance = self._limits.requests
+        bucket = peer.allowance
+        if bucket is None:
+            bucket = peer.allowance = Bucket(allowance, endpoint.loop.time())
+        if not bucket.take(allowance, endpoint.loop.time()):
+            endpoint.counters["rate-limited"] += 1
+            retry_ms = int(1_000 * allowance.burst / allowance.per_s / 4) + 1
+            endpoint.respond(peer, tag, request_id, BUSY, retry_ms.to_bytes(4, "big"))
+            return
+        self.handle(peer, tag, kind, body, Reply(endpoint, peer, tag, request_id))
+
+    def handle(self, peer: Peer, tag: int, kind: int, body: bytes, reply: Reply) -> None:
+        """Have a request answered; a handler that fails refuses, and never raises."""
+        endpoint = self._endpoint
+        try:
+            if kind == PING:
+                overlay = endpoint.overlays.get(tag)
+                if tag != self._network_tag and (overlay is None or endpoint.is_client):
+                    reply.refuse("no such overlay here")
+                    return
+                reply(endpoint.vitals())
+                if overlay is not None and not peer.is_client:
+                    overlay.heard(peer)
+            elif tag == self._network_tag:
+                handler = self._handlers.get(kind)
+                if handler is None:
+                    reply.refuse("nobody answers this kind here")
+                else:
+                    handler(peer, body, reply)
+            else:
+                overlay = endpoint.overlays.get(tag)
+                if overlay is None:
+                    reply.refuse("no such overlay here")
+                else:
+                    overlay.requested(peer, kind, body, reply)
+        except RemoteError as error:
+            endpoint.counters[type(error).__name__] += 1
+            reply.refuse_unless_used(str(error))
+        except Exception as fault:
+            endpoint.fault(fault)
+            reply.refuse_unless_used("internal error")

@@ -1,0 +1,117 @@
+"""How a node enters one overlay, settles in it, leaves it, and comes back after everybody was gone.
+
+Decides whom to ask first and when to look again. Leaves lookups to `walk` and the table to `routing`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .contact import Address, Contact
+from .errors import DhtError, JoinError
+from .peers import Call
+from .routing import K
+from .walk import FIND, LEAVE
+
+if TYPE_CHECKING:
+    from .overlay import Overlay
+
+# A network that starts all at once needs a few seconds until its seeds answer.
+JOIN_ATTEMPTS = 6
+JOIN_BACKOFF_S = 0.5
+MAX_JOIN_BACKOFF_S = 4.0
+# Nodes that join at the same moment cannot know one another: look again a little later.
+SETTLE_S = (1.0, 5.0, 20.0)
+
+
+class Joining:
+    """One overlay's way in."""
+
+    def __init__(self, overlay: Overlay) -> None:
+        self._overlay = overlay
+        self._endpoint = overlay.endpoint
+        self._seeds: list[Address] = []
+        self._settling: list[asyncio.TimerHandle] = []
+
+    async def join(self, seeds: Sequence[Address]) -> None:
+        """Enter through any of the seeds; JoinError when none answers, no seeds begin a new overlay."""
+        overlay, endpoint = self._overlay, self._endpoint
+        named = dict.fromkeys((host, port) for host, port in seeds)
+        self._seeds = [seed for seed in named if seed != endpoint.address]
+        if not self._seeds:
+            return
+        backoff_s = JOIN_BACKOFF_S
+        for attempt in range(JOIN_ATTEMPTS):
+            if attempt:
+                await asyncio.sleep(backoff_s * endpoint.rng.uniform(0.8, 1.2))
+                backoff_s = min(2 * backoff_s, MAX_JOIN_BACKOFF_S)
+            answers = await asyncio.gather(*map(self._ask_seed, self._seeds), return_exceptions=True)
+            if not all(isinstance(answer, BaseException) for answer in answers):
+                break
+        else:
+            tried = "; ".join(
+                f"{host}:{port}: {answer}" for (host, port), answer in zip(self._seeds, answers, strict=True)
+            )
+            raise JoinError(f"no seed of {overlay.dimension!r} let us in ({tried}); is one of them running?")
+        await overlay.find(overlay.node_id)
+        table = overlay.table
+        own_bucket = table.index_of(table.node.long_id)
+        distant = [bucket.range for index, bucket in enumerate(table.buckets) if index != own_bucket]
+        await asyncio.gather(*(overlay.find(overlay.random_id(low, high)) for low, high in distant))
+        loop = endpoint.loop
+        self._settling = [
+            loop.call_later(delay_s * endpoint.rng.uniform(0.7, 1.3), self._settle) for delay_s in SETTLE_S
+        ]
+
+    async def leave(self) -> None:
+        """Say goodbye to the neighbours, so that they need no time-out."""
+        overlay = self._overlay
+        for contact in overlay.table.nearest(overlay.table.node.long_id, K):
+            self._endpoint.call(contact.address, overlay.tag, LEAVE, b"", ignore, contact=contact, timeout_ms=500)
+        self.close()
+        self._seeds = []
+        await asyncio.sleep(0)
+
+    def close(self) -> None:
+        """No timer may outlive the endpoint."""
+        for timer in self._settling:
+            timer.cancel()
+        self._settling = []
+
+    def feel_for_seeds(self) -> None:
+        """Everybody is gone: perhaps a seed is back."""
+
+        def answered(call: Call, error: DhtError | None, body: bytes) -> None:
+            if error is None:
+                self._settle()
+
+        for seed in self._seeds:
+            self._endpoint.call(seed, self._overlay.tag, FIND, self._overlay.node_id, answered)
+
+    def _ask_seed(self, seed: Address) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = self._endpoint.loop.create_future()
+
+        def answered(call: Call, error: DhtError | None, body: bytes) -> None:
+            if future.done():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                # The endpoint has put the seed into the table; the lookup of ourselves begins there.
+                future.set_result(None)
+
+        self._endpoint.call(seed, self._overlay.tag, FIND, self._overlay.node_id, answered)
+        return future
+
+    def _settle(self) -> None:
+        self._overlay.find_then(self._overlay.node_id, ignore_contacts)
+
+
+def ignore(call: Call, error: DhtError | None, body: bytes) -> None:
+    """For calls whose effect is on the table, or none."""
+
+
+def ignore_contacts(contacts: list[Contact]) -> None:
+    """For lookups that only refresh the table."""

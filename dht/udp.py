@@ -1,0 +1,99 @@
+"""The one UDP socket of a node: asyncio-dgram's, with its two queues replaced.
+
+Decides nothing: datagrams in are handed over at once, datagrams out are given to the transport or dropped and
+counted. asyncio-dgram opens and owns the socket; its receive queue, which has no bound, is replaced by one that
+hands over at once, and its error queue by a counter, because an ICMP error says nothing that a time-out does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket as sockets
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from asyncio_dgram.aio import DatagramServer, Protocol
+
+from .contact import Address
+
+# What we ask the kernel to hold while the loop is busy; it gives what its own limit allows.
+RECEIVE_BUFFER_BYTES = 4 * 2**20
+
+
+class UdpSocket:
+    """An open socket; `sendto` until `close`."""
+
+    def __init__(self, stream: Any, transport: Any, drained: asyncio.Event, counters: Counter[str]) -> None:
+        self._stream = stream
+        self._transport = transport
+        self._drained = drained
+        self._counters = counters
+
+    @classmethod
+    async def bind(
+        cls, host: str, port: int, deliver: Callable[[bytes, Any], None], counters: Counter[str]
+    ) -> UdpSocket:
+        """Bind to an address (port 0 takes any); OSError when that cannot be."""
+        drained = asyncio.Event()
+        inbox: Any = _Inbox(deliver)
+        errors: Any = _Errors(counters)
+        transport: Any
+        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: Protocol(inbox, errors, drained), local_addr=(host, port)
+        )
+        stream = DatagramServer(transport, inbox, errors, drained)
+        raw = transport.get_extra_info("socket")
+        if raw is not None and hasattr(raw, "setsockopt"):
+            raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        return cls(stream, transport, drained, counters)
+
+    @property
+    def bound(self) -> Address:
+        """The address that the socket is bound to."""
+        host, port = self._stream.sockname[:2]
+        return (host, port)
+
+    def send(self, data: bytes, address: Address) -> None:
+        """Give a datagram to the socket; what it cannot take now is dropped and counted."""
+        if not self._drained.is_set():
+            self._counters["send-buffer-full"] += 1
+            return
+        self._counters["sent"] += 1
+        try:
+            self._transport.sendto(data, address)
+        except OSError:
+            self._counters["send-failed"] += 1
+
+    def close(self) -> None:
+        """The loop closes the socket in its next round."""
+        self._stream.close()
+
+
+class _Inbox:
+    """In the place of asyncio-dgram's receive queue: hands over at once, so that nothing can pile up."""
+
+    __slots__ = ("_deliver",)
+
+    def __init__(self, deliver: Callable[[bytes, Any], None]) -> None:
+        self._deliver = deliver
+
+    def put_nowait(self, item: tuple[bytes | None, Any]) -> None:
+        data, address = item
+        if data is not None:
+            self._deliver(data, address)
+
+
+class _Errors:
+    """In the place of asyncio-dgram's error queue: counts what ICMP says."""
+
+    __slots__ = ("_counters",)
+
+    def __init__(self, counters: Counter[str]) -> None:
+        self._counters = counters
+
+    def put_nowait(self, error: Exception) -> None:
+        self._counters["socket-error"] += 1
+
+    def get_nowait(self) -> Exception:
+        raise asyncio.QueueEmpty
