@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from xenonode.model.resources import Resources, Usage, due_nano
+from xenonode.model.resources import NO_USAGE, Resources, Usage, due_nano
 from xenonode.model.session import Agreement, UsageRecord
 
 TOLERANCE_PERMILLE = 1_100
@@ -26,9 +26,12 @@ class Accepted:
 
 
 def faults(
-    record: UsageRecord, id: bytes, agreement: Agreement, most: Resources, started_ms: int, last: Accepted | None
+    record: UsageRecord, id: bytes, agreement: Agreement, most: Resources, started_ms: int | None, last: Accepted | None
 ) -> tuple[str, ...]:
-    """Every reason not to sign; empty when the record is right. `most`: the largest shares this session has had."""
+    """Every reason not to sign; empty when the record is right. `most`: the largest shares this session has had.
+
+    `started_ms` is None for a session that never started; its record must say that nothing was used.
+    """
     found = []
     fallen = () if last is None else record.usage.fell_below(last.record.usage)
     if fallen:
@@ -41,7 +44,11 @@ def faults(
             found.append(f"record {record.seq} contradicts record {last.record.seq} that was accepted")
         if record.seq == last.record.seq + 1 and record.previous != last.id:
             found.append(f"record {record.seq} does not follow the one that was accepted")
-    found += _too_much(record.usage, most, max(0, record.until_ms - started_ms) // 1000 + SLACK_S)
+    if started_ms is None:
+        used = NO_USAGE.fell_below(record.usage)
+        found += [f"the session never started, and yet has counters above zero: {', '.join(used)}"] if used else []
+    else:
+        found += _too_much(record.usage, most, max(0, record.until_ms - started_ms) // 1000 + SLACK_S)
     return tuple(found)
 
 

@@ -159,8 +159,10 @@ class Sessions:
 
     async def start_record(self, id: str) -> Start:
         """Where to log in, and which host key to expect there: the server's signed word. Raises XenoError."""
-        await self._told(id)
-        start = self._records.find(id).started(self._trust.scheme)
+        record = self._records.find(id)
+        if not record.start:  # once it is kept, a server that is away for a moment is not in the way of its guest
+            record, _ = await self._told(id)
+        start = record.started(self._trust.scheme)
         if start is None:
             raise XenoError("the session has not started yet", "look at it with 'xenonode session show'", "starting")
         return start
@@ -204,14 +206,15 @@ class Sessions:
         scheme = self._trust.scheme
         usage, envelope = UsageRecord.open(raw, scheme, signed_by=record.server)
         start = record.started(scheme)
-        if usage.agreement != record.id or start is None:
+        if usage.agreement != record.id:
             raise XenoError("the usage record is of another agreement", "do not use this server", "bad_peer")
         last = None
         if record.accepted_usage:
             before, before_envelope = UsageRecord.open(record.accepted_usage, scheme)
             last = Accepted(before, before_envelope.id)
         agreement = record.agreement(scheme)
-        found = faults(usage, envelope.id, agreement, record.most, start.started_ms, last)
+        started_ms = None if start is None else start.started_ms
+        found = faults(usage, envelope.id, agreement, record.most, started_ms, last)
         reason = "; ".join(found)[:500]
         if reason:
             tell(f"usage record {usage.seq} is refused: {reason}")
