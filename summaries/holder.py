@@ -72,7 +72,6 @@ MAX_PUSHES = 1_024  # pushes in flight
 HANDOVER_WINDOW = 16  # rows on their way to children at once: a few datagrams' burst per peer
 OFFER_WINDOW = 8
 TURNS, TURN_MS = 4, 3_000  # replicas hand over one after the other: 3 s is three ticks
-MAX_DERIVED = 4_096  # adverts whose keys and zone are remembered: inserts repeat at splits and heartbeats
 FETCH_WINDOW = 16
 MAX_HOPS = 12  # Moved answers that one row follows: deeper than any trie
 RETRY_MS = 150  # about one round trip across an ocean
@@ -110,7 +109,6 @@ class Holder:
         self._handing: set[tuple[Prefix, int, int]] = set()  # rows offered or inserted below, not concluded
         self._wanted: set[tuple[Prefix, int, int]] = set()  # rows that were offered below and are wanted
         self._inserting = self._offering = 0
-        self._derived: dict[bytes, tuple[list[int], Zone]] = {}
         self._rows = 0  # counted anew at every tick
         self._recovering: dict[Prefix, Recovery] = {}
         self._next_token = 1
@@ -224,7 +222,7 @@ class Holder:
         point = self._checked(message, now_ms)
         if point.gone or point.expires_s <= now_ms // 1000:
             raise MessageError("the advert has expired or is a tombstone")
-        own_keys, zone = self._derive(message.advert, point)
+        own_keys, zone = self._derive(point)
         if not any(is_near(self._axis, message.key, own) for own in own_keys):
             raise MessageError("the key is not this advert's")
         node = self._node(message.prefix, now_ms)
@@ -252,15 +250,14 @@ class Holder:
         self._split(node, now_ms)
         self._settle(node, now_ms)
 
-    def _derive(self, advert: bytes, point: Point) -> tuple[list[int], Zone]:
+    def _derive(self, point: Point) -> tuple[list[int], Zone]:
         """An advert's own keys and zone."""
-        found = self._derived.get(advert)
-        if found is None:
-            if len(self._derived) >= MAX_DERIVED:
-                del self._derived[next(iter(self._derived))]
-            found = (keys_of(self.schema, self.dimension, point), Zone.of_point(self.schema, point))
-            self._derived[advert] = found
-        return found
+        epoch, derived = self.schema.epoch, point.derived
+        if (epoch, self.dimension) not in derived:
+            derived[epoch, self.dimension] = keys_of(self.schema, self.dimension, point)
+        if ("zone", epoch) not in derived:
+            derived["zone", epoch] = Zone.of_point(self.schema, point)
+        return derived[epoch, self.dimension], derived["zone", epoch]
 
     def _delete(self, message: Delete, request: object, now_ms: int) -> None:
         point = self._checked(message, now_ms)
@@ -311,11 +308,17 @@ class Holder:
             node.hand_over_ms = now_ms + min(self._turn(node.prefix), TURNS - 1) * TURN_MS
         if node.hand_over_ms > now_ms:
             return
+        full = self._offering >= OFFER_WINDOW
+        if full and self._inserting >= HANDOVER_WINDOW:
+            return
         offers: dict[Prefix, list[Posting]] = {}
         for id, key, seq in node.rows.postings():
-            row, where = (node.prefix, id, key), self._below(node.destination(key), key)
+            row = (node.prefix, id, key)
             if row in self._handing:
                 continue
+            if full and (row not in self._wanted or self._inserting >= HANDOVER_WINDOW):
+                continue
+            where = self._below(node.destination(key), key)
             if row not in self._wanted:
                 offers.setdefault(where, []).append(Posting(id, key, seq))
             elif self._inserting < HANDOVER_WINDOW:

@@ -8,7 +8,7 @@ one f4 ulp, and the point's integers decide. Leaves signatures to the driver's v
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -34,6 +34,8 @@ class Point:
     attributes: Attributes
     contact: bytes = b""
     gone: bool = False  # a tombstone: the server withdrew its offer
+    # What schemas make of this point, by what it is: worked out once, since holders of all dimensions ask for it.
+    derived: dict[object, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if type(self.id) is not int or not 0 <= self.id < 1 << 64:
@@ -91,6 +93,16 @@ def environment_mask(schema: Schema, point: Point) -> int:
     for kind, name, _ in point.environments:
         mask |= 1 << axis.slot(kind, name)
     return mask
+
+
+def columns(schema: Schema, point: Point) -> tuple[list[int], list[int], int]:
+    """The point's ordered values, the bins that they are in, and its environments' mask."""
+    found = point.derived.get(("columns", schema.epoch))
+    if found is None:
+        values = [point.number(dimension.name) for dimension in schema.ordered]
+        bins = [dimension.bin(value) for dimension, value in zip(schema.ordered, values)]
+        found = point.derived["columns", schema.epoch] = (values, bins, environment_mask(schema, point))
+    return cast("tuple[list[int], list[int], int]", found)
 
 
 def row_type(schema: Schema) -> np.dtype[Any]:
@@ -166,10 +178,8 @@ class Rows:
             self._places[point.id, key] = place
         else:
             self.points[place], self.raw[place] = point, raw
-        values = [point.number(dimension.name) for dimension in self.schema.ordered]
-        bins = [dimension.bin(value) for dimension, value in zip(self.schema.ordered, values)]
+        values, bins, mask = columns(self.schema, point)
         x, y, z, height = point.location
-        mask = environment_mask(self.schema, point)
         self._array[place] = (point.id, point.seq, key, point.expires_s, values, bins, mask, (x, y, z), height)
 
     def drop(self, id: int, key: int) -> None:

@@ -5,6 +5,8 @@ Decides which signed bytes are an advert of this network, and the point that a s
 
 from __future__ import annotations
 
+from weakref import WeakValueDictionary
+
 from dht.contact import pack_address
 from dht.errors import RemoteError
 from summaries.errors import MessageError
@@ -17,12 +19,21 @@ ADVERTS_REMEMBERED_MAX = 65_536
 """As many as the rows that one holder keeps (`summaries.holder.MAX_ROWS`): about 130 MB when full."""
 
 
+class _Known(dict[bytes, tuple[VerifiedAdvert, Point]]):
+    """What was verified for one network and schema."""
+
+
+_KNOWN: WeakValueDictionary[tuple[bytes, bytes, int], _Known] = WeakValueDictionary()
+"""Shared by the nodes of one process, of which only a simulation has several: bytes prove the same to all of them."""
+
+
 class Adverts:
     """Signed bytes to verified adverts and points, remembered."""
 
     def __init__(self, trust: Trust, schema: Schema) -> None:
         self._trust, self._schema = trust, schema
-        self._known: dict[bytes, tuple[VerifiedAdvert, Point]] = {}
+        network = trust.network
+        self._known = _KNOWN.setdefault((network.root_key, network.schema_hash, schema.epoch), _Known())
 
     def __len__(self) -> int:
         return len(self._known)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
+from math import isqrt
 from pathlib import Path
 from random import Random
 from typing import Any, Self, TypeVar
@@ -273,6 +274,7 @@ class World:
     ) -> None:
         self.leaf_capacity = leaf_capacity
         self.places: dict[str, Location] = {"corp": REGIONS["eu-central-1"].location}
+        self._latencies_us: dict[tuple[Location, Location], int] = {}  # a few hundred: pairs of regions
         self.simulation = Simulation(
             seed, conditions=conditions or Conditions(jitter_us=500), latency_us=self._latency_us
         )
@@ -339,8 +341,11 @@ class World:
         here, there = self.places.get(source.name), self.places.get(destination.name)
         if here is None or there is None:
             return ACCESS_US
-        square = (here.x_us - there.x_us) ** 2 + (here.y_us - there.y_us) ** 2 + (here.z_us - there.z_us) ** 2
-        return ACCESS_US + int(square**0.5) // 2
+        known = self._latencies_us.get((here, there))
+        if known is None:
+            square = (here.x_us - there.x_us) ** 2 + (here.y_us - there.y_us) ** 2 + (here.z_us - there.z_us) ** 2
+            known = self._latencies_us[here, there] = ACCESS_US + isqrt(square) // 2
+        return known
 
 
 def server_config(name: str, address: str, shape: ServerShape) -> ServerConfig:
