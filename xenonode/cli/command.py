@@ -28,7 +28,13 @@ if TYPE_CHECKING:
     from xenonode.config import ClientConfig, Config, CorpConfig, ServerConfig
 
 ConfigOption = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="Configuration file (TOML); see 'xenonode config show'.")
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        envvar="XENONODE_CONFIG",
+        help="Configuration file (TOML); see 'xenonode config show'.",
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
