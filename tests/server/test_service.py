@@ -30,6 +30,7 @@ METHODS = {
     "advert",
     "quote",
     "session.create",
+    "session.withdraw",
     "session.show",
     "session.list",
     "session.command",

@@ -18,7 +18,7 @@ from hypervisor.simulated import SimulatedHypervisor, SimulatedMachine
 from xenonode.env import Tasks
 from xenonode.model.advert import Location, OfferedEnvironment
 from xenonode.model.entity import Address, Issuer, Network, Trust
-from xenonode.model.money import Claim, Reservation, Settlement
+from xenonode.model.money import Claim, Reservation, ReservationRelease, Settlement
 from xenonode.model.resources import NO_RESOURCES, Prices, Resources, due_nano, rate_nano_per_hour
 from xenonode.model.session import (
     Agreement,
@@ -185,6 +185,7 @@ class FakeCorp:
         self.settled: dict[bytes, bytes] = {}
         self.cumulative: dict[bytes, int] = {}
         self.captures: list[int] = []
+        self.released: list[bytes] = []
         self.final: set[bytes] = set()
 
     async def claim(self, raw: bytes) -> bytes:
@@ -217,6 +218,12 @@ class FakeCorp:
         self.settled[envelope.id] = settlement.seal(ISSUER).raw
         return self.settled[envelope.id]
 
+    async def release(self, raw: bytes) -> None:
+        if self.away:
+            raise CorpAwayError("XenoCorp is away")
+        wish, _ = ReservationRelease.open(raw, ED25519, signed_by=SERVER.public_key)
+        self.released.append(wish.reservation)
+
 
 class MortalCorp:
     """XenoCorp as a mortal server sees it."""
@@ -230,6 +237,13 @@ class MortalCorp:
                 await self._inner.claim(raw)
             self._room.die()
         return await self._inner.claim(raw)
+
+    async def release(self, raw: bytes) -> None:
+        if self._room.dies():
+            if self._room.rng.random() < 0.5:
+                await self._inner.release(raw)
+            self._room.die()
+        await self._inner.release(raw)
 
 
 class World:

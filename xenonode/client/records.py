@@ -27,7 +27,10 @@ FOUND_MAX = 1_000
 
 @dataclass(frozen=True, slots=True)
 class SessionRecord(Message):
-    """One session as its client keeps it; `id` is the agreement's, `most` the largest shares that it has had."""
+    """One session as its client keeps it; `id` is the agreement's, `most` the largest shares that it has had.
+
+    `reservation` is XenoCorp's signed word while the server has not answered the agreement yet, empty afterwards.
+    """
 
     TYPE: ClassVar[str] = "client_session"
     MAX_BYTES: ClassVar[int] = 1 << 20
@@ -41,6 +44,7 @@ class SessionRecord(Message):
     most: Resources
     accepted_usage: bytes
     closed: bool
+    reservation: bytes
 
     def agreement(self, scheme: Scheme) -> Agreement:
         """What both signed."""
@@ -148,6 +152,6 @@ class Records:
             fields = wire.decode(self._disk.read(name), max_bytes=SessionRecord.MAX_BYTES)
             if not isinstance(fields, dict):
                 raise XenoError(f"{name} holds no record", "restore it from a backup", "damaged")
-            return SessionRecord.from_fields(fields)
+            return SessionRecord.from_fields({"reservation": b"", **fields})  # records of before had none
         except RemoteError as error:
             raise XenoError(f"{name} is damaged: {error}", "restore it from a backup", "damaged") from error

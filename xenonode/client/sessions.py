@@ -32,11 +32,16 @@ from xenonode.model.session import (
     UsageRecord,
     exposure_limit_nano,
 )
+from xenonode.server.ports import LATER
 
 POLL_S = 0.25
 START_TIMEOUT_S = 180.0
 """An emulated environment boots in seconds, a full distribution on a busy host in a minute or two."""
 END_TIMEOUT_S = 60.0
+TRIES = 3
+"""How often an agreement is sent to a server that does not answer; the same one again is harmless."""
+RETURN_TIMEOUT_S = 3.0
+"""A server that refuses hands the reservation back at once; longer than this means that XenoCorp is away."""
 GROWTH_PERMILLE = 2_000
 """The rate that is reserved, so that a session can be resized up to twice its size without a new agreement."""
 HOUR_MS = 3_600_000
@@ -93,18 +98,15 @@ class Sessions:
             made_ms=self._env.now_ms(),
         )
         sealed = agreement.seal(self._signer)
-        record = SessionRecord(sealed.id, server, control, order, sealed.raw, b"", b"", quote.resources, b"", False)
+        record = SessionRecord(
+            sealed.id, server, control, order, sealed.raw, b"", b"", quote.resources, b"", False, reservation_raw
+        )
         self._records.keep(record)
-        body = {"agreement": sealed.raw, "reservation": reservation_raw, "quote": quote_raw}
-        try:
-            answer = await self._call_server(server, control.pair, "session.create", body)
-        except ControlError:
-            self._records.keep(replace(record, closed=True))
-            raise
+        answer = await self._agree(record, quote_raw, progress)
         signed, _ = Agreement.open(answer["agreement"], self._trust.scheme, signed_by=server)
         if signed != agreement:
             raise XenoError("the server signed another agreement than ours", "do not use this server", "bad_peer")
-        self._records.keep(replace(record, server_agreement=answer["agreement"]))
+        self._records.keep(replace(record, server_agreement=answer["agreement"], reservation=b""))
         progress("both signed the agreement; the environment starts")
         return await self._until_started(sealed.id.hex(), progress)
 
@@ -228,6 +230,58 @@ class Sessions:
             self._records.keep(replace(self._records.find(record.id.hex()), accepted_usage=raw))
         await self._ask(record, "receipt", {"receipt": receipt.raw})
 
+    # -- beginning ---------------------------------------------------------------------------------------
+
+    async def _agree(self, record: SessionRecord, quote_raw: bytes, progress: Progress) -> dict[str, Any]:
+        """The server's answer to the agreement; a refused one leaves nothing open."""
+        body = {"agreement": record.client_agreement, "reservation": record.reservation, "quote": quote_raw}
+        for left in reversed(range(TRIES)):
+            try:
+                return await self._ask(record, "session.create", body)
+            except ControlError as error:
+                if error.code not in LATER:
+                    money = await self._ended_unused(record)
+                    next_step = error.next_step or "take another server"
+                    raise XenoError(f"the server refused: {error.message}; {money}", next_step, error.code) from error
+                if not left:
+                    id = record.id.hex()[:12]
+                    raise XenoError(
+                        f"the server does not answer ({error.message}); whether session {id} begins is not known yet",
+                        f"see 'xenonode session show {id}'; if it never began, that gives its money back",
+                        "unknown",
+                    ) from error
+                progress("the server does not answer; asking again")
+                await asyncio.sleep(POLL_S)
+        raise AssertionError("the last try returns or raises")
+
+    async def _never_began(self, record: SessionRecord) -> XenoError:
+        """What to say of a session that its server does not know; one that never began is withdrawn."""
+        if not record.reservation:
+            self._records.keep(replace(record, closed=True))
+            message = f"session {record.id.hex()[:12]} ended long ago, and its server has forgotten it"
+            return XenoError(message, "see 'xenonode statement' for what it cost", "unknown_session")
+        await self._ask(record, "session.withdraw", {"reservation": record.reservation})
+        money = await self._ended_unused(record)
+        message = f"session {record.id.hex()[:12]} never began; {money}"
+        return XenoError(message, "take another server, or try again", "unknown_session")
+
+    async def _ended_unused(self, record: SessionRecord) -> str:
+        """Close a session of which nothing was used; where its money is now."""
+        self._records.keep(replace(record, closed=True, reservation=b""))
+        reservation = record.agreement(self._trust.scheme).reservation
+        later = "what was reserved returns to the order as soon as the server reaches XenoCorp"
+        try:
+            async with asyncio.timeout(RETURN_TIMEOUT_S):
+                while True:
+                    state = await self._call_corp("order.show", {"order": record.order})
+                    ours = [each for each in state["reservations"] if each["reservation"] == reservation]
+                    if ours and ours[0]["status"] != "live":
+                        amount = format_amount(int(ours[0]["amount_nano"]), str(state["currency"]))
+                        return f"the {amount} reserved for it are back in the order"
+                    await asyncio.sleep(POLL_S)
+        except (TimeoutError, ControlError, XenoError):
+            return later
+
     # -- helpers -----------------------------------------------------------------------------------------
 
     async def _reserve(
@@ -259,26 +313,49 @@ class Sessions:
 
     async def _until_started(self, id: str, progress: Progress) -> SessionView:
         state = ""
-        async with asyncio.timeout(START_TIMEOUT_S):
-            while True:
-                now = await self.show(id)
-                if now.state != state:
-                    state = now.state
-                    progress(f"session {id[:12]} is {state}")
-                if state in ("running", "paused") and now.ssh:
-                    return now
-                if now.closed or state in ("failed", "stopped", "stopping"):
-                    raise XenoError(
-                        f"the session did not start: {now.reason or state}",
-                        "see 'xenonode session console', or take another server",
-                        "not_started",
-                    )
-                await asyncio.sleep(POLL_S)
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                while True:
+                    record, told = await self._told(id)
+                    now = view(record, told, self._trust.scheme)
+                    if now.state != state:
+                        state = now.state
+                        progress(f"session {id[:12]} is {state}")
+                    if state in ("running", "paused") and record.start:
+                        return now
+                    if state in ("failed", "stopped"):
+                        money = (
+                            "its final usage is yet to be signed" if record.start else await self._ended_unused(record)
+                        )
+                        raise XenoError(
+                            f"the session did not start: {now.reason or state}; {money}",
+                            "take another server, or ask for something else",
+                            "not_started",
+                        )
+                    await asyncio.sleep(POLL_S)
+        except TimeoutError:
+            raise XenoError(
+                f"session {id[:12]} is still {state} after {START_TIMEOUT_S:.0f} s",
+                f"wait with 'xenonode session show {id[:12]}', or end it with 'xenonode session stop {id[:12]}'",
+                "slow_start",
+            ) from None
 
     async def _told(self, id: str) -> tuple[SessionRecord, dict[str, Any]]:
         """What the server tells of a session now; a start record is kept when it is first seen."""
         record = self._records.find(id)
-        told = await self._ask(record, "session.show", {"session": record.id})
+        try:
+            told = await self._ask(record, "session.show", {"session": record.id})
+        except ControlError as error:
+            if error.code != "unknown_session" or record.closed:
+                raise
+            raise await self._never_began(record) from error
+        if record.reservation:  # it did begin, though its server's answer was lost
+            server_agreement = told["agreement"]
+            signed, _ = Agreement.open(server_agreement, self._trust.scheme, signed_by=record.server)
+            if signed != record.agreement(self._trust.scheme):
+                raise XenoError("the server signed another agreement than ours", "do not use this server", "bad_peer")
+            record = replace(record, server_agreement=server_agreement, reservation=b"")
+            self._records.keep(record)
         if told.get("start") and not record.start:
             start, _ = Start.open(told["start"], self._trust.scheme, signed_by=record.server)
             if start.agreement != record.id:

@@ -1,6 +1,6 @@
-"""Claims on their way to XenoCorp: repeated byte for byte until there is an answer, so that each settles once.
+"""Claims and releases on their way to XenoCorp: repeated byte for byte until answered, so that each counts once.
 
-Decides when to ask again; which claim is due is `session_rules`' business. While XenoCorp is away, claims wait in
+Decides when to ask again; which claim is due is `session_rules`' business. While XenoCorp is away, all wait in
 the journal, and sessions go on.
 """
 
@@ -17,6 +17,7 @@ from xenonode.model.errors import MessageError
 from xenonode.model.money import Settlement
 from xenonode.server.errors import CorpAwayError, CorpRefusedError
 from xenonode.server.ports import CorpPort
+from xenonode.server.releasing import Releases
 from xenonode.server.session_events import ClaimRefused, ClaimSettled, Event
 from xenonode.server.session_state import PendingClaim, Session
 
@@ -35,18 +36,19 @@ class ClaimPump:
         trust: Trust,
         sessions: Callable[[], Mapping[bytes, Session]],
         apply: Callable[[bytes, Event], Awaitable[Session]],
+        releases: Releases,
         *,
         wall_ms: Callable[[], int],
         rng: random.Random,
     ) -> None:
         self._corp, self._trust, self._sessions, self._apply = corp, trust, sessions, apply
-        self._wall_ms, self._rng = wall_ms, rng
+        self._releases, self._wall_ms, self._rng = releases, wall_ms, rng
         self._wake = asyncio.Event()
         self.retry_ms = 0
         """How long the pump waits before it asks again; 0 while XenoCorp answers."""
 
     def wake(self) -> None:
-        """A claim was made."""
+        """A claim or a release was signed."""
         self._wake.set()
 
     async def run(self) -> None:
@@ -61,7 +63,10 @@ class ClaimPump:
                 await asyncio.sleep(self.retry_ms * self._rng.uniform(0.5, 1.0) / 1000)
 
     async def send_all(self) -> bool:
-        """Send every pending claim once; whether all were answered."""
+        """Send everything that waits once; whether all was answered."""
+        for reservation, raw in self._releases.pending():
+            if not await self._release(reservation, raw):
+                return False
         for id, session in list(self._sessions().items()):
             if session.claim is not None and not await self._send(id, session.claim):
                 return False
@@ -79,6 +84,17 @@ class ClaimPump:
             logger.info("claim for session %s waits: %s", id.hex(), error)
             return False
         await self._apply(id, ClaimSettled(settlement, raw))
+        return True
+
+    async def _release(self, reservation: bytes, raw: bytes) -> bool:
+        try:
+            await self._corp.release(raw)
+        except CorpRefusedError as refusal:
+            logger.warning("reservation %s cannot be given up: %s", reservation.hex(), refusal.message)
+        except (CorpAwayError, RemoteError, OSError, TimeoutError) as error:
+            logger.info("the release of reservation %s waits: %s", reservation.hex(), error)
+            return False
+        self._releases.answered(reservation)
         return True
 
     def _check(self, id: bytes, claim: PendingClaim, raw: bytes) -> Settlement:

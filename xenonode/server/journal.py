@@ -1,12 +1,14 @@
-"""The journal: what a server must still know after `kill -9`: its sessions, and a few counters.
+"""The journal: what a server must still know after `kill -9`: its sessions, spent reservations, a few counters.
 
 Decides how records become durable and how they are found again: an append-only file of checksummed frames, each
-a session's whole record, a session's end, or a counter. The newest of each counts. The file is written anew once
-it is mostly out of date. Leaves to `sessions` what a found session means for a guest that may or may not run.
+a session's whole record, a session's end, a spent reservation, or a counter. The newest of each counts. The file is
+written anew once it is mostly out of date. Leaves to `sessions` what a found session means for a guest that may
+or may not run.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from dht import wire
@@ -23,8 +25,20 @@ COMPACT_MIN_BYTES = 1 << 20
 """Below a mebibyte writing anew saves nothing; reading this much takes a few milliseconds."""
 COMPACT_FACTOR = 4
 """The file may be four times its live content, so that each byte is rewritten less than once on average."""
+SPENT_BYTES = 128
+"""About what a spent reservation takes besides its release."""
 CLOSED_MAX = 256
 """Closed sessions that can still be asked about; older ones are forgotten, XenoCorp and the audit log are not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """A reservation that no agreement may use any more: until when that matters, whose it is, and the signed release
+    that XenoCorp has not answered yet (empty: none waits)."""
+
+    client: bytes
+    until_ms: int
+    release: bytes
 
 
 class Journal:
@@ -35,6 +49,7 @@ class Journal:
         self._sessions: dict[bytes, bytes] = {}
         self._closed: dict[bytes, None] = {}
         self._counters: dict[str, int] = {}
+        self._spent: dict[bytes, Spent] = {}
         self._found: dict[bytes, Session] = {}
         self._recover()
 
@@ -57,6 +72,18 @@ class Journal:
             del self._closed[each], self._sessions[each]
         return forgotten
 
+    @property
+    def spent(self) -> dict[bytes, Spent]:
+        """Reservations that are used up or given up, by id."""
+        return self._spent
+
+    def spend(self, reservation: bytes, spent: Spent, now_ms: int) -> None:
+        """Make it durable that a reservation is spent; what no longer matters is forgotten."""
+        self._append(_spent_payload(reservation, spent))
+        self._spent[reservation] = spent
+        for id in [id for id, each in self._spent.items() if each.until_ms < now_ms and not each.release]:
+            del self._spent[id]
+
     def counter(self, name: str) -> int:
         """A counter's last durable value; 0 for one never set."""
         return self._counters.get(name, 0)
@@ -74,12 +101,14 @@ class Journal:
             self._compact(payload)
 
     def _live_bytes(self) -> int:
-        return sum(len(each) for each in self._sessions.values())
+        spent_bytes = sum(SPENT_BYTES + len(each.release) for each in self._spent.values())
+        return spent_bytes + sum(len(each) for each in self._sessions.values())
 
     def _compact(self, newest: bytes) -> None:
         """Write anew what counts; `newest` was appended but is not yet in our books, so it comes last."""
         counters = [_payload({"counter": name, "value": value}) for name, value in sorted(self._counters.items())]
-        data = b"".join(frame(each) for each in (*self._sessions.values(), *counters, newest))
+        spent = [_spent_payload(id, each) for id, each in self._spent.items()]
+        data = b"".join(frame(each) for each in (*self._sessions.values(), *spent, *counters, newest))
         self._disk.replace(NAME, data)
         self._size_bytes = len(data)
 
@@ -99,6 +128,10 @@ class Journal:
                 raise DamagedError(f"{NAME} is of another version", "use the program that wrote it, or a newer one")
             if "counter" in entry:
                 self._counters[str(entry["counter"])] = _whole(entry["value"])
+            elif "spent" in entry:
+                self._spent[_id(entry["spent"])] = Spent(
+                    _id(entry["client"]), _whole(entry["until_ms"]), _id(entry["release"])
+                )
             elif "forget" in entry:
                 forgotten = _id(entry["forget"])
                 self._sessions.pop(forgotten, None)
@@ -119,6 +152,12 @@ class Journal:
 
 def _payload(entry: dict[str, Any]) -> bytes:
     return wire.encode({"version": VERSION, **entry})
+
+
+def _spent_payload(reservation: bytes, spent: Spent) -> bytes:
+    return _payload(
+        {"spent": reservation, "client": spent.client, "until_ms": spent.until_ms, "release": spent.release}
+    )
 
 
 def _whole(value: object) -> int:

@@ -1,4 +1,4 @@
-"""What a XenoServer needs of XenoCorp while sessions run: only that claims are settled.
+"""What a XenoServer needs of XenoCorp while sessions run: that claims are settled, and reservations taken back.
 
 Decides which failures mean "ask again later" and which mean "no". XenoCorp is never on the path of a running session.
 """
@@ -45,6 +45,10 @@ class CorpPort(Protocol):
         """The settlement for a signed claim; the same one for a repeat. Raises CorpAwayError, CorpRefusedError."""
         ...
 
+    async def release(self, raw: bytes) -> None:
+        """Hand in a signed release of a reservation; a repeat is harmless. Raises CorpAwayError, CorpRefusedError."""
+        ...
+
 
 class ControlCorp:
     """XenoCorp over a control connection (implements CorpPort). `call` asks it a method with a body."""
@@ -54,11 +58,18 @@ class ControlCorp:
 
     async def claim(self, raw: bytes) -> bytes:
         """The settlement for a signed claim."""
-        try:
-            settlement = (await self._call("claim", {"claim": raw})).get("settlement")
-        except ControlError as error:
-            kind = CorpAwayError if error.code in LATER else CorpRefusedError
-            raise kind(error.message, error.next_step, error.code) from error
+        settlement = (await self._ask("claim", {"claim": raw})).get("settlement")
         if not isinstance(settlement, bytes):
             raise CorpAwayError("XenoCorp's answer holds no settlement", "compare the versions", BAD_PEER)
         return settlement
+
+    async def release(self, raw: bytes) -> None:
+        """Hand in a signed release of a reservation."""
+        await self._ask("reservation.release", {"release": raw})
+
+    async def _ask(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return await self._call(method, body)
+        except ControlError as error:
+            kind = CorpAwayError if error.code in LATER else CorpRefusedError
+            raise kind(error.message, error.next_step, error.code) from error

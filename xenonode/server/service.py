@@ -47,6 +47,7 @@ class ServerService:
         members: dict[str, _Answer] = {
             "quote": self._quote,
             "session.create": self._create,
+            "session.withdraw": self._withdraw,
             "session.show": self._show,
             "session.list": self._list,
             "session.command": self._command,
@@ -77,6 +78,10 @@ class ServerService:
             client, _raw(body, "agreement"), _raw(body, "reservation"), _raw(body, "quote")
         )
         return {"agreement": session.server_agreement, "session": session.id.hex(), "state": session.state}
+
+    async def _withdraw(self, client: bytes, body: dict[str, Any]) -> dict[str, Any]:
+        self._manager.withdraw(client, _raw(body, "reservation"))
+        return {}
 
     async def _show(self, client: bytes, body: dict[str, Any]) -> dict[str, Any]:
         return view(self._manager.session(client, _id(body)))

@@ -15,7 +15,7 @@ from hypervisor.environment import State as GuestState
 from xenonode.model.resources import Resources, rate_nano_per_hour
 from xenonode.server import metering
 from xenonode.server import session_events as ev
-from xenonode.server.session_rules import claim_due, end_due, exposed, is_closed, record_due
+from xenonode.server.session_rules import claim_due, end_due, exposed, is_closed, never_ran, record_due
 from xenonode.server.session_state import (
     CLAIMED_COSIGNED,
     CLAIMED_UNSIGNED,
@@ -242,6 +242,10 @@ def _claim_refused(session: Session, event: ev.ClaimRefused, now_ms: int) -> _St
     return session, [ev.Save(), ev.Audit("claim_refused", {"reason": event.reason[:200]})]
 
 
+def _gave_up(session: Session, event: ev.GaveUp, now_ms: int) -> _Step:
+    return replace(session, closed=True), [ev.Save()]
+
+
 def _answered(session: Session) -> Session:
     """The session whose pending claim got its one answer, so that it is never made again."""
     claim = session.claim
@@ -322,6 +326,8 @@ def _due(session: Session, now_ms: int) -> _Step:
     record = record_due(session, now_ms)
     if record is not None:
         effects.append(ev.SignUsage(record))
+    if never_ran(session) and not session.closed:
+        effects.append(ev.GiveUp())
     claim = claim_due(session, now_ms)
     if claim is not None:
         effects.append(claim)
@@ -376,6 +382,7 @@ _HANDLERS: dict[type, Callable[[Session, Any, int], _Step]] = {
     ev.ClaimMade: _claim_made,
     ev.ClaimSettled: _claim_settled,
     ev.ClaimRefused: _claim_refused,
+    ev.GaveUp: _gave_up,
     ev.StopOrdered: _stop_ordered,
     ev.Gone: _gone,
     ev.Restarted: _restarted,

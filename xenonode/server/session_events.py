@@ -164,6 +164,11 @@ class ClaimRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class GaveUp:
+    """The reservation of a session that never ran is on its way back to the client, durably."""
+
+
+@dataclass(frozen=True, slots=True)
 class StopOrdered:
     """The owner of the server ends the session."""
 
@@ -204,6 +209,7 @@ Event = (
     | ClaimMade
     | ClaimSettled
     | ClaimRefused
+    | GaveUp
     | StopOrdered
     | Gone
     | Restarted
@@ -287,6 +293,11 @@ class MakeClaim:
 
 
 @dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Sign that XenoCorp may return the reservation at once: nothing was used of it, and nothing will be."""
+
+
+@dataclass(frozen=True, slots=True)
 class Refuse:
     """Tell the client that its command or receipt does nothing, and why."""
 
@@ -307,5 +318,6 @@ Effect = (
     | SignAmendment
     | SignUsage
     | MakeClaim
+    | GiveUp
     | Refuse
 )

@@ -63,7 +63,7 @@ def exposed(session: Session, now_ms: int) -> str | None:
 def record_due(session: Session, now_ms: int) -> UsageRecord | None:
     """The usage record to sign now, if one is due: each period, and at half the exposure allowed."""
     if session.state in ENDED:
-        return None if session.final_signed else _record(session, now_ms, final=True)
+        return None if session.final_signed or never_ran(session) else _record(session, now_ms, final=True)
     if session.state not in LIVE or session.meter is None:
         return None
     last = session.last_issued
@@ -73,6 +73,11 @@ def record_due(session: Session, now_ms: int) -> UsageRecord | None:
     since_ms = now_ms - (session.receipt_ms if last is None else last.until_ms)
     early = 2 * grown >= session.agreement.exposure_nano and since_ms >= RECORD_GAP_MIN_MS
     return _record(session, now_ms, final=False) if early or since_ms >= session.agreement.receipt_period_ms else None
+
+
+def never_ran(session: Session) -> bool:
+    """Whether a session ended before its environment ever answered, so that nothing is due and nothing is signed."""
+    return session.state in ENDED and session.start is None and not session.issued
 
 
 def _record(session: Session, now_ms: int, *, final: bool) -> UsageRecord:

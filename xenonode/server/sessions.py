@@ -33,6 +33,7 @@ from xenonode.server.guests import Guests, StartGuest
 from xenonode.server.journal import Journal
 from xenonode.server.launching import guest_name
 from xenonode.server.ports import CorpPort
+from xenonode.server.releasing import Releases
 from xenonode.server.session_core import step
 from xenonode.server.session_state import HOLDING, LIVE, Session, requested
 from xenonode.server.steady import SteadyClock
@@ -71,8 +72,15 @@ class SessionManager:
         run = journal.counter("run") + 1
         journal.count("run", run)
         self._guests = Guests(env, signer, hypervisor, admission, self._clock, run, self.apply, start_guest)
+        self._releases = Releases(journal, signer, env.now_ms)
         self._pump = ClaimPump(
-            corp, trust, lambda: self._sessions, self.apply, wall_ms=env.now_ms, rng=env.rng("server.claims")
+            corp,
+            trust,
+            lambda: self._sessions,
+            self.apply,
+            self._releases,
+            wall_ms=env.now_ms,
+            rng=env.rng("server.claims"),
         )
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -116,7 +124,20 @@ class SessionManager:
         await self._guests.close()
 
     async def create(self, client: bytes, agreement_raw: bytes, reservation_raw: bytes, quote_raw: bytes) -> Session:
-        """Sign the client's agreement and begin to launch. Raises RefusedError with all that is wrong with it."""
+        """Sign the client's agreement and begin to launch. Raises RefusedError with all that is wrong with it.
+
+        What is refused gives up its reservation, so that the client has its money back for another server.
+        """
+        try:
+            return await self._create(client, agreement_raw, reservation_raw, quote_raw)
+        except Exception:
+            try:
+                self._give_up(client, reservation_raw)
+            except Exception as error:  # the refusal itself is what the client must hear
+                logger.info("a refused agreement's reservation is not given up: %s", error)
+            raise
+
+    async def _create(self, client: bytes, agreement_raw: bytes, reservation_raw: bytes, quote_raw: bytes) -> Session:
         scheme, wall_ms = self._trust.scheme, self._env.now_ms()
         agreement, envelope = Agreement.open(agreement_raw, scheme, signed_by=client)
         if envelope.id in self._sessions:
@@ -139,6 +160,8 @@ class SessionManager:
             faults = (*faults, "the quote's capacity is not held; ask for another quote")
         if any(session.agreement.reservation == reservation_envelope.id for session in self._sessions.values()):
             faults = (*faults, "the reservation pays for another session")
+        if self._releases.is_spent(reservation_envelope.id):
+            faults = (*faults, "the reservation is used up or was given up; reserve again")
         if faults:
             self._audit.add("agreement_refused", envelope.id, {"client": client, "reasons": list(faults)}, wall_ms)
             raise RefusedError("; ".join(faults), "ask for a new quote and sign what it says", "agreement")
@@ -155,6 +178,23 @@ class SessionManager:
                 del self._sessions[session.id]
                 self._admission.keep(session.id, None)
             raise
+
+    def withdraw(self, client: bytes, reservation_raw: bytes) -> None:
+        """Give up a reservation that its client wants for no session here any more. Raises RefusedError."""
+        if not self._give_up(client, reservation_raw):
+            raise RefusedError("a session uses this reservation", "see 'session list', and stop it", "state")
+
+    def _give_up(self, client: bytes, reservation_raw: bytes) -> bool:
+        """Whether the reservation is given up; not if a session uses it."""
+        reservation, envelope = Reservation.open(reservation_raw, self._trust.scheme)
+        self._trust.issued(envelope, self._env.now_ms())
+        if (reservation.client, reservation.server) != (client, self._signer.public_key):
+            raise RefusedError("the reservation is not between you and this server", "reserve for this server", "other")
+        if any(session.agreement.reservation == envelope.id for session in self._sessions.values()):
+            return False
+        self._releases.give_up(envelope.id, reservation)
+        self._pump.wake()
+        return True
 
     async def command(self, client: bytes, raw: bytes) -> bytes:
         """Carry out a client's signed command; the signed amendment. Raises RefusedError."""
@@ -248,7 +288,9 @@ class SessionManager:
                 self._audit.add(effect.kind, session.id, effect.body, now_ms)
         if any(isinstance(effect, ev.Save) for effect in effects):
             for forgotten in self._journal.put(session):
-                self._sessions.pop(forgotten, None)
+                old = self._sessions.pop(forgotten, None)
+                if old is not None:
+                    self._releases.use_up(old.agreement.reservation, old.reservation)
                 self._locks.pop(forgotten, None)
 
     def _keep_capacity(self, session: Session) -> None:
@@ -284,6 +326,13 @@ class SessionManager:
                     final=effect.final,
                 ).seal(self._signer)
                 return [ev.ClaimMade(claim.id, claim.raw, effect)]
+            case ev.GiveUp():
+                try:
+                    self._releases.give_up(session.agreement.reservation, session.reservation)
+                except RefusedError as error:
+                    logger.warning("session %s keeps its reservation: %s", session.id.hex(), error.message)
+                self._pump.wake()
+                return [ev.GaveUp()]
             case ev.Advertise():
                 self._changed()
             case ev.Refuse(code, message, next_step):
