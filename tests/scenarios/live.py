@@ -1,0 +1,211 @@
+"""A small live network for tests: real processes, sockets, money and (where a test starts one) guests.
+
+`Live` starts what the demonstration starts, and runs the program as its users do. `leftovers` finds what outlived it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from hypervisor import guest_image
+from hypervisor.embedded import owner_tag
+from xenonode import config
+from xenonode.client import Client, Operator
+from xenonode.demo.network import DemoNetwork
+from xenonode.demo.plan import DemoPlan, Place, make_plan
+from xenonode.demo.processes import Process
+from xenonode.env import LiveEnv
+
+T = TypeVar("T")
+ROOT = Path(__file__).parents[2]
+SEED = 7
+COMMAND_TIMEOUT_S = 120
+"""A command takes a second or two; a busy machine gets much longer, for no test here is about speed."""
+MACHINE_STATE = Path("/var/lib/xenonode")
+RESTRICTED = 65534
+"""nobody: a user who owns nothing."""
+
+
+def need_hosting() -> None:
+    """Skip where this machine cannot host: a XenoServer refuses to start there."""
+    pytest.importorskip("libvirt", reason="a server needs libvirt")
+    pytest.importorskip("libcloud", reason="the servers are drawn from the catalogue")
+    if os.geteuid() != 0 or shutil.which("qemu-system-x86_64") is None:
+        pytest.skip("a metered server needs root and QEMU")
+    if not guest_image.image_folder(guest_image.default_cache()).exists():
+        pytest.skip("the guest image is not built (scripts/build_guest_image)")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one command did."""
+
+    arguments: tuple[str, ...]
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """What it printed, where it succeeded."""
+        assert self.status == 0, self
+        return json.loads(self.out)
+
+    def refusal(self, *words: str, status: int = 1) -> dict[str, str]:
+        """The refusal that it must be: in plain words, with a next step, and without a traceback."""
+        assert self.status == status, self
+        assert "Traceback" not in self.err + self.out, self
+        assert self.out == "", self
+        fields: dict[str, str] = json.loads(self.err)
+        assert fields["code"] != "unexpected" and fields["message"] and fields["next_step"], self
+        for word in words:
+            assert word.lower() in f"{fields['message']} {fields['next_step']}".lower(), (word, self)
+        return fields
+
+
+class Live:
+    """See the module. Everything runs in one loop, which only turns during `run`."""
+
+    def __init__(self, folder: Path, servers: int) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder = folder
+        self.plan: DemoPlan = make_plan(folder, servers, SEED)
+        self.network = DemoNetwork(self.plan)
+        self.env = LiveEnv()
+        self._runner = asyncio.Runner()
+        self._clients: list[Client] = []
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run in the network's own loop."""
+        return self._runner.run(work)
+
+    def start(self) -> None:
+        """XenoCorp, then all servers."""
+        self.run(self.network.start_corp())
+        self.run(self.network.start_servers())
+
+    def process(self, place: Place) -> Process:
+        """The process that runs at a place."""
+        return self.network.processes[place.name]
+
+    async def member(self, credit: str = "") -> Client:
+        """The network's client, registered, with money if wanted."""
+        client = await Client.open(config.load(self.plan.client.config, "client"), self.env)
+        self._clients.append(client)
+        credential = await client.register()
+        if credit:
+            operator = await self.operator()
+            await operator.credit(credential.entity, credit)
+            await operator.close()
+        return client
+
+    async def operator(self) -> Operator:
+        """XenoCorp's operator."""
+        return await Client.open_operator(config.load(self.plan.corp.config, "corp"), self.env)
+
+    async def audit(self) -> dict[str, Any]:
+        """What the ledger's own check finds."""
+        operator = await self.operator()
+        try:
+            return await operator.audit()
+        finally:
+            await operator.close()
+
+    def another(self, place: Place, name: str, **settings: object) -> Path:
+        """A configuration like a place's, for a folder of its own, with other settings (dots as `__`)."""
+        folder = self.folder / name
+        loaded = _toml(place.config)
+        loaded |= {"folder": folder, **{name.replace("__", "."): value for name, value in settings.items()}}
+        path = self.folder / f"{name}.toml"
+        config.save(path, loaded)
+        return path
+
+    def command(
+        self,
+        *arguments: str,
+        config: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+        user: int | None = None,
+    ) -> Answer:
+        """One command of the program, to its end, as the client if no other configuration is named."""
+        path = self.plan.client.config if config is None else config
+        done = subprocess.run(
+            [sys.executable, "-m", "xenonode.cli", *arguments, "--config", str(path), "--json"],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, cwd=ROOT,
+            env=environment(self.folder, environ), user=user, group=user, extra_groups=None if user is None else (),
+        )  # fmt: skip
+        return Answer(arguments, done.returncode, done.stdout, done.stderr)
+
+    def close(self) -> None:
+        """Stop all of it."""
+        try:
+            for client in self._clients:
+                self.run(client.close())
+        finally:
+            self.run(self.network.stop())
+            self._runner.close()
+
+    def leftovers(self) -> list[str]:
+        """What is left of it on this machine, besides its folder."""
+        return leftovers(self.folder, [place.folder for place in self.plan.servers])
+
+
+def environment(folder: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """An environment in which the program neither reads this user's settings nor writes into this user's folders."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("XENONODE_")}
+    return {**kept, "XDG_STATE_HOME": f"{folder}/xdg", "XDG_CONFIG_HOME": f"{folder}/xdg", **(more or {})}
+
+
+def leftovers(folder: Path, servers: Sequence[Path]) -> list[str]:
+    """Processes, network devices and machine folders that belong to servers in these folders, or to `folder`."""
+    tags = [owner_tag(server / "hypervisor") for server in servers]
+    found = [f"device {name}" for name in sorted(os.listdir("/sys/class/net")) if any(tag in name for tag in tags)]
+    found += [str(path) for tag in tags if (path := MACHINE_STATE / f"hypervisor-{tag}").exists()]
+    found += [f"process {pid}: {line[:200]}" for pid, line in processes((str(folder), *tags))]
+    return found
+
+
+def processes(words: Iterable[str]) -> list[tuple[int, str]]:
+    """Running processes (not this one, nor those that started it) whose command line holds one of these words."""
+    ours, pid = set(), os.getpid()
+    while pid:
+        ours.add(pid)
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) in ours:
+            continue
+        try:
+            line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if any(word in line for word in words):
+            found.append((int(entry.name), line))
+    return found
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process started."""
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tomllib.loads(path.read_text()).items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{inner}": each for inner, each in value.items()}
+        elif name != "version":
+            flat[name] = value
+    return flat
