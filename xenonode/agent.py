@@ -27,8 +27,10 @@ LOG_MAX_BYTES = 2**20
 LOOK_S = 2.0
 """How often new sessions are looked for: well within a receipt period, whose least is a second, for three of which
 a server waits."""
-RETRY_S = (1.0, 2.0, 5.0, 10.0, 30.0)
-"""Pauses before a server that does not answer is asked again; the last one repeats until the session is closed."""
+RETRY_S = (1.0, 1.0, 2.0, 3.0, 5.0)
+"""Pauses before a server that does not answer is asked again; the last one repeats until the session is closed. One
+attempt is one connection, so five seconds are no burden; half a minute let a server that restarted now and then wait
+too long for receipts, and pause what it hosted."""
 
 Tell = Callable[[str], None]
 
