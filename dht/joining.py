@@ -24,6 +24,8 @@ JOIN_BACKOFF_S = 0.5
 MAX_JOIN_BACKOFF_S = 4.0
 # Nodes that join at the same moment cannot know one another: look again a little later.
 SETTLE_S = (1.0, 5.0, 20.0)
+# Whoever only wants to meet its neighbours, or a few nodes of a distant range, need not ask all twenty.
+ACQUAINTANCES = 8
 
 
 class Joining:
@@ -34,6 +36,7 @@ class Joining:
         self._endpoint = overlay.endpoint
         self._seeds: list[Address] = []
         self._settling: list[asyncio.TimerHandle] = []
+        self._settled_among: list[bytes] = []
 
     async def join(self, seeds: Sequence[Address]) -> None:
         """Enter through any of the seeds; JoinError when none answers, no seeds begin a new overlay."""
@@ -59,7 +62,7 @@ class Joining:
         table = overlay.table
         own_bucket = table.index_of(table.node.long_id)
         distant = [bucket.range for index, bucket in enumerate(table.buckets) if index != own_bucket]
-        await asyncio.gather(*(overlay.find(overlay.random_id(low, high)) for low, high in distant))
+        await asyncio.gather(*(overlay.find(overlay.random_id(low, high), ACQUAINTANCES) for low, high in distant))
         loop = endpoint.loop
         self._settling = [
             loop.call_later(delay_s * endpoint.rng.uniform(0.7, 1.3), self._settle) for delay_s in SETTLE_S
@@ -106,7 +109,11 @@ class Joining:
         return future
 
     def _settle(self) -> None:
-        self._overlay.find_then(self._overlay.node_id, ignore_contacts)
+        table = self._overlay.table
+        near = [contact.node_id for contact in table.nearest(table.node.long_id, ACQUAINTANCES)]
+        if near != self._settled_among:  # else nobody has come near since we looked last
+            self._settled_among = near
+            self._overlay.find_then(self._overlay.node_id, ignore_contacts, ACQUAINTANCES)
 
 
 def ignore(call: Call, error: DhtError | None, body: bytes) -> None:
