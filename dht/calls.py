@@ -36,6 +36,11 @@ class Calls:
         self._endpoint = endpoint
         self._next_request = 1
 
+    @property
+    def begun(self) -> int:
+        """Questions since the start, whatever became of them."""
+        return self._next_request - 1
+
     def begin(
         self,
         address: Address,
