@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -175,6 +176,18 @@ def leftovers(folder: Path, servers: Sequence[Path]) -> list[str]:
     found += [str(path) for tag in tags if (path := MACHINE_STATE / f"hypervisor-{tag}").exists()]
     found += [f"process {pid}: {line[:200]}" for pid, line in processes((str(folder), *tags))]
     return found
+
+
+async def until(holds: Callable[[], Any], within_s: float = 90) -> Any:
+    """Wait until `holds()` (or what it awaits) is true; its value."""
+    async with asyncio.timeout(within_s):
+        while True:
+            found = holds()
+            if inspect.isawaitable(found):
+                found = await found
+            if found:
+                return found
+            await asyncio.sleep(0.05)
 
 
 def processes(words: Iterable[str]) -> list[tuple[int, str]]:
