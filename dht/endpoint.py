@@ -19,6 +19,7 @@ from . import datagram, wire
 from .answering import PING, Answering, Handler
 from .calls import Callback, Calls, error_of, into
 from .contact import Address, admits
+from .contradictions import Contradictions
 from .coordinates import Coordinate
 from .deadlines import Deadlines
 from .errors import DhtError, LocalError, PeerIdentityError, RemoteError, WireError
@@ -73,6 +74,7 @@ class Endpoint:
         if self.member.public_key != signer.public_key:
             raise LocalError("the credential is of another key than the signer's")
         self.counters: Counter[str] = Counter()
+        self.contradictions = Contradictions(self.counters, self.fault)
         self.overlays: dict[int, Overlay] = {}
         self._vitals = Vitals(rng)
         self._shaker = Handshaker(
@@ -242,6 +244,7 @@ class Endpoint:
             return
         rtt_ms = (self.loop.time() - call.sent_s) * 1_000
         call.peer.measured(rtt_ms)
+        self.sessions.pace.measured(rtt_ms)
         self._vitals.observe(call.peer.address, rtt_ms, body, self.now_ms())
 
     def check(self, address: Address) -> None:

@@ -43,6 +43,7 @@ class Overlay:
         self.node_id = node_id(dimension, endpoint.member.public_key, endpoint.member.issuer_nonce)
         self.table = Table(self.node_id, profile=endpoint.profile)
         self.shelf = Shelf()
+        self.shelf.on_contradiction = endpoint.contradictions.note
         self._listeners: list[Callable[[], None]] = []
         self._change_told = True
         self.joining = Joining(self)

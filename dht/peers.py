@@ -74,6 +74,7 @@ class Peer:
         "rtt_ms",
         "session",
         "sessions",
+        "tarries_until_s",
         "waiting",
     )
 
@@ -92,6 +93,7 @@ class Peer:
         self.doubted = False
         self.reset_s = float("-inf")
         self.rtt_ms = -1.0
+        self.tarries_until_s = float("-inf")
         self.allowance: Bucket | None = None
 
     @property
@@ -104,6 +106,32 @@ class Peer:
     def measured(self, rtt_ms: float) -> None:
         """Take a round trip in (smoothed as in RFC 6298, alpha = 1/8)."""
         self.rtt_ms = rtt_ms if self.rtt_ms < 0 else self.rtt_ms + (rtt_ms - self.rtt_ms) / 8
+
+
+class Pace:
+    """How long round trips take to anybody: what to expect of a peer that was not met yet."""
+
+    __slots__ = ("_deviation_ms", "_mean_ms")
+
+    def __init__(self) -> None:
+        self._mean_ms = -1.0
+        self._deviation_ms = 0.0
+
+    def measured(self, rtt_ms: float) -> None:
+        """Take a round trip in (mean and deviation as in RFC 6298, slower because they are of many peers)."""
+        if self._mean_ms < 0:
+            self._mean_ms, self._deviation_ms = rtt_ms, rtt_ms / 2
+        else:
+            self._deviation_ms += (abs(rtt_ms - self._mean_ms) - self._deviation_ms) / 16
+            self._mean_ms += (rtt_ms - self._mean_ms) / 32
+
+    @property
+    def cold_timeout_ms(self) -> int:
+        """How long a lookup leaves one of its slots to a stranger: a handshake and a question are two round trips."""
+        if self._mean_ms < 0:
+            return MAX_SOFT_TIMEOUT_MS
+        expected_ms = 2 * (self._mean_ms + 2 * self._deviation_ms)
+        return min(MAX_SOFT_TIMEOUT_MS, max(2 * MIN_SOFT_TIMEOUT_MS, int(expected_ms)))
 
 
 class Call:

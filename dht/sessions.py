@@ -15,7 +15,7 @@ from .contact import Address, admits, group
 from .errors import LocalError, PeerTimeoutError
 from .handshake import Handshaker
 from .limits import LIMITS, Bucket, Places
-from .peers import MAX_SESSIONS_PER_PEER, Greeting, Peer, Session
+from .peers import MAX_SESSIONS_PER_PEER, Greeting, Pace, Peer, Session
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint
@@ -45,6 +45,7 @@ class Sessions:
         self.peers: dict[Address, Peer] = {}
         self.by_number: dict[int, Session] = {}
         self.greetings: dict[int, Greeting] = {}
+        self.pace = Pace()
         self._endpoint = endpoint
         self._shaker = shaker
         self._session_limit = session_limit
