@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import shutil
 import signal
 import sys
@@ -70,6 +71,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.servers < SERVERS_LEAST:
         parser.error(f"--servers must be at least {SERVERS_LEAST}")
+    if os.geteuid() != 0:
+        parser.error("guests with CPU shares can be hosted by root only: run this as root, or with sudo")
     sys.exit(run(arguments.servers, arguments.seed, arguments.json, arguments.keep))
 
 
