@@ -1,0 +1,76 @@
+"""Flooding: one member that writes far more than its share to one holder."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from typing import Any
+
+from dht.errors import DhtError, PeerBusyError
+from dht.record import seal_record
+
+from .outcome import Outcome
+from .world import DIMENSION, HOUR_MS, World, faults
+
+PUT = -3
+PER_S = 50
+
+
+def attack(writes: int, seed: int = 4) -> Outcome:
+    """`writes` signed records of one owner, three quarters under new keys, the rest newer versions of the first."""
+    with World(seed) as world:
+        return world.run(_attack(world, writes))  # type: ignore[no-any-return]
+
+
+async def _attack(world: World, writes: int) -> Outcome:
+    victim, flooder = await world.node("victim"), await world.node("flooder")
+    ours, theirs = victim.overlay(DIMENSION), flooder.overlay(DIMENSION)
+    expires_ms = world.now_ms() + 10 * HOUR_MS
+    honest = []
+    for _ in range(20):
+        owner, key = world.signer(), world.rng.randbytes(20)
+        honest.append((owner.public_key, key))
+        await ours.put(key, seal_record(owner, DIMENSION, key, 1, expires_ms, b"x" * 500), expires_ms, republish=False)
+    answers: Counter[str] = Counter()
+    taken: deque[float] = deque()
+    busiest = 0
+    loop = asyncio.get_running_loop()
+    first = world.rng.randbytes(20)
+
+    def answered(call: Any, error: DhtError | None, body: bytes) -> None:
+        nonlocal busiest
+        if error is None:
+            answers["kept"] += 1
+            taken.append(loop.time())
+            while taken[0] <= loop.time() - 60:
+                taken.popleft()
+            busiest = max(busiest, len(taken))
+        else:
+            answers["retry" if isinstance(error, PeerBusyError) else "refused"] += 1
+
+    for number in range(writes):
+        key = first if number % 4 == 3 else world.rng.randbytes(20)
+        raw = seal_record(flooder.signer, DIMENSION, key, number + 1, expires_ms, b"x" * 500)
+        flooder.call(victim.address, theirs.tag, PUT, key + raw, answered, contact=ours.contact)
+        if not number % PER_S:
+            await asyncio.sleep(1)
+    await asyncio.sleep(3)
+    now_ms = world.now_ms()
+    keys = ours.shelf.keys()
+    kept = sum(record.owner == flooder.signer.public_key for key in keys for record in ours.shelf.get(key, now_ms))
+    lost = sum(owner not in {record.owner for record in ours.shelf.get(key, now_ms)} for owner, key in honest)
+    superseded = len(getattr(ours.shelf, "_expiries", ()))
+    return Outcome(
+        "flooding",
+        "<= 64 kept, <= 60 writes a minute, RETRY",
+        f"{kept} kept, {busiest} a minute, {answers['retry']} RETRY",
+        kept <= 64 and busiest <= 60 and answers["retry"] > 0 and lost == 0 and not faults(victim, flooder),
+        {
+            "writes": writes,
+            **answers,
+            "honest_records_lost": lost,
+            "bytes": ours.shelf.used_bytes,
+            "entries_that_wait_for_expiry": superseded,
+            "faults": faults(victim),
+        },
+    )
