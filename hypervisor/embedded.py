@@ -29,7 +29,10 @@ from hypervisor.errors import PrivilegeError, RemoteError
 QEMU_USER = "libvirt-qemu"
 _MACHINE_STATE = Path("/var/lib/xenonode")
 _CLONE_NEWNS, _MS_BIND, _MS_REC, _MS_PRIVATE = 0x20000, 4096, 0x4000, 1 << 18
-LOCK_WAIT_S = 15  # a killed server's process may still be finishing a call
+LOCK_WAIT_S = 15.0  # a killed server's process may still be finishing a call
+LEARN_WAIT_S = 150.0
+"""On a fresh machine the first of eight servers asks QEMU what it can do, under the load of the other seven: that
+was seen to take 20 s on two cores; a slow disk doubles it more than once."""
 _QEMU_CONF = """user = "{user}"
 group = "{group}"
 dynamic_ownership = 0
@@ -116,11 +119,11 @@ def hide_kvm(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
     """Hold a lock file, waiting for another process that holds it a bounded time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as stream:
-        deadline = time.monotonic() + LOCK_WAIT_S
+        deadline = time.monotonic() + wait_s
         while True:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -165,7 +165,7 @@ def open_host(options: argparse.Namespace) -> LibvirtHost:
     # A user who may only read the machine's images learns of QEMU alone.
     cache = options.cache if os.access(options.cache, os.W_OK) else folder
     shared = cache / "qemu-capabilities"
-    with embedded.locked(shared.parent / "qemu-capabilities.lock"):
+    with embedded.locked(shared.parent / "qemu-capabilities.lock", embedded.LEARN_WAIT_S):
         embedded.take_capabilities(shared, folder)
         host = LibvirtHost(dataclasses.replace(settings, uri=f"{EMBEDDED}?root={folder}"), _now_ms)
         host.learn()

@@ -22,7 +22,7 @@ from hypervisor.errors import ConnectionLostError, RemoteError
 
 EMBEDDED = "qemu:///embed"
 # The first start on a machine asks QEMU what it can do (2-6 s of CPU), and seven others may stand before us.
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 180.0
 # The longest call is a stop with its grace, or saving a large guest to disk.
 CALL_TIMEOUT_S = 120.0
 CLOSE_TIMEOUT_S = 15.0

@@ -15,7 +15,7 @@ from typing import Any
 
 from xenonode.errors import XenoError
 
-READY_TIMEOUT_S = 120.0
+READY_TIMEOUT_S = 240.0
 """The first start of a hypervisor on a machine asks QEMU what it can do: some seconds of CPU for each of eight."""
 STOP_GRACE_S = 20.0
 SSH_TIMEOUT_S = 60.0
