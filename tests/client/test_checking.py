@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from xenonode.client.checking import Accepted, faults
+from xenonode.client.checking import Accepted, Share, faults
 from xenonode.model.advert import OfferedEnvironment
 from xenonode.model.resources import NO_USAGE, Prices, Resources, Usage, due_nano
 from xenonode.model.session import Agreement, UsageRecord
@@ -30,6 +30,7 @@ AGREEMENT = Agreement(
     hostname="xenonode",
     made_ms=START_MS,
 )
+SHARES = (Share(START_MS, SHARE),)
 MINUTE = Usage(15_000_000_000, 60 * 192 * MIB, 0, 1000, 1000, 0, 0)
 """What the agreed shares give in a minute."""
 
@@ -41,7 +42,7 @@ def record(usage: Usage, *, after_s: int = 60, **changes: object) -> UsageRecord
 
 
 def reasons(it: UsageRecord, started_ms: int | None = START_MS, last: Accepted | None = None) -> tuple[str, ...]:
-    return faults(it, b"id of it", AGREEMENT, SHARE, started_ms, last)
+    return faults(it, b"id of it", AGREEMENT, SHARES, started_ms, it.until_ms, last)
 
 
 def test_a_record_of_the_agreed_shares_is_signed() -> None:

@@ -6,12 +6,14 @@ agreement with both seals, the start record, the last usage record that was acce
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dht import wire
 from dht.errors import RemoteError
 from dht.identity import Scheme
+from xenonode.client.checking import Share
 from xenonode.errors import XenoError
 from xenonode.model.advert import VerifiedAdvert
 from xenonode.model.entity import Address
@@ -21,13 +23,14 @@ from xenonode.model.session import Agreement, Start
 from xenonode.server.disk import Disk
 
 _SESSION, FOUND = "session-", "found"
+logger = logging.getLogger("xenonode.client.records")
 FOUND_MAX = 1_000
 """Servers of the last search that can be named by the first digits of their keys."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionRecord(Message):
-    """One session as its client keeps it; `id` is the agreement's, `most` the largest shares that it has had.
+    """One session as its client keeps it; `id` is the agreement's, `shares` what it was resized to, and when.
 
     `reservation` is XenoCorp's signed word while the server has not answered the agreement yet, empty afterwards.
     """
@@ -41,7 +44,7 @@ class SessionRecord(Message):
     client_agreement: bytes
     server_agreement: bytes
     start: bytes
-    most: Resources
+    shares: tuple[Share, ...]
     accepted_usage: bytes
     closed: bool
     reservation: bytes
@@ -107,8 +110,15 @@ class Records:
         self._disk.replace(_SESSION + record.id.hex(), wire.encode(record.to_fields()))
 
     def sessions(self) -> list[SessionRecord]:
-        """Every session that is remembered, by id."""
-        return [self._read(name) for name in self._disk.names() if name.startswith(_SESSION)]
+        """Every session that is remembered, by id. A damaged record is told of and left out: the others go on."""
+        found = []
+        for name in self._disk.names():
+            if name.startswith(_SESSION):
+                try:
+                    found.append(self._read(name))
+                except XenoError as error:
+                    logger.error("%s", error)
+        return found
 
     def find(self, id: str) -> SessionRecord:
         """The session whose id begins so. Raises XenoError when there is none, or more than one."""
@@ -121,12 +131,10 @@ class Records:
 
     def keep_found(self, adverts: list[VerifiedAdvert]) -> None:
         """Remember where found servers answer, so that a later command can name one by its key."""
-        known = dict(self._found())
-        for each in adverts:
-            control = each.advert.control
-            known[each.server_key.hex()] = [control.host, control.port]
-        newest = dict(list(known.items())[-FOUND_MAX:])
-        self._disk.replace(FOUND, wire.encode(newest))
+        fresh = {each.server_key.hex(): each.advert.control.pair for each in adverts}
+        older = {key: address for key, address in self._found().items() if key not in fresh}
+        kept = [*older.items(), *fresh.items()][-FOUND_MAX:]
+        self._disk.replace(FOUND, wire.encode({key: list(address) for key, address in kept}))
 
     def found(self, prefix: str) -> tuple[bytes, tuple[str, int]]:
         """The server whose key begins so, and its control address. Raises XenoError."""
@@ -136,22 +144,36 @@ class Records:
             count = len(matching) or "no"
             message = f"{count} known server keys begin with {prefix!r}"
             raise XenoError(message, "find servers with 'xenonode search', or give HOST:PORT", "unknown_server")
-        key, (host, port) = matching[0]
-        return bytes.fromhex(key), (host, port)
+        key, address = matching[0]
+        return bytes.fromhex(key), address
 
-    def _found(self) -> dict[str, Any]:
+    def _found(self) -> dict[str, tuple[str, int]]:
         raw = self._disk.read(FOUND)
         try:
             known = wire.decode(raw, max_bytes=1 << 20) if raw else {}
         except RemoteError:
             return {}  # only a convenience: the next search makes it again
-        return known if isinstance(known, dict) else {}
+        return (
+            {key: (at[0], at[1]) for key, at in known.items() if _is_found(key, at)} if isinstance(known, dict) else {}
+        )
 
     def _read(self, name: str) -> SessionRecord:
         try:
             fields = wire.decode(self._disk.read(name), max_bytes=SessionRecord.MAX_BYTES)
             if not isinstance(fields, dict):
                 raise XenoError(f"{name} holds no record", "restore it from a backup", "damaged")
-            return SessionRecord.from_fields({"reservation": b"", **fields})  # records of before had none
+            return SessionRecord.from_fields(_upgraded(fields))
         except RemoteError as error:
             raise XenoError(f"{name} is damaged: {error}", "restore it from a backup", "damaged") from error
+
+
+def _upgraded(fields: dict[str, Any]) -> dict[str, Any]:
+    """A record as it is now written: the first ones knew only the largest share, and no reservation."""
+    if "most" in fields:
+        fields = {**fields, "shares": [[0, fields["most"]]]}
+    return {"reservation": b"", **fields}
+
+
+def _is_found(key: str, at: object) -> bool:
+    whole_key = len(key) == 64 and all(letter in "0123456789abcdef" for letter in key)
+    return whole_key and isinstance(at, list) and [type(each) for each in at] == [str, int]

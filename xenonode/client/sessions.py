@@ -13,12 +13,12 @@ from typing import Any
 
 from dht.errors import RemoteError
 from dht.identity import Signer
-from xenonode.client.checking import Accepted, faults
+from xenonode.client.checking import Accepted, Share, faults, resized
 from xenonode.client.records import Records, SessionRecord, SessionView, view
 from xenonode.control.errors import ControlError
 from xenonode.env import Env
 from xenonode.errors import XenoError
-from xenonode.model.entity import Address, Trust
+from xenonode.model.entity import CLOCK_TOLERANCE_MS, Address, Trust
 from xenonode.model.money import Reservation, ReservationRequest, Settlement, format_amount
 from xenonode.model.resources import Resources, rate_nano_per_hour
 from xenonode.model.session import (
@@ -98,8 +98,9 @@ class Sessions:
             made_ms=self._env.now_ms(),
         )
         sealed = agreement.seal(self._signer)
+        shares = (Share(agreement.made_ms, quote.resources),)
         record = SessionRecord(
-            sealed.id, server, control, order, sealed.raw, b"", b"", quote.resources, b"", False, reservation_raw
+            sealed.id, server, control, order, sealed.raw, b"", b"", shares, b"", False, reservation_raw
         )
         self._records.keep(record)
         answer = await self._agree(record, quote_raw, progress)
@@ -129,15 +130,31 @@ class Sessions:
         """Resize, pause, resume or stop; the view after it took effect."""
         record, told = await self._told(id)
         seq = int(told["command_seq"]) + 1
-        command = SessionCommand(record.id, seq, action, resources, self._env.now_ms()).seal(self._signer)
-        if resources is not None:
-            most = Resources(*map(max, record.most.amounts, resources.amounts))
-            self._records.keep(replace(record, most=most))
-        answer = await self._ask(record, "session.command", {"command": command.raw})
+        now_ms = self._env.now_ms()
+        command = SessionCommand(record.id, seq, action, resources, now_ms).seal(self._signer)
+        if resources is not None:  # the answer may be lost: until it is there, the larger of the two counts
+            most = Resources(*map(max, record.shares[-1].resources.amounts, resources.amounts))
+            self._keep_shares(id, resized(record.shares, most, now_ms - CLOCK_TOLERANCE_MS))
+        try:
+            answer = await self._ask(record, "session.command", {"command": command.raw})
+        except ControlError as error:
+            if resources is not None and error.code not in LATER:
+                self._keep_shares(id, record.shares)
+            raise
         amendment, _ = Amendment.open(answer["amendment"], self._trust.scheme, signed_by=record.server)
         if amendment.agreement != record.id or amendment.command != command.id:
             raise XenoError("the server's answer is to another command", "do not use this server", "bad_peer")
+        if resources is not None:
+            if amendment.resources != resources:
+                raise XenoError("the server signed another size than ours", "do not use this server", "bad_peer")
+            self._keep_shares(
+                id, resized(record.shares, resources, max(amendment.effective_ms, now_ms - CLOCK_TOLERANCE_MS))
+            )
         return await self.show(id)
+
+    def _keep_shares(self, id: str, shares: tuple[Share, ...]) -> None:
+        """Remember what a session may use; the agent may have changed the rest of its record meanwhile."""
+        self._records.keep(replace(self._records.find(id), shares=shares))
 
     async def end(self, id: str, progress: Progress = lambda text: None) -> SessionView:
         """Stop a session, sign its final usage, and wait until XenoCorp has settled it."""
@@ -188,23 +205,29 @@ class Sessions:
     # -- checking and signing ----------------------------------------------------------------------------
 
     async def cosign(self, id: str, tell: Progress = lambda text: None) -> None:
-        """Check and sign each usage record as it comes, until the final one. What is wrong is refused and told."""
+        """Check and sign each usage record until the final one. What is wrong is refused, and told once."""
+        refused: bytes | None = None
         while True:
             record, told = await self._told(id)
             if record.closed:
                 return
             if told.get("usage") is not None:
-                usage = self._check(record, told["usage"], tell)
-                await self._sign(record, *usage)
-                if usage[0].final:
-                    return
+                if told["usage"] != refused:
+                    usage, id_, reason = self._check(record, told["usage"])
+                    if reason:
+                        tell(f"usage record {usage.seq} is refused: {reason}")
+                    await self._sign(record, usage, id_, told["usage"], reason)
+                    refused = told["usage"] if reason else None
+                    if usage.final:
+                        return
             elif told["closed"]:
                 return
             period_ms = record.agreement(self._trust.scheme).receipt_period_ms
             ending = told["state"] in ("stopping", "stopped", "failed")
             await asyncio.sleep(POLL_S if ending else min(period_ms / 4_000, 15.0))
 
-    def _check(self, record: SessionRecord, raw: bytes, tell: Progress) -> tuple[UsageRecord, bytes, bytes, str]:
+    def _check(self, record: SessionRecord, raw: bytes) -> tuple[UsageRecord, bytes, str]:
+        """A usage record, its id, and why it must not be signed for, empty when it may."""
         scheme = self._trust.scheme
         usage, envelope = UsageRecord.open(raw, scheme, signed_by=record.server)
         start = record.started(scheme)
@@ -216,11 +239,8 @@ class Sessions:
             last = Accepted(before, before_envelope.id)
         agreement = record.agreement(scheme)
         started_ms = None if start is None else start.started_ms
-        found = faults(usage, envelope.id, agreement, record.most, started_ms, last)
-        reason = "; ".join(found)[:500]
-        if reason:
-            tell(f"usage record {usage.seq} is refused: {reason}")
-        return usage, envelope.id, raw, reason
+        found = faults(usage, envelope.id, agreement, record.shares, started_ms, self._env.now_ms(), last)
+        return usage, envelope.id, "; ".join(found)[:500]
 
     async def _sign(self, record: SessionRecord, usage: UsageRecord, id: bytes, raw: bytes, reason: str) -> None:
         if not reason and raw == record.accepted_usage and not usage.final:
@@ -363,7 +383,7 @@ class Sessions:
             record = replace(record, start=told["start"])
             self._records.keep(record)
         if told.get("closed") and not record.closed:
-            record = replace(record, closed=bool(told.get("usage") is None or record.accepted_usage == told["usage"]))
+            record = replace(record, closed=True)
             self._records.keep(record)
         return record, told
 

@@ -27,8 +27,11 @@ def own_key(path: Path, env: Env) -> str:
     try:
         if not path.exists():
             private = host_key(env.seed("ssh"))
-            write_atomically(path, private.encode(), 0o600)
+            # The private key comes last: a crash between the two leaves nothing that looks like a whole pair.
             write_atomically(public, (public_line(private) + " xenonode\n").encode(), 0o644)
+            write_atomically(path, private.encode(), 0o600)
+        if not path.is_file():
+            raise XenoError(f"{path} is no file", 'set ssh_key = "..." in the configuration', "key_file")
         if os.stat(path).st_mode & 0o077:
             raise XenoError(f"{path} can be read by others", f"chmod 600 {path}", "key_file")
         return public.read_text().strip()

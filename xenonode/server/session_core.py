@@ -196,7 +196,10 @@ def _receipted(session: Session, event: ev.Receipted, now_ms: int) -> _Step:
             ev.Refuse("unknown_usage", f"usage record {receipt.seq} is not at hand", "fetch and sign the newest one")
         ]
     if not receipt.accepted:
-        session = replace(session, note=f"usage record {receipt.seq} not accepted: {receipt.reason[:200]}")
+        note = f"usage record {receipt.seq} not accepted: {receipt.reason[:200]}"
+        if note == session.note:
+            return session, []  # said before
+        session = replace(session, note=note)
         return session, [ev.Save(), ev.Audit("receipt_denied", {"seq": receipt.seq, "reason": receipt.reason[:200]})]
     session = replace(
         session,
