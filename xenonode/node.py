@@ -63,6 +63,7 @@ RENEW_CHECK_S = 600.0
 PUBLISH_CHECK_S = 1.0
 FAREWELL_S = 5.0
 """A server that stops withdraws its advert, but does not wait long for holders that do not answer."""
+REMEMBER_PEERS_S = 30.0
 KNOWN_PEERS = "peers"
 """Addresses of servers seen in the last run, one a line: seeds of the next start."""
 FORWARDED_PORTS = "ports.json"
@@ -94,6 +95,13 @@ class Node:
         self._ending.push_async_callback(peer.close)
         await peer.start(udp.pair, known_peers(self.home))
         self._ending.callback(remember_peers, self.home, peer)
+        self._ending.callback(self.env.spawn(self._stay_in_touch(), "remember peers").cancel)
+
+    async def _stay_in_touch(self) -> None:
+        """A seed that came back from a crash without these addresses would begin a network of its own."""
+        while True:
+            await asyncio.sleep(REMEMBER_PEERS_S)
+            remember_peers(self.home, self.peer)
 
     async def _serve(self, address: Address, transport: Transport, handlers: Any, anonymous: tuple[str, ...]) -> None:
         try:
