@@ -65,6 +65,8 @@ IMAGES = (
 IMAGE_MIN_BYTES = 64 * 2**20
 FLEET_PERIOD_MS = 300_000
 """The longest period that an advert may have: machines of a fleet change rarely."""
+FLEET_WINDOW = 8
+"""Machines of one owner that register and publish at a time."""
 CREDIT = "1000 USD"
 
 
@@ -164,12 +166,13 @@ class ServerHost:
         """Come back with the same disk."""
         self.node.restart()
         await self.start()
+        if self.fleet:
+            self.node.start(self.publish_fleet(), "fleet")
 
     async def publish_fleet(self) -> None:
-        """Register and advertise the owner's further machines, one after the other, and keep them advertised."""
-        for machine in self.fleet:
-            await machine.register()
-            await machine.publish()
+        """Register and advertise the owner's further machines, a few at a time, and keep them advertised."""
+        for first in range(0, len(self.fleet), FLEET_WINDOW):
+            await asyncio.gather(*(machine.enter() for machine in self.fleet[first : first + FLEET_WINDOW]))
         if self.fleet:
             self.node.env.spawn(self._keep_advertised(), "fleet")
 
@@ -187,7 +190,7 @@ class FleetMachine:
     def __init__(self, host: ServerHost, name: str, shape: ServerShape, rng: Random) -> None:
         self.host, self.name, self.shape = host, name, shape
         env = host.node.env
-        self.home = SimulatedHome(env, SimulatedDisk(), env.scheme.generate(env.seed(name)))
+        self.signer, self.disk = env.scheme.generate(env.seed(name)), SimulatedDisk()
         sampled = catalogue.sample_attributes(rng, shape, name, ())
         self.location = Location(*sampled["location"])  # type: ignore[misc]  # four integers, by its definition
         self.started_ms = env.now_ms() - 1_000 * int(sampled["uptime"])  # type: ignore[arg-type]  # an integer
@@ -208,7 +211,8 @@ class FleetMachine:
         assert host.running is not None
         config = server_config(self.name, host.node.host.address, self.shape)
         trust = host.world.corp.trust
-        held = await membership.register(self.home, host.node.env, trust, partial(registration, config))
+        home = SimulatedHome(host.node.env, self.disk, self.signer)
+        held = await membership.register(home, host.node.env, trust, partial(registration, config))
         self.credential = held.papers.credential
         peer = host.running.peer
         self.publisher = Publisher(peer.schema, peer.adverts, peer.asker, host.node.env)
@@ -222,7 +226,12 @@ class FleetMachine:
             held.published.epoch,
             FLEET_PERIOD_MS,
         )
-        self.advertiser = Advertiser(self.home.signer, Journal(self.home.disk), self.admission, facts)
+        self.advertiser = Advertiser(self.signer, Journal(self.disk), self.admission, facts)
+
+    async def enter(self) -> None:
+        """Register, then advertise."""
+        await self.register()
+        await self.publish()
 
     async def publish(self) -> Published:
         """Advertise it as it is now."""

@@ -1,0 +1,201 @@
+"""A whole platform from a seed: adverts, searches, one paid session; prints figures as JSON. Run as a program."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, TypeVar
+
+from xenonode.client import Client, SignedQuote
+from xenonode.control.errors import ControlError
+from xenonode.corp.transfers import CAPTURE, CREDIT, FEE
+from xenonode.model.advert import Advert, OfferedEnvironment
+from xenonode.model.money import Statement
+from xenonode.model.resources import Resources
+from xenonode.model.session import UsageRecord
+from xenonode.simulation.world import ClientHost, ServerHost, World
+
+T = TypeVar("T")
+GIB = 2**30
+SMALL = Resources(250, GIB // 2, GIB, 1_000_000)
+DEBIAN = OfferedEnvironment("os", "debian", "12")
+RECEIPT_PERIOD_MS = 10_000
+LEASE_MS = 1_800_000
+
+
+def version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("."))
+
+
+def linux_from(advert: Advert, least: tuple[int, ...]) -> bool:
+    offered = [version(each.version) for each in advert.environments if (each.kind, each.name) == ("os", "linux")]
+    return any(each >= least for each in offered)
+
+
+# Queries, and what they mean, written out by hand and without the query language's own code.
+QUESTIONS: list[tuple[str, Callable[[Advert], bool]]] = [
+    (
+        "cpu.available >= 4000 ms/s and memory.available >= 16 GiB and price.cpu <= 0.03 USD/h and os.linux >= 6.1",
+        lambda a: a.available.cpu_ms_per_s >= 4000
+        and a.available.memory_bytes >= 16 * GIB
+        and a.prices.cpu_nano_per_hour <= 30_000_000
+        and linux_from(a, (6, 1)),
+    ),
+    (
+        'memory.available >= 64 GiB and (region in ("us-east-1", "eu-west-1") or price.cpu <= 0.01 USD/h)',
+        lambda a: a.available.memory_bytes >= 64 * GIB
+        and (a.region in ("us-east-1", "eu-west-1") or a.prices.cpu_nano_per_hour <= 10_000_000),
+    ),
+    (
+        'cores = 2 and os.linux >= 6.6 and country = "US"',
+        lambda a: a.cores == 2 and linux_from(a, (6, 6)) and a.country == "US",
+    ),
+    ("memory.available >= 1 GiB", lambda a: a.available.memory_bytes >= GIB),
+    ("net.available >= 100 Mbit/s and disk.available >= 2 TiB and cores <= 48", lambda a: (
+        a.available.net_bit_per_s >= 100_000_000 and a.available.disk_bytes >= 2048 * GIB and a.cores <= 48
+    )),
+]  # fmt: skip
+
+
+async def ask(world: World, client: ClientHost) -> list[dict[str, Any]]:
+    """Every question, and how its answer compares with a look at every single advert."""
+    told = []
+    for text, wanted in QUESTIONS:
+        answer = await client.call(partial(Client.search, text=text))
+        found = [each.advert.server_key for each in answer.servers]
+        expected = {each.server_key for each in world.adverts() if wanted(each.advert)}
+        told.append(
+            {
+                "query": text,
+                "expected": len(expected),
+                "found": len(found),
+                "equal": set(found) == expected and len(found) == len(expected),
+                "complete": answer.complete,
+                "missing": list(answer.missing),
+                "rpcs": answer.counts.rpcs,
+                "rounds": answer.counts.rounds,
+                "milliseconds": round(answer.duration_ms),
+            }
+        )
+    return told
+
+
+async def patiently(call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Do as an error tells its reader: repeat the same request a little later, while the other side is away."""
+    while True:
+        with contextlib.suppress(ControlError):
+            return await call()
+        await asyncio.sleep(1.0)
+
+
+class PaidSession:
+    """One session of a client on one server, paid from an order of its own."""
+
+    def __init__(self, world: World, host: ClientHost, server: ServerHost) -> None:
+        self.world, self.host, self.server = world, host, server
+        self.order = self.id = ""
+
+    async def open(self) -> None:
+        """Order, find the server, agree, start; signs for usage from then on."""
+        await self.host.call(self._open)
+        self.cosigning = self.host.node.call(self.host.node.env.spawn, self._cosign(), "cosign")
+
+    async def _open(self, client: Client) -> None:
+        state = await client.order_create("5 USD")
+        self.order = state["order"]
+        control = self.server.config.control
+        advert = await client.advert(f"{control.host}:{control.port}")
+        quote = await client.quote(advert.server_key, SMALL, DEBIAN, LEASE_MS)
+        if not isinstance(quote, SignedQuote):
+            raise RuntimeError(f"refused: {quote}")
+        view = await client.session_create(self.order, quote, receipt_period_ms=RECEIPT_PERIOD_MS)
+        self.id = view.session
+
+    async def _cosign(self) -> None:
+        await patiently(lambda: self.host.client.cosign(self.id))
+
+    async def stop(self) -> None:
+        """End it, however often it takes until the server answers."""
+
+        async def end(client: Client) -> None:
+            while not (await patiently(lambda: client.session_stop(self.id))).closed:  # noqa: ASYNC110  # as a user would
+                await asyncio.sleep(1.0)
+
+        await self.host.call(end)
+
+    async def account(self) -> dict[str, Any]:
+        """What XenoCorp's audit, the ledger's transfers, and the statements of client and server say of it."""
+        state = await self.host.call(lambda client: patiently(lambda: client.order_show(self.order)))
+        mine: Statement = await self.host.call(lambda client: patiently(lambda: client.statement("USD")))
+        running = self.server.running
+        assert running is not None
+        telling = patiently(lambda: running._call_corp("statement", {"currency": "USD"}))
+        raw = (await self.server.node.start(telling))["statement"]
+        theirs, _ = Statement.open(raw, self.world.corp.trust.scheme)
+        audit = await self.world.corp.operate(lambda operator: operator.audit())
+        record = self.host.client.records.find(self.id)
+        usage, _ = UsageRecord.open(record.accepted_usage, self.world.corp.trust.scheme)
+        transfers = self.world.transfers
+        moved = {
+            kind: sum(each.amount_nano for each in transfers if each.kind == kind) for kind in (CREDIT, CAPTURE, FEE)
+        }
+        return {
+            "balanced": audit["balanced"],
+            "debits": audit["debits_nano"],
+            "credits": audit["credits_nano"],
+            "faults": audit["faults"],
+            "order": {name: value for name, value in state.items() if name.endswith("_nano") or name == "status"},
+            "due": usage.due_nano,
+            "final": usage.final,
+            "cpu_ns": usage.usage.cpu_ns,
+            "transferred": moved,
+            "repeated": len(transfers) - len({each.id for each in transfers}),
+            "client": {"balance": mine.balance_nano, "ringfenced": mine.ringfenced_nano},
+            "server": {"balance": theirs.balance_nano},
+        }
+
+
+def depth(world: World) -> dict[str, int]:
+    """How many levels each dimension's trie has: the longest chain of splits from the root to a leaf."""
+    deepest: dict[str, int] = {}
+    for server in world.servers:
+        if server.running is None:
+            continue
+        for name, holding in server.running.peer.holdings.items():
+            for prefix in holding.holder.nodes():
+                # An aggregation point every six bits: root, anchors, then the leaf itself.
+                deepest[name] = max(deepest.get(name, 0), 1 + -(-prefix.length // 6))
+    return deepest
+
+
+async def story(world: World) -> dict[str, Any]:
+    await world.begin()
+    client = world.clients[0]
+    told: dict[str, Any] = {"published_s": round(world.simulation.loop.time(), 3)}
+    told["questions"] = await ask(world, client)
+    session = PaidSession(world, client, world.servers[-1])
+    await session.open()
+    await asyncio.sleep(35.0)
+    await session.stop()
+    told["account"] = await session.account()
+    told["adverts"] = len(world.adverts())
+    told["depth"] = depth(world)
+    return told
+
+
+def main(seed: int, servers: int, fleet: int, capacity: int) -> None:
+    with World(seed, servers=servers, fleet=fleet, leaf_capacity=capacity) as world:
+        told = world.run(story(world))
+        told["transfers"] = len(world.transfers)
+        told["datagrams"] = world.simulation.network.statistics.sent
+        told["virtual_s"] = round(world.simulation.loop.time(), 3)
+        told["trace"] = world.trace.hexdigest()
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

@@ -1,0 +1,76 @@
+"""The platform's own code, fifty servers of it with XenoCorp and a client, in one process under virtual time."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+SCRIPT = pathlib.Path(__file__).with_name("platform_world.py")
+SEED, SERVERS, FLEET, CAPACITY = 7, 50, 1_950, 32
+SMALL = (12, 24, 8)
+LIMIT_S = 1_500
+
+
+def begin(hash_seed: str, *arguments: int) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
+    try:
+        output, errors = process.communicate(timeout=LIMIT_S)
+    finally:
+        process.kill()
+    assert process.returncode == 0, errors
+    told: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return told
+
+
+def check_money(account: dict[str, Any]) -> None:
+    """One session's money, as every party to it tells it."""
+    order, moved = account["order"], account["transferred"]
+    assert account["balanced"] and not account["faults"]
+    assert account["debits"] == account["credits"]
+    assert account["repeated"] == 0
+    assert account["final"] and account["due"] > 0
+    paid = moved["capture"] + moved["fee"]
+    assert paid == account["due"] == order["captured_nano"] <= order["amount_nano"]
+    assert order["status"] == "closed" and order["reserved_nano"] == 0
+    assert order["released_nano"] == order["amount_nano"] - paid
+    assert account["client"] == {"balance": moved["credit"] - paid, "ringfenced": 0}
+    assert account["server"] == {"balance": moved["capture"]}
+
+
+@pytest.mark.timeout(LIMIT_S)
+def test_fifty_servers_with_two_thousand_adverts_answer_exactly_and_repeat_in_another_process() -> None:
+    processes = [begin(hash_seed, SEED, SERVERS, FLEET, CAPACITY) for hash_seed in ("1", "77")]
+    first, second = (finish(process) for process in processes)
+    print(f"seed {SEED}: trace {first['trace']}, {first['datagrams']} datagrams, {first['virtual_s']} virtual s")
+    assert first["trace"] == second["trace"]
+    assert first == second
+
+    assert first["adverts"] == SERVERS + FLEET == 2_000
+    assert min(first["depth"].values()) >= 3, first["depth"]
+    for question in first["questions"]:
+        print(question)
+        assert question["equal"] and question["complete"], question
+    assert sum(question["expected"] for question in first["questions"]) > 100
+    check_money(first["account"])
+
+
+def test_another_seed_is_another_run_and_the_same_seed_the_same() -> None:
+    processes = [begin("3", 1, *SMALL), begin("4", 1, *SMALL), begin("3", 2, *SMALL)]
+    one, again, other = (finish(process) for process in processes)
+    print(f"seed 1: trace {one['trace']}, seed 2: trace {other['trace']}")
+    assert one == again
+    assert one["trace"] != other["trace"]
+    for told in (one, other):
+        assert all(question["equal"] and question["complete"] for question in told["questions"])
+        check_money(told["account"])
