@@ -1,0 +1,319 @@
+"""Mutated datagrams into a live node: what reached its handlers, what it answered, what it kept.
+
+The node serves an overlay with records and a trie, and looks things up meanwhile. Half of the datagrams are changed
+after they were made, as anybody on the path could; the other half are changed before a valid MAC is put on, as only
+a certified member could, so that they reach the handlers and the readers of answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from dht import datagram, wire
+from dht.calls import MAX_CALLS
+from dht.contact import pack_contacts
+from dht.endpoint import Endpoint
+from dht.record import seal_record
+from dht.routing import K
+from dht.sessions import MAX_HALF_OPEN, MAX_LOST, SESSION_LIMIT
+from summaries.filter import Filter
+from summaries.holder import Holder
+from summaries.messages import Delete, Fetch, Insert, Locate, Marked, Offer, Posting, Pull, Read, ZoneUpdate, to_fields
+from summaries.point import Point
+from summaries.rank import Order
+from summaries.schema import Schema
+from summaries.trie import ROOT, Prefix, trie_key
+from summaries.zone import Zone
+from tests.dht.threats.world import DIMENSION, HOUR_MS, NETWORK, World
+from xenonode.search.holding import TrieHolding
+from xenonode.search.kinds import TRIE
+from xenonode.search.placement import Placement
+
+from .mutator import Mutator
+
+NAMES = {-1: "ping", -2: "find", -3: "put", -4: "get", -5: "leave", -6: "part", -7: "read", -8: "cache", TRIE: "trie"}
+SERVED = (-1, -2, -3, -4, -6, -7, -8, TRIE)
+ATTRIBUTES = {
+    "cpu.available": 500,
+    "cpu.total": 1_000,
+    "cores": 2,
+    "memory.available": 1 << 30,
+    "memory.total": 1 << 30,
+    "currency": "USD",
+    "price.cpu": 10**7,
+}
+
+
+@dataclass
+class Report:
+    """What came of it."""
+
+    datagrams: int = 0
+    sealed: int = 0
+    reached: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    faults: int = 0
+    escaped: int = 0
+    longest_unproved_ratio: float = 0.0
+    rss_half_kib: int = 0
+    rss_end_kib: int = 0
+    tables: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def complaints(self) -> list[str]:
+        """What should not be."""
+        found = []
+        if self.faults or self.escaped:
+            found.append(f"{self.faults} handlers failed, {self.escaped} exceptions escaped")
+        if self.longest_unproved_ratio > 1:
+            found.append(f"an unproved packet drew {self.longest_unproved_ratio:.2f} times its size")
+        found += [f"{name}: {held} of {bound}" for name, (held, bound) in self.tables.items() if held > bound]
+        missing = [name for kind, name in NAMES.items() if kind != -5 and not self.reached[f"asked {name}"]]
+        if missing:
+            found.append(f"nothing reached {', '.join(missing)}")
+        return found
+
+
+def run(datagrams: int, seed: int = 11) -> Report:
+    """Fuzz one node with that many datagrams."""
+    with World(seed) as world:
+        return world.run(_run(world, datagrams, Mutator(seed)))  # type: ignore[no-any-return]
+
+
+async def _run(world: World, datagrams: int, mutator: Mutator) -> Report:
+    rng, report = world.rng, Report(datagrams=datagrams)
+    node, member = await world.node("node"), await world.node("member")
+    overlay, theirs = node.overlay(DIMENSION), member.overlay(DIMENSION)
+    holding = _hold(world, node)
+    genuine: list[bytes] = []
+    world.overheard = lambda data, source, to: genuine.append(data)
+    await world.nodes["member"].start(theirs.join([node.address]))
+    world.overheard = None
+    session = member.sessions.peers[node.address].session
+    assert session is not None
+    # From here on the member is only a key to us: it reads nothing, and what it is asked we answer.
+    sent: list[bytes] = []
+    world.simulation.network.send_datagram = (  # type: ignore[method-assign]
+        lambda source, source_port, data, to, refused: sent.append(data)
+    )
+    _count(node, report)
+    requests = _requests(world, node)
+    shaker = world.shaker(member.signer, world.credential(member.signer))
+    hellos = [shaker.hello_datagram(shaker.hello(rng.getrandbits(64))) for _ in range(20)]
+    handshakes = [datagram.HELLO, datagram.WELCOME, datagram.COOKIE, datagram.RESET]
+    key = datagram.network_key(NETWORK)
+    tag = int.from_bytes(key[:4], "big")
+
+    def request() -> bytes:
+        kind = rng.choice(SERVED)
+        body = rng.choice(requests[kind])()
+        fields: list[Any] = [rng.getrandbits(32), kind, body]
+        choice = rng.randrange(4)
+        if choice == 0:
+            packed = mutator.fields_of(fields)
+        elif choice == 1 and kind == TRIE:
+            fields[2] = mutator.fields_of(wire.unpack(body))
+            packed = mutator.packed(fields)
+        else:
+            fields[2] = mutator.bytes_of(body)
+            packed = mutator.packed(fields)
+        return _sealed(session, datagram.REQUEST, overlay.tag if rng.random() < 0.95 else tag, packed)
+
+    def reply() -> bytes:
+        if len(node.calls.open) < 50:
+            for _ in range(4):
+                _ask_something(world, node)
+        call = rng.choice(list(node.calls.open.values()))
+        fields: list[Any] = [call.request_id, 0, _answer(world, node, call)]
+        choice = rng.randrange(4)
+        if choice == 0:
+            packed = mutator.fields_of(fields)
+        else:
+            fields[2] = mutator.bytes_of(fields[2])
+            packed = mutator.packed(fields)
+        return _sealed(session, datagram.REPLY, call.tag, packed)
+
+    def shake() -> bytes:
+        data = rng.choice(hellos)
+        body = mutator.bytes_of(data[datagram.HEADER_BYTES : -datagram.MAC_BYTES])
+        if rng.random() < 0.5:
+            body = (body + bytes(1_163))[:1_163]
+        return datagram.seal(rng.choice(handshakes), tag, rng.getrandbits(64), 0, body[:1_163], key)
+
+    def damaged() -> bytes:
+        if rng.random() < 0.3:
+            return rng.randbytes(rng.choice((0, 1, 36, 37, 100, 1_200, 1_201, 65_507)))
+        return mutator.bytes_of(rng.choice(genuine))
+
+    makers: list[tuple[Callable[[], bytes], bool]] = [(request, True), (damaged, False), (reply, True), (shake, False)]
+    for number in range(datagrams):
+        make, sealed = makers[number % 4]
+        data = make()
+        sent.clear()
+        source = member.address if sealed or rng.random() < 0.5 else world.spoofed()
+        report.sealed += sealed
+        try:
+            world.deliver(node, data, source)
+        except Exception:
+            report.escaped += 1
+        if not sealed and data:
+            # A greeting that its own lookups begin is no answer to this.
+            answers = [each for each in sent if each[0] != datagram.HELLO or each[5:13] == data[5:13]]
+            report.longest_unproved_ratio = max(report.longest_unproved_ratio, sum(map(len, answers)) / len(data))
+        if not number % 500:
+            await asyncio.sleep(0.5)
+        if number == datagrams // 2:
+            report.rss_half_kib = _rss_kib()
+    report.rss_end_kib = _rss_kib()
+    report.tables = _tables(node)
+    report.faults = node.counters["fault"]
+    report.dropped = Counter(
+        {name: count for name, count in node.counters.items() if name not in ("received", "sent", "fault")}
+    )
+    holding.stop()
+    await world.nodes["node"].start(node.close())
+    return report
+
+
+def _sealed(session: Any, type: int, tag: int, body: bytes) -> bytes:
+    session.counter += 1
+    return datagram.seal(type, tag, session.send_session, session.counter, body[:1_163], session.send_key)
+
+
+def _hold(world: World, node: Endpoint) -> TrieHolding:
+    """The node's part of a trie, with adverts that are good when they begin with an A."""
+    schema = Schema.from_sample([ATTRIBUTES])
+    overlay = node.overlay(DIMENSION)
+
+    def verify(raw: bytes, now_ms: int) -> Point | None:
+        if not raw.startswith(b"A") or len(raw) < 3:
+            return None
+        expires_s = now_ms // 1_000 + 600
+        return Point.from_attributes(
+            schema, id=raw[1], seq=raw[2], expires_s=expires_s, attributes=ATTRIBUTES, contact=bytes(6), gone=False
+        )
+
+    placement = Placement(overlay, partial(trie_key, NETWORK, 1, DIMENSION))
+    holder = Holder(schema, DIMENSION, overlay.contact.packed, verify, incarnation=world.now_ms())
+    holding = TrieHolding(overlay, holder, placement, world.nodes["node"].env)
+    world.nodes["node"].call(holding.start)
+    return holding
+
+
+def _requests(world: World, node: Endpoint) -> dict[int, list[Callable[[], bytes]]]:
+    """Good bodies of each kind of request, to be spoiled."""
+    rng = world.rng
+    owners = [world.signer() for _ in range(200)]
+    key = rng.randbytes(20)
+
+    def record() -> bytes:
+        place = key if rng.random() < 0.5 else rng.randbytes(20)
+        expires_ms = world.now_ms() + HOUR_MS
+        seq = rng.randrange(1_000)
+        return place + seal_record(rng.choice(owners), DIMENSION, place, seq, expires_ms, rng.randbytes(50))
+
+    prefix = Prefix(1, 2)
+    trie = [
+        Locate(ROOT, 5),
+        Insert(ROOT, 7, b"A\1\1"),
+        Insert(ROOT, 2**63, b"A\2\1" + bytes(300)),
+        Delete(ROOT, 7, b"A\1\1"),
+        Read(ROOT, Filter(), Order("cost", True, "USD"), 5),
+        Fetch(ROOT, 1),
+        Pull(ROOT, (1, 2)),
+        ZoneUpdate(prefix, 5, 5, _zone(), 1),
+        Marked(prefix, 1),
+        Offer(ROOT, (Posting(1, 2, 3),)),
+    ]
+    packed = [wire.pack(to_fields(message)) for message in trie]
+    return {
+        -1: [lambda: b""],
+        -2: [lambda: rng.randbytes(20)],
+        -3: [record],
+        -4: [lambda: key + bytes(2), lambda: key + bytes(2) + owners[0].public_key],
+        -6: [record, lambda: rng.randbytes(300)],
+        -7: [lambda: key + rng.randbytes(20), lambda: rng.randbytes(60)],
+        -8: [record],
+        TRIE: [lambda each=each: each for each in packed],  # type: ignore[misc]
+    }
+
+
+def _zone() -> Any:
+    return Zone(bytes(9), b"\xff" * 9, 2**64 - 1, (-5, -5, -5, 5, 5, 5), 9, 9, 9, 1)
+
+
+def _ask_something(world: World, node: Endpoint) -> None:
+    """Begin a question of the node's own, which only a spoiled reply will answer."""
+    overlay, key = node.overlay(DIMENSION), world.rng.randbytes(20)
+    place = world.nodes["node"]
+    choice = world.rng.randrange(3)
+    if choice == 0:
+        place.call(partial(overlay.find_then, key, lambda found: None))
+    elif choice == 1:
+        place.start(overlay.get(key))
+    else:
+        (peer,) = [each for each in node.sessions.peers.values() if each.member is not None][:1]
+        place.call(partial(overlay.ask_then, overlay.contact_of(peer), TRIE, b"", lambda answer, error: None))
+
+
+def _answer(world: World, node: Endpoint, call: Any) -> bytes:
+    """A good answer to a call, to be spoiled."""
+    rng = world.rng
+    overlay = node.overlay(DIMENSION)
+    contacts = node.vitals() + pack_contacts(overlay.known(rng.randbytes(20), K))
+    if call.kind == -2 or call.kind == -1:
+        return contacts
+    if call.kind == -4:
+        key = call.body[:20]
+        if rng.random() < 0.3:
+            return b"\0" + contacts
+        records = [
+            seal_record(world.signer(), DIMENSION, key, 1, world.now_ms() + HOUR_MS, b"x")
+            for _ in range(rng.randrange(1, 3))
+        ]
+        return b"\1" + wire.pack([rng.choice((0, 1, 2)), *records])
+    return rng.randbytes(rng.randrange(40))
+
+
+def _count(node: Endpoint, report: Report) -> None:
+    """Note what reaches the handlers and the readers of answers."""
+    handle, settle = node.answering.handle, node.calls.end
+
+    def handled(peer: Any, tag: int, kind: int, body: bytes, reply: Any) -> None:
+        report.reached[f"asked {NAMES.get(kind, 'unknown')}"] += 1
+        handle(peer, tag, kind, body, reply)
+
+    def ended(call: Any, error: Any, body: bytes) -> None:
+        report.reached[f"{'answer to' if error is None else 'refusal of'} {NAMES.get(call.kind, 'unknown')}"] += 1
+        settle(call, error, body)
+
+    node.answering.handle = handled  # type: ignore[method-assign]
+    node.calls.end = ended  # type: ignore[method-assign]
+
+
+def _tables(node: Endpoint) -> dict[str, tuple[int, int]]:
+    """What the node holds, and how much it may."""
+    overlay = node.overlay(DIMENSION)
+    return {
+        "peers": (len(node.sessions.peers), SESSION_LIMIT),
+        "sessions": (len(node.sessions.by_number), 2 * SESSION_LIMIT + MAX_HALF_OPEN),
+        "half open": (len(node.sessions._half_open), MAX_HALF_OPEN),
+        "lost": (len(node.sessions._lost), MAX_LOST),
+        "greetings": (len(node.sessions.greetings), SESSION_LIMIT),
+        "calls": (len(node.calls.open), MAX_CALLS),
+        "contacts": (len(overlay.table), 160 * K),
+        "record bytes": (overlay.shelf.used_bytes, overlay.shelf.max_bytes),
+        "expiries": (len(overlay.shelf._expiries), 2 * len(overlay.shelf) + 1_024),
+        "counters": (len(node.counters), 64),
+    }
+
+
+def _rss_kib() -> int:
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() // 1_024
