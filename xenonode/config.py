@@ -63,7 +63,7 @@ class ServerConfig:
     features: tuple[str, ...] = ()
     hypervisor: str = "embed"
     images: Path = field(default_factory=default_cache)
-    receipt_period_ms: int = 60_000
+    receipt_period_ms: int = 1_000
     advert_period_ms: int = 60_000
     effective: tuple[EffectiveValue, ...] = field(default=(), compare=False, repr=False)
 

@@ -279,6 +279,7 @@ class ServerNode(Node):
             cores=config.cores,
             prices=config.prices,
             environments=environment_offers(capabilities, image_hash),
+            receipt_period_min_ms=config.receipt_period_ms,
         )
         self.admission = admission = Admission(offer, capabilities)
         journal, audit = Journal(home.disk), AuditLog(home.disk, signer, env.scheme)

@@ -137,7 +137,12 @@ _SERVER = (
     Setting("features", _features, [], 'words that searches can ask for, e.g. ["ecc", "ssd"]'),
     Setting("hypervisor", _text(1, 200), "embed", "embed, or a libvirt URI such as qemu:///system"),
     Setting("images", _path, str(default_cache()), "cache folder of the guest images"),
-    Setting("receipt_period", _amount(parse_duration_ms, 1000, 3_600_000), "60 s", "how often clients sign for usage"),
+    Setting(
+        "receipt_period",
+        _amount(parse_duration_ms, 1000, 3_600_000),
+        "1 s",
+        "the shortest time between the receipts that clients sign; each costs two writes to disk",
+    ),
     Setting("advert_period", _amount(parse_duration_ms, 1000, 300_000), "60 s", "how often the advert is renewed"),
     Setting("share.cores", _whole(1, 4096), 1, "cores that a session sees at most"),
     Setting("share.cpu", _amount(parse_cpu, 1), None, "CPU time offered per wall-clock second, e.g. '1000 ms/s'"),

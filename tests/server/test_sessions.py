@@ -352,3 +352,15 @@ def test_a_crash_at_any_point_finds_the_guest_again_and_charges_once() -> None:
         crash_at = 1 + seed * operations // 20
         _, crashed_cpu_ns = run_virtually(scenario(crash_at, seed))
         assert 0.5 * cpu_ns < crashed_cpu_ns < 1.5 * cpu_ns, f"crash at {crash_at}"
+
+
+def test_receipts_more_often_than_the_owner_allows_are_refused() -> None:
+    async def scenario() -> None:
+        world = World()
+        server = await world.boot()
+        server.admission.offer = replace(server.admission.offer, receipt_period_min_ms=5_001)
+        with pytest.raises(RefusedError, match="every 5001 ms"):
+            await server.open_session()
+        await server.manager.close()
+
+    run_virtually(scenario())

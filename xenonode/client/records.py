@@ -153,9 +153,9 @@ class Records:
             known = wire.decode(raw, max_bytes=1 << 20) if raw else {}
         except RemoteError:
             return {}  # only a convenience: the next search makes it again
-        return (
-            {key: (at[0], at[1]) for key, at in known.items() if _is_found(key, at)} if isinstance(known, dict) else {}
-        )
+        if not isinstance(known, dict):
+            return {}
+        return {key: address for key, at in known.items() if (address := _address(key, at)) is not None}
 
     def _read(self, name: str) -> SessionRecord:
         try:
@@ -174,6 +174,11 @@ def _upgraded(fields: dict[str, Any]) -> dict[str, Any]:
     return {"reservation": b"", **fields}
 
 
-def _is_found(key: str, at: object) -> bool:
-    whole_key = len(key) == 64 and all(letter in "0123456789abcdef" for letter in key)
-    return whole_key and isinstance(at, list) and [type(each) for each in at] == [str, int]
+def _address(key: str, at: wire.Value) -> tuple[str, int] | None:
+    """Where a server of this key answers; None where this is no such entry."""
+    if len(key) != 64 or not all(letter in "0123456789abcdef" for letter in key):
+        return None
+    match at:
+        case [str(host), int(port)]:
+            return host, port
+    return None

@@ -65,6 +65,7 @@ class Offer:
     overcommit_permille: int = 1000
     sessions_max: int = 64
     lease_max_ms: int = 30 * 86_400_000
+    receipt_period_min_ms: int = 1_000
 
     def __post_init__(self) -> None:
         lacking = self.machine.lacks(self.kept)

@@ -46,6 +46,9 @@ def agreement_faults(
     check(quote.held_until_ms > now_ms, "the quote is no longer held; ask for another")
     for field in ("advert", "advert_seq", "resources", "environment", "image_sha256", "prices"):
         check(getattr(agreement, field) == getattr(quote, field), f"{field} is not what was quoted")
+    least_ms = offer.receipt_period_min_ms
+    often = f"receipts every {agreement.receipt_period_ms} ms are more than this server takes: every {least_ms} ms"
+    check(agreement.receipt_period_ms >= least_ms, often)
     check(abs(agreement.made_ms - now_ms) <= CLOCK_TOLERANCE_MS, "it was made at another time; check the clocks")
 
     image = offer.find(agreement.environment)
