@@ -23,6 +23,7 @@ def add_to(app: typer.Typer) -> None:
     credit_example = "xenonode corp credit e4f1 100 USD --config corp.toml"
     command(corps, "credit", example=credit_example, takes_negative=True)(credit)
     command(corps, "audit", example="xenonode corp audit --config corp.toml")(audit)
+    command(corps, "upgrade", example="xenonode corp upgrade --config corp.toml")(upgrade)
     audits = group("audit", "Records that nobody can change unseen.", app)
     command(audits, "verify", example="xenonode audit verify /var/lib/xenonode/server/state 5f2c...")(verify)
 
@@ -79,6 +80,14 @@ async def audit(run: Run) -> None:
     run.output.facts(found, found.items())
     if not found.get("balanced"):
         raise XenoError("the ledger does not balance", "stop XenoCorp and restore the last good backup", "unbalanced")
+
+
+def upgrade(run: Run) -> None:
+    """Bring a ledger that an older program wrote to this one's version: back up, migrate, check that it balances."""
+    from xenonode.corp.upgrading import upgrade as upgrade_ledger
+
+    found = upgrade_ledger(run.corp_config().folder)
+    run.output.facts(found, (("before", found.before), ("now", found.after), ("backup", found.backup or "none needed")))
 
 
 def verify(

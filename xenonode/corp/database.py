@@ -96,6 +96,16 @@ def version(connection: Connection) -> str | None:
     return str(found) if found is not None else None
 
 
+def stored_version(path: Path) -> str | None:
+    """The migration that a database file is at."""
+    engine = _engine(str(path))
+    try:
+        with engine.connect() as connection:
+            return version(connection)
+    finally:
+        engine.dispose()
+
+
 def _check_version(connection: Connection, path: str | Path) -> None:
     found = version(connection)
     if found == SCHEMA_HEAD:
