@@ -11,6 +11,7 @@ import asyncio
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -174,9 +175,15 @@ def test_twenty_kills_in_mid_claim_lose_nothing_and_settle_each_claim_once(live:
         pumps = [asyncio.ensure_future(server.pump.run()) for server in servers]
         chains = [chain for server in servers for chain in server.chains.values()]
         interrupted = 0
+
+        def acknowledged() -> int:
+            return sum(len(chain.settlements) for chain in chains)
+
+        def more_than(before: int) -> bool:
+            return acknowledged() > before
+
         for _ in range(KILLS):
-            before = sum(len(chain.settlements) for chain in chains)
-            await until(lambda before=before: sum(len(chain.settlements) for chain in chains) > before)
+            await until(partial(more_than, acknowledged()))
             await asyncio.sleep(rng.uniform(0, BETWEEN_S))
             await live.network.kill(live.plan.corp)
             interrupted += sum(chain.claim is not None for chain in chains)
