@@ -161,7 +161,7 @@ def open_host(options: argparse.Namespace) -> LibvirtHost:
     embedded.write_configuration(folder, user)
     if not embedded.has_virtualisation(Path("/proc/cpuinfo").read_text("utf-8")):
         embedded.hide_kvm(folder)
-    start_reaping(folder / "run" / "qemu")
+    start_reaping(folder)
     # A user who may only read the machine's images learns of QEMU alone.
     cache = options.cache if os.access(options.cache, os.W_OK) else folder
     shared = cache / "qemu-capabilities"
