@@ -90,7 +90,7 @@ async def _run(world: World, datagrams: int, mutator: Mutator) -> Report:
     rng, report = world.rng, Report(datagrams=datagrams)
     node, member = await world.node("node"), await world.node("member")
     overlay, theirs = node.overlay(DIMENSION), member.overlay(DIMENSION)
-    holding = _hold(world, node)
+    holding = hold(world, node, "node")
     genuine: list[bytes] = []
     world.overheard = lambda data, source, to: genuine.append(data)
     await world.nodes["member"].start(theirs.join([node.address]))
@@ -186,7 +186,7 @@ def _sealed(session: Any, type: int, tag: int, body: bytes) -> bytes:
     return datagram.seal(type, tag, session.send_session, session.counter, body[:1_163], session.send_key)
 
 
-def _hold(world: World, node: Endpoint) -> TrieHolding:
+def hold(world: World, node: Endpoint, name: str) -> TrieHolding:
     """The node's part of a trie, with adverts that are good when they begin with an A."""
     schema = Schema.from_sample([ATTRIBUTES])
     overlay = node.overlay(DIMENSION)
@@ -201,8 +201,8 @@ def _hold(world: World, node: Endpoint) -> TrieHolding:
 
     placement = Placement(overlay, partial(trie_key, NETWORK, 1, DIMENSION))
     holder = Holder(schema, DIMENSION, overlay.contact.packed, verify, incarnation=world.now_ms())
-    holding = TrieHolding(overlay, holder, placement, world.nodes["node"].env)
-    world.nodes["node"].call(holding.start)
+    holding = TrieHolding(overlay, holder, placement, world.nodes[name].env)
+    world.nodes[name].call(holding.start)
     return holding
 
 
