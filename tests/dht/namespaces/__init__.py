@@ -1,0 +1,1 @@
+"""Two hosts with network stacks of their own, and a bad wire between them."""
