@@ -17,9 +17,9 @@ SMALL = (12, 24, 8)
 LIMIT_S = 1_500
 
 
-def begin(hash_seed: str, *arguments: int) -> subprocess.Popen[str]:
+def begin(script: pathlib.Path, hash_seed: str, *arguments: int) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+    command = [sys.executable, str(script), *map(str, arguments)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -50,7 +50,7 @@ def check_money(account: dict[str, Any]) -> None:
 
 @pytest.mark.timeout(LIMIT_S)
 def test_fifty_servers_with_two_thousand_adverts_answer_exactly_and_repeat_in_another_process() -> None:
-    processes = [begin(hash_seed, SEED, SERVERS, FLEET, CAPACITY) for hash_seed in ("1", "77")]
+    processes = [begin(SCRIPT, hash_seed, SEED, SERVERS, FLEET, CAPACITY) for hash_seed in ("1", "77")]
     first, second = (finish(process) for process in processes)
     print(f"seed {SEED}: trace {first['trace']}, {first['datagrams']} datagrams, {first['virtual_s']} virtual s")
     assert first["trace"] == second["trace"]
@@ -66,7 +66,7 @@ def test_fifty_servers_with_two_thousand_adverts_answer_exactly_and_repeat_in_an
 
 
 def test_another_seed_is_another_run_and_the_same_seed_the_same() -> None:
-    processes = [begin("3", 1, *SMALL), begin("4", 1, *SMALL), begin("3", 2, *SMALL)]
+    processes = [begin(SCRIPT, "3", 1, *SMALL), begin(SCRIPT, "4", 1, *SMALL), begin(SCRIPT, "3", 2, *SMALL)]
     one, again, other = (finish(process) for process in processes)
     print(f"seed 1: trace {one['trace']}, seed 2: trace {other['trace']}")
     assert one == again
