@@ -1,4 +1,4 @@
-"""The reaper takes in what libvirt's pid files name, guests and the processes that learn of QEMU alike, and nothing else."""
+"""The reaper takes in what libvirt's pid files name, guests and probes of QEMU alike, and nothing else."""
 
 from __future__ import annotations
 
