@@ -168,6 +168,11 @@ class Holder:
             "pushes": len(self._pushes),
         }
 
+    def install(self, node: TrieNode) -> None:
+        """Keep a trie node that was built elsewhere (bulk.py), in the place of what is held."""
+        self._nodes[node.prefix] = node
+        self._recovering.pop(node.prefix, None)
+
     def nodes(self) -> dict[Prefix, TrieNode]:
         """The trie nodes held, for inspection only."""
         return dict(self._nodes)
@@ -245,7 +250,7 @@ class Holder:
         else:
             node.rows.put(point, message.key, message.advert)
             self._rows += held is None
-        node.zone = node.zone.union(zone)
+        node.zone = node.zone.union(zone) if not node.zone.count else node.zone.widened(zone, held is None, 0)
         self._wait(node, Waiter(request, zone))
         self._split(node, now_ms)
         self._settle(node, now_ms)

@@ -83,7 +83,7 @@ class TrieNode:
         """Mark the splits that a leaf above capacity needs; whether there were any."""
         if self.is_split or len(self.rows) <= capacity:
             return False
-        return self.mark(needed_splits(self.prefix, self.rows.keys(), capacity))
+        return self.mark(splits_for(self.prefix, self.rows.keys(), capacity))
 
     def hear(self, child: Prefix, holder: bytes, incarnation: int, version: int, zone: Zone, now_ms: int) -> bool:
         """Take an entry in, unless it is not newer than the one held; whether it was taken."""
@@ -94,8 +94,11 @@ class TrieNode:
         if old is None and len(holders) >= MAX_ENTRY_HOLDERS:
             stalest = min(sorted(holders), key=lambda one: holders[one].heard_ms)
             del holders[stalest]
+        before = max((entry.zone.count for entry in holders.values()), default=0)
+        leaves = max((entry.zone.leaves for entry in holders.values()), default=0)
         holders[holder] = Entry(incarnation, version, zone, now_ms)
-        self.zone = self.zone.union(zone)
+        # What is told again, or by another replica, is the same set: only what it grew by is counted.
+        self.zone = self.zone.widened(zone, max(zone.count - before, 0), max(zone.leaves - leaves, 0))
         self.mark(path_bits(child))
         return True
 
@@ -153,6 +156,11 @@ class TrieNode:
             del self.tombstones[next(iter(self.tombstones))]
         buried = self.tombstones.get((id, key), (-1, 0))[0]
         self.tombstones[id, key] = (max(seq, buried), now_ms // 1000 + TOMBSTONE_S)
+
+
+def splits_for(prefix: Prefix, keys: list[int], capacity: int) -> int:
+    """The split bits of a leaf that holds more than `capacity` keys: as few as leave no child above it."""
+    return needed_splits(prefix, keys, capacity)
 
 
 def _region(prefix: Prefix) -> int:

@@ -41,14 +41,14 @@ def make_plan(schema: Schema, filter_: Filter, order: Order, limited: bool) -> P
     """The plan, from the schema alone."""
     preferred = _order_dimension(schema, order) if limited else None
     if len(filter_.terms) == 1:
-        ranked = _ranked(schema, filter_.terms[0])
+        by_share = ranked(schema, filter_.terms[0])
         names = [preferred] if preferred else []
-        names += [name for _, name in ranked if name != preferred]
+        names += [name for _, name in by_share if name != preferred]
         candidates = tuple(names[:MAX_CANDIDATES]) or ("price.cpu",)
         return Plan((Part(candidates[0], filter_),), candidates)
     groups: dict[str, list[Term]] = {}
     for term in filter_.terms:
-        shares = {name: share for share, name in _ranked(schema, term)}
+        shares = {name: share for share, name in ranked(schema, term)}
         best = min(shares.values(), default=1.0)
         # A trie that another term already pays for is as good as one with half the share.
         shared = [name for name in groups if shares.get(name, 1.0) <= 2 * best]
@@ -70,7 +70,7 @@ def _order_dimension(schema: Schema, order: Order) -> str | None:
     return name if name in schema.by_name and not (order.descending and order.by in ("cost", "latency")) else None
 
 
-def _ranked(schema: Schema, term: Term) -> list[tuple[float, str]]:
+def ranked(schema: Schema, term: Term) -> list[tuple[float, str]]:
     """(share of all adverts, dimension) for every dimension that the term constrains, least first."""
     bounds: dict[str, tuple[int, int]] = {}
     shares: dict[str, float] = {}

@@ -114,6 +114,14 @@ class Zone:
             min(self.leaves + other.leaves, MAX_COUNT),
         )
 
+    def widened(self, other: Zone, count: int, leaves: int) -> Zone:
+        """The bounds of both; the counts grow by so much."""
+        if other.count == 0:
+            return self
+        # Never fewer than the other has: a zone that counts nothing is taken for an empty one.
+        counted = min(max(self.count + count, other.count), MAX_COUNT)
+        return replace(self.union(other), count=counted, leaves=min(max(self.leaves + leaves, other.leaves), MAX_COUNT))
+
     def roomy(self) -> Zone:
         """A wider zone, with room for what probably comes next: else each of many new points would widen it again."""
         if not self.count:

@@ -1,0 +1,1 @@
+"""XenoSearch beside other ways to search, on one machine: the real holders, publications and searches, in memory."""

@@ -1,0 +1,73 @@
+"""The adverts that a search benchmark is about: machines of the catalogue, partly leased, as points and signed bytes.
+
+Decides how availability churned (each amount by itself, in 64ths of the whole, as a history of leases leaves it) and
+which environments are offered. The signature is the simulator's: verifying is not what is measured.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import cast
+
+from dht.contact import pack_address
+from summaries.bulk import Advertised
+from summaries.point import Point
+from summaries.schema import Schema
+from xenonode import catalogue
+from xenonode.first_schema import ENVIRONMENTS
+from xenonode.model.advert import AdvertAttribute
+from xenonode.simulation.scheme import SimulatedScheme
+
+ADVERT_BYTES = 700  # a signed advert with two environments
+NOW_MS = 1_700_000_000_000
+LIFE_S = 450  # search.md's TTL: nothing expires during a benchmark, whose time stands still
+SHARES = 64
+OWNERS = 400
+
+
+class AdvertSet:
+    """Adverts of `count` servers; the same for the same seed."""
+
+    def __init__(self, schema: Schema, seed: int, count: int) -> None:
+        rng = Random(seed)
+        self.schema = schema
+        self._scheme = SimulatedScheme(seed.to_bytes(32, "big"))
+        self._signer = self._scheme.generate(bytes(32))
+        self.adverts: list[Advertised] = []
+        self.by_id: dict[int, Point] = {}
+        self._by_raw: dict[bytes, Point] = {}
+        self.current: dict[bytes, bytes] = {}  # a server's contact -> its current advert
+        for number, shape in enumerate(catalogue.adverts(rng, count)):
+            offered = rng.sample(ENVIRONMENTS, rng.choice((1, 1, 2, 3)))
+            attributes = dict(catalogue.sample_attributes(rng, shape, f"owner-{rng.randrange(OWNERS)}", offered))
+            _churn(rng, attributes)
+            contact = pack_address((f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 4_000))
+            point = Point.from_attributes(
+                schema,
+                id=rng.getrandbits(64),
+                seq=NOW_MS + rng.randrange(150_000),
+                expires_s=NOW_MS // 1000 + LIFE_S,
+                attributes=attributes,
+                contact=contact,
+            )
+            raw = self._seal(point)
+            self.adverts.append((point, raw))
+            self.by_id[point.id] = self._by_raw[raw] = point
+            self.current[contact] = raw
+
+    def verify(self, raw: bytes, now_ms: int) -> Point | None:
+        """What a holder and a searcher ask of an advert."""
+        point = self._by_raw.get(raw)
+        if point is None or point.expires_s <= now_ms // 1000:
+            return None
+        return point if self._scheme.verify(self._signer.public_key, raw[64:], raw[:64]) else None
+
+    def _seal(self, point: Point) -> bytes:
+        body = (point.id.to_bytes(8, "big") + point.seq.to_bytes(8, "big")).ljust(ADVERT_BYTES - 64, b"\0")
+        return self._signer.sign(body) + body
+
+
+def _churn(rng: Random, attributes: dict[str, AdvertAttribute]) -> None:
+    for name in ("cpu", "memory", "disk", "net"):
+        free = max(0, min(SHARES, round(rng.betavariate(0.8, 0.8) * SHARES)))
+        attributes[f"{name}.available"] = cast(int, attributes[f"{name}.total"]) * free // SHARES

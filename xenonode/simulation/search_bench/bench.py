@@ -1,0 +1,223 @@
+"""One run of the search benchmark: every class by every method at one size, each answer compared with the oracle.
+
+Decides what is counted and reported (`Row`), the same for all methods. The oracle is SQLite, whose conditions are
+written independently. Every method ends with the advert of each answer, verified: one question each, which `rpcs`
+leaves out (it is the same for all) and `proofs_mean` counts; an advert fetched that is no answer is `wasted` and
+counts. Rounds leave out that last one, too. What an answer's rows take beyond one datagram is counted in `pages`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from random import Random
+
+import numpy as np
+
+from summaries.bulk import build
+from summaries.execute import Search
+from summaries.node import TrieNode
+from summaries.query import Query
+from summaries.schema import Schema
+from summaries.trie import Prefix
+from xenonode.first_schema import first_schema
+from xenonode.simulation.search_bench.adverts import AdvertSet
+from xenonode.simulation.search_bench.bloom import BloomSearch, best_bits
+from xenonode.simulation.search_bench.central import NumpyIndex, SqliteIndex, best
+from xenonode.simulation.search_bench.network import Cost, IndexNetwork
+from xenonode.simulation.search_bench.queries import CLASSES, draw
+from xenonode.simulation.search_bench.scan import scan
+
+METHODS = ("xenosearch", "xenosearch-strict", "bloom-2003", "driver-scan", "central-sqlite", "central-numpy")
+ADVERTS_A_NODE = 100  # 10,000 nodes hold a million
+NODES_MIN = 20
+TUNING_QUERIES = 20
+PAGE_ROWS = 36  # of a central index's answer: as many rows of 30 bytes as a datagram holds
+QUESTION_BYTES = 120
+ROUND_TRIP_MS = 75.0  # between the regions of cloud providers, in the mean
+SETTLED_S = 120  # after the last publication: zones are tight again after three rebuilds of 15 s, old entries gone
+DOWNLOAD_BYTE_PER_MS = 1_250  # 10 Mbit/s
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One class by one method at one size."""
+
+    adverts: int
+    kind: str
+    method: str
+    queries: int
+    matches_median: float
+    rpcs_mean: float
+    rpcs_p95: float
+    rounds_mean: float
+    rounds_p95: float
+    control_kb_mean: float
+    answer_kb_mean: float
+    pages_mean: float
+    proofs_mean: float
+    client_cpu_ms: float
+    recall: float
+    wrong: int
+    wasted: float
+    busiest_share: float
+    time_ms_mean: float
+
+    def to_fields(self) -> dict[str, object]:
+        """As a JSON object."""
+        return {"class" if name == "kind" else name: value for name, value in asdict(self).items()}
+
+
+@dataclass(slots=True)
+class Bench:
+    """The tries of one set of adverts, and everything that is compared on them."""
+
+    schema: Schema
+    adverts: AdvertSet
+    network: IndexNetwork
+    tries: dict[str, dict[Prefix, TrieNode]]
+    sqlite: SqliteIndex
+    numpy: NumpyIndex
+    cpu_ns: Callable[[], int]
+    bloom_bits: int = 0
+
+    def run(self, kinds: Sequence[str], methods: Sequence[str], seed: int, queries: int) -> Iterator[Row]:
+        """One row a class and method."""
+        points = [point for point, _ in self.adverts.adverts]
+        for kind in kinds:
+            drawn = draw(Random(f"{seed} {kind}"), kind, points, queries, self._count)
+            wanted = [best(query, self.adverts, self.sqlite.ids(query)) for query in drawn]
+            if "bloom-2003" in methods and not self.bloom_bits:
+                self.bloom_bits = best_bits(self.network, self.tries, drawn[:TUNING_QUERIES])
+            for method in methods:
+                yield self._row(kind, method, drawn, wanted)
+
+    def shape(self) -> str:
+        """Nodes, leaves and aggregation points, for display."""
+        points = sum(bool(node.entries) for trie in self.tries.values() for node in trie.values())
+        leaves = sum(not node.entries for trie in self.tries.values() for node in trie.values())
+        return f"{len(self.tries)} tries, {points} aggregation points, {leaves} leaves"
+
+    def _count(self, query: Query) -> int:
+        return len(self.numpy.points(Query(query.where)))
+
+    def _row(self, kind: str, method: str, queries: Sequence[Query], wanted: Sequence[list[int]]) -> Row:
+        costs, right, missing, wrong = [], 0, 0, 0
+        touched: Counter[bytes] = Counter()
+        for query, ids in zip(queries, wanted):
+            cost = Cost()
+            found = self._search(method, query, cost)
+            costs.append(cost)
+            right += len(set(ids) & set(found))
+            missing += len(set(ids) - set(found))
+            wrong += len(set(found) - set(ids)) + (bool(query.order.by) and found != ids and set(found) == set(ids))
+            touched.update(cost.asked.keys())
+        rpcs = np.array([cost.questions + cost.wasted for cost in costs])
+        rounds = np.array([cost.rounds for cost in costs])
+        cpu_ms = [cost.client_cpu_ns / 1e6 for cost in costs]
+        times = [
+            cost.rounds_in_all * ROUND_TRIP_MS
+            + (cost.control_bytes + cost.answer_bytes) / DOWNLOAD_BYTE_PER_MS
+            + cost.client_cpu_ns / 1e6
+            for cost in costs
+        ]
+        return Row(
+            len(self.adverts.adverts), kind, method, len(queries),
+            float(np.median([len(ids) for ids in wanted])),
+            round(float(rpcs.mean()), 2), round(float(np.percentile(rpcs, 95)), 1),
+            round(float(rounds.mean()), 2), float(np.percentile(rounds, 95, method="higher")),
+            round(float(np.mean([cost.control_bytes for cost in costs])) / 1000, 2),
+            round(float(np.mean([cost.answer_bytes for cost in costs])) / 1000, 2),
+            round(float(np.mean([cost.pages for cost in costs])), 2),
+            round(float(np.mean([cost.proofs for cost in costs])), 2),
+            round(float(np.mean(cpu_ms)), 2),
+            1.0 if not right + missing else round(right / (right + missing), 6),
+            wrong,
+            round(float(np.mean([cost.wasted for cost in costs])), 2),
+            round(max(touched.values(), default=len(queries)) / len(queries), 4),
+            round(float(np.mean(times)), 1),
+        )  # fmt: skip
+
+    def _search(self, method: str, query: Query, cost: Cost) -> list[int]:
+        if method.startswith("xenosearch"):
+            search = Search(self.schema, query, self.adverts.verify, strict=method == "xenosearch-strict")
+            self.network.search(search, cost)
+            return [match.id for match in search.result.matches]
+        began = self.cpu_ns()
+        if method == "central-sqlite":
+            found = best(query, self.adverts, self.sqlite.ids(query))
+        elif method == "central-numpy":
+            found = [point.id for point in self.numpy.points(query)]
+        elif method == "driver-scan":
+            found = best(query, self.adverts, sorted(scan(self.network, query, cost)))
+        else:
+            ids = BloomSearch(self.network, self.tries, self.bloom_bits).search(query, cost)
+            found = best(query, self.adverts, sorted(ids))
+            cost.wasted += (len(ids) - len(found)) if query.order.by else 0  # all must be fetched to be sorted
+        cost.client_cpu_ns += self.cpu_ns() - began
+        cost.proofs = len(found)
+        if method.startswith("central"):
+            cost.questions = cost.rounds = 1
+            cost.pages = max(0, -(-len(found) // PAGE_ROWS) - 1)
+            cost.rounds_in_all = 2 + bool(cost.pages)
+            cost.control_bytes, cost.answer_bytes = QUESTION_BYTES, 30 * len(found)
+            cost.asked[b"central"] = 1
+        return found
+
+
+def prepare(seed: int, count: int, cpu_ns: Callable[[], int]) -> Bench:
+    """Draw the adverts, build every trie, and load the central indexes."""
+    schema = first_schema()
+    adverts = AdvertSet(schema, seed, count)
+    network = IndexNetwork(adverts, seed, max(NODES_MIN, count // ADVERTS_A_NODE), cpu_ns)
+    tries = {}
+    for dimension in schema.dimensions:
+        name = dimension.name
+        tries[name] = _build(network, name)
+        network.install(name, tries[name])
+    return Bench(schema, adverts, network, tries, SqliteIndex(adverts), NumpyIndex(schema, adverts), cpu_ns)
+
+
+def differences(seed: int, count: int, dimensions: Sequence[str], cpu_ns: Callable[[], int]) -> list[str]:
+    """Publish `count` adverts one by one through the real code, and say where a bulk load differs: nowhere."""
+    schema = first_schema()
+    adverts = AdvertSet(schema, seed, count)
+    found = []
+    for name in dimensions:
+        network = IndexNetwork(adverts, seed, NODES_MIN, cpu_ns)
+        for place in range(count):
+            if not network.publish(name, place).durable:
+                found.append(f"{name}: advert {place} is not durable")
+            network.settle()
+        for _ in range(SETTLED_S):
+            network.tick()
+        found += _compare(network, name, _build(network, name))
+    return found
+
+
+def _build(network: IndexNetwork, name: str) -> dict[Prefix, TrieNode]:
+    adverts = network.adverts.adverts
+    return build(network.schema, name, adverts, network.capacity, lambda prefix: network.nearest(name, prefix))
+
+
+def _compare(network: IndexNetwork, name: str, built: dict[Prefix, TrieNode]) -> list[str]:
+    found = []
+    for prefix, node in built.items():
+        for contact in network.nearest(name, prefix):
+            held = network.holder(contact, name).nodes().get(prefix)
+            if held is None:
+                found.append(f"{name} {prefix}: not published")
+                continue
+            if held.rows.postings() != node.rows.postings():
+                found.append(f"{name} {prefix}: {len(held.rows)} rows published, {len(node.rows)} loaded")
+            children = [[child for child, _, _ in one.children()] for one in (held, node)]
+            if children[0] != children[1] or held.splits != node.splits:
+                found.append(f"{name} {prefix}: other children")
+            if held.zone != node.zone:
+                found.append(f"{name} {prefix}: other zone {held.zone} {node.zone}")
+    full = {prefix for holder in network.holders.values() for prefix, node in holder.nodes().items() if len(node.rows)}
+    return found + [f"{name} {prefix}: published only" for prefix in sorted(full - set(built))]
+
+
+__all__ = ["CLASSES", "METHODS", "Bench", "Row", "differences", "prepare"]

@@ -1,0 +1,258 @@
+"""A network in memory for the searches' real code: no loss, no delay but rounds, every message packed and counted.
+
+Decides who holds a trie node (the R of the simulated nodes that are nearest its key, as the overlay would say) and
+what is counted: questions, bytes, rounds (a question that waits for another's answer is one round later), the
+client's processor time. Leaves lookups out: where holders are is what the overlay caches, and every method needs it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from random import Random
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dht import wire
+from dht.contact import Contact
+from summaries.asks import ABSENT, REPLICAS, Ask, Outcome, Probe
+from summaries.execute import Search
+from summaries.holder import DEFAULT_CAPACITY, Action, Holder, Push, Reply
+from summaries.messages import Answer, Fetch, Message, Question, Read, from_fields, to_fields
+from summaries.node import TrieNode
+from summaries.publish import Publication
+from summaries.trie import Prefix, trie_key
+from xenonode.simulation.search_bench.adverts import NOW_MS, AdvertSet
+
+NETWORK_ID = b"search benchmark"
+CLIENT = bytes(26)
+TICKS_MAX = 600  # of one second, in which a publication must end
+
+
+@dataclass(slots=True)
+class Cost:
+    """What one query cost."""
+
+    questions: int = 0  # to holders, without answer pages
+    pages: int = 0  # of answers, after a reply's first
+    proofs: int = 0  # adverts fetched or probed that are answers
+    wasted: int = 0  # adverts fetched or probed that are not
+    rounds: int = 0  # without proofs
+    rounds_in_all: int = 0
+    control_bytes: int = 0
+    answer_bytes: int = 0
+    client_cpu_ns: int = 0
+    asked: Counter[bytes] = field(default_factory=Counter)  # questions by node
+
+
+@dataclass(slots=True)
+class _Delivery:
+    step: int
+    sender: bytes
+    target: bytes
+    dimension: str
+    message: Question
+    done: Callable[[Outcome, int], None]
+
+
+class IndexNetwork:
+    """`nodes` simulated nodes that hold the tries of one set of adverts."""
+
+    def __init__(
+        self, adverts: AdvertSet, seed: int, nodes: int, cpu_ns: Callable[[], int], capacity: int = DEFAULT_CAPACITY
+    ) -> None:
+        rng = Random(seed)
+        self.adverts, self.schema, self.capacity = adverts, adverts.schema, capacity
+        self._cpu_ns = cpu_ns
+        self.now_ms = NOW_MS
+        self._contacts = [
+            Contact(rng.randbytes(20), (f"10.200.{number >> 8}.{number & 255}", 4_000)).packed
+            for number in range(nodes)
+        ]
+        self._ids: NDArray[np.uint64] = np.array(
+            [int.from_bytes(contact[:8], "big") for contact in self._contacts], dtype=np.uint64
+        )
+        self._near: dict[tuple[str, Prefix], tuple[bytes, ...]] = {}
+        self.holders: dict[tuple[bytes, str], Holder] = {}
+        self._queue: deque[_Delivery] = deque()
+        self._open: dict[int, _Delivery] = {}
+        self._requests = 0
+        self._step = 0
+        self.messages = self.message_bytes = 0
+
+    def nearest(self, dimension: str, prefix: Prefix) -> tuple[bytes, ...]:
+        """The R nodes nearest a trie node's key. Distinct 64 leading bits decide; ids are random, so they differ."""
+        found = self._near.get((dimension, prefix))
+        if found is None:
+            key = trie_key(NETWORK_ID, self.schema.epoch, dimension, prefix)
+            distance = self._ids ^ np.uint64(int.from_bytes(key[:8], "big"))
+            count = min(REPLICAS, len(distance))
+            places = np.argpartition(distance, count - 1)[:count]
+            ordered = sorted(places.tolist(), key=lambda place: int(distance[place]))
+            found = self._near[dimension, prefix] = tuple(self._contacts[place] for place in ordered)
+        return found
+
+    def holder(self, contact: bytes, dimension: str) -> Holder:
+        """One node's part in a dimension; made when first asked for."""
+        found = self.holders.get((contact, dimension))
+        if found is None:
+            found = self.holders[contact, dimension] = Holder(
+                self.schema, dimension, contact, self.adverts.verify, incarnation=1, capacity=self.capacity
+            )
+        return found
+
+    def install(self, dimension: str, nodes: dict[Prefix, TrieNode]) -> None:
+        """Give every trie node of a bulk load to its holders. They share it, which is right while nothing changes."""
+        for prefix, node in nodes.items():
+            for contact in self.nearest(dimension, prefix):
+                self.holder(contact, dimension).install(node)
+
+    # ----- running the state machines
+
+    def search(self, search: Search, cost: Cost) -> None:
+        """Run a search to its end."""
+        answers: dict[int, int] = {}  # id -> probes and fetches made for it
+
+        def send(asks: Sequence[Ask | Probe], step: int) -> None:
+            for ask in asks:
+                if isinstance(ask, Probe):
+                    cost.proofs += 1
+                    answers[ask.id] = answers.get(ask.id, 0) + 1
+                    cost.rounds_in_all = max(cost.rounds_in_all, step)
+                    advert = self.adverts.current.get(ask.contact)
+                    cost.answer_bytes += len(advert or b"")
+                    took(lambda ask=ask, advert=advert: search.probed(ask, advert, self.now_ms, 1_000), step + 1)  # type: ignore[misc]
+                else:
+                    self._ask(ask, cost, step, lambda reply, at, ask=ask: heard(ask, reply, at))  # type: ignore[misc]
+
+        def heard(ask: Ask, reply: Outcome, step: int) -> None:
+            took(lambda: search.answered(ask, reply, self.now_ms), step + 1)
+
+        def took(what: Callable[[], list[Ask | Probe]], step: int) -> None:
+            began = self._cpu_ns()
+            asks = what()
+            cost.client_cpu_ns += self._cpu_ns() - began
+            send(asks, step)
+
+        took(lambda: search.start(self.now_ms), 1)
+        self._pump()
+        found = {match.id for match in search.result.matches}
+        cost.wasted = sum(count for id, count in answers.items() if id not in found)
+        cost.proofs -= cost.wasted
+
+    def ask(self, ask: Ask, cost: Cost, step: int) -> Outcome:
+        """One question and its answer, at once: for methods that are no state machine."""
+        heard: list[Outcome] = []
+        self._ask(ask, cost, step, lambda reply, at: heard.append(reply))
+        self._pump()
+        return heard[0]
+
+    def publish(self, dimension: str, place: int) -> Publication:
+        """Publish one advert in one dimension, and wait until it is durable."""
+        point, raw = self.adverts.adverts[place]
+        publication = Publication(self.schema, dimension, point, raw)
+        cost = Cost()
+
+        def send(asks: Sequence[Ask]) -> None:
+            for ask in asks:
+                self._ask(ask, cost, 1, lambda reply, at, ask=ask: send(publication.answered(ask, reply)))  # type: ignore[misc]
+
+        send(publication.start())
+        for _ in range(TICKS_MAX):
+            self._pump()
+            if publication.finished:
+                break
+            self.tick()
+        return publication
+
+    def settle(self) -> None:
+        """Let time pass until what splits has handed its rows down."""
+        for _ in range(TICKS_MAX):
+            nodes = (node for holder in self.holders.values() for node in holder.nodes().values())
+            if not any(node.is_split and len(node.rows) for node in nodes):
+                break
+            self.tick()
+
+    def tick(self) -> None:
+        """A second passes at every holder."""
+        self.now_ms += 1_000
+        for (contact, dimension), holder in self.holders.items():
+            self._perform(contact, dimension, holder.tick(self.now_ms), 1)
+        self._pump()
+
+    def _ask(self, ask: Ask, cost: Cost, step: int, done: Callable[[Outcome, int], None]) -> None:
+        target = ask.holder
+        if target is None:
+            near = [one for one in self.nearest(ask.dimension, ask.prefix) if one not in ask.exclude]
+            if ask.replica >= len(near):
+                done(ABSENT, step - 1)
+                return
+            target = near[ask.replica]
+        message = ask.message
+        if isinstance(message, Read):
+            cost.pages += is_page(message)
+            cost.questions += not is_page(message)
+            cost.rounds = max(cost.rounds, step)
+        elif isinstance(message, Fetch):
+            cost.proofs += 1
+        cost.rounds_in_all = max(cost.rounds_in_all, step)
+        cost.asked[target] += 1
+        began = self._cpu_ns()
+        packed = wire.pack(to_fields(message))
+        cost.client_cpu_ns += self._cpu_ns() - began
+        cost.control_bytes += len(packed)
+
+        def heard(reply: Outcome, at: int) -> None:
+            if isinstance(reply, Message):
+                raw = wire.pack(to_fields(reply))
+                rows = len(raw) - len(wire.pack(to_fields(replace(reply, rows=())))) if isinstance(reply, Answer) else 0
+                cost.control_bytes += len(raw) - rows
+                cost.answer_bytes += rows
+                began = self._cpu_ns()
+                from_fields(wire.unpack(raw))
+                cost.client_cpu_ns += self._cpu_ns() - began
+            done(reply, at)
+
+        self._queue.append(_Delivery(step, CLIENT, target, ask.dimension, message, heard))
+
+    def _pump(self) -> None:
+        while self._queue:
+            one = self._queue.popleft()
+            self._requests += 1
+            self._open[self._requests] = one
+            packed = wire.pack(to_fields(one.message))
+            self.messages += 1
+            self.message_bytes += len(packed)
+            question = from_fields(wire.unpack(packed))
+            actions = self.holder(one.target, one.dimension).received(
+                question, one.sender, self._requests, self.now_ms
+            )
+            self._perform(one.target, one.dimension, actions, one.step)
+
+    def _perform(self, name: bytes, dimension: str, actions: Sequence[Action], step: int) -> None:
+        for action in actions:
+            if isinstance(action, Reply):
+                asked = self._open.pop(action.request, None)  # type: ignore[call-overload]
+                if asked is not None:
+                    asked.done(action.message, asked.step)
+            else:
+                self._push(name, dimension, action, step)
+
+    def _push(self, name: bytes, dimension: str, push: Push, step: int) -> None:
+        targets = (push.to,) if push.to else self.nearest(dimension, push.prefix)
+        for target in targets:
+
+            def heard(reply: Outcome, at: int, target: bytes = target) -> None:
+                message = reply if isinstance(reply, Message) else None
+                holder = self.holder(name, dimension)
+                actions = holder.answered(push.token, len(targets), target, message, self.now_ms)
+                self._perform(name, dimension, actions, at)
+
+            self._queue.append(_Delivery(step + 1, name, target, dimension, push.message, heard))
+
+
+def is_page(message: Read) -> bool:
+    """Whether a question only continues an answer."""
+    return bool(message.cursor)
