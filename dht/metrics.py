@@ -89,7 +89,8 @@ def republish_alarm(endpoint: Endpoint) -> str:
     worst = max(late, key=lambda name: late[name], default="")
     if not worst or late[worst] < REPUBLISH_ALARM_MS:
         return ""
-    return f"records of {worst!r} are {late[worst] // 1_000} s late to be stored again; is the node cut off or too busy?"
+    late_s = late[worst] // 1_000
+    return f"records of {worst!r} are {late_s} s late to be stored again; is the node cut off, or too busy?"
 
 
 def prometheus_text(endpoint: Endpoint) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from dht.errors import DhtError, PeerBusyError
 from dht.record import seal_record
+from dht.writers import MAX_BROUGHT
 
 from .outcome import Outcome
 from .world import DIMENSION, HOUR_MS, World, faults
@@ -17,7 +18,10 @@ PER_S = 50
 
 
 def attack(writes: int, seed: int = 4) -> Outcome:
-    """`writes` signed records of one owner, three quarters under new keys, the rest newer versions of the first."""
+    """`writes` signed records of one owner, three quarters under new keys, the rest newer versions of the first.
+
+    Then a quarter as many again, each of an owner that the flooder has just made.
+    """
     with World(seed) as world:
         return world.run(_attack(world, writes))  # type: ignore[no-any-return]
 
@@ -48,6 +52,11 @@ async def _attack(world: World, writes: int) -> Outcome:
         else:
             answers["retry" if isinstance(error, PeerBusyError) else "refused"] += 1
 
+    brought: Counter[str] = Counter()
+
+    def self_made(call: Any, error: DhtError | None, body: bytes) -> None:
+        brought["kept" if error is None else "retry" if isinstance(error, PeerBusyError) else "refused"] += 1
+
     for number in range(writes):
         key = first if number % 4 == 3 else world.rng.randbytes(20)
         raw = seal_record(flooder.signer, DIMENSION, key, number + 1, expires_ms, b"x" * 500)
@@ -55,8 +64,16 @@ async def _attack(world: World, writes: int) -> Outcome:
         if not number % PER_S:
             await asyncio.sleep(1)
     await asyncio.sleep(3)
+    # The same flood under keys of its own making, one for each record: quotas of owners do not help against that.
+    for number in range(writes // 4):
+        key = world.rng.randbytes(20)
+        raw = seal_record(world.signer(), DIMENSION, key, 1, expires_ms, b"x" * 500)
+        flooder.call(victim.address, theirs.tag, PUT, key + raw, self_made, contact=ours.contact)
+        if not number % PER_S:
+            await asyncio.sleep(1)
+    await asyncio.sleep(3)
     now_ms = world.now_ms()
-    keys = ours.shelf.keys()
+    keys = ours.shelf.all_keys()
     kept = sum(record.owner == flooder.signer.public_key for key in keys for record in ours.shelf.get(key, now_ms))
     lost = sum(owner not in {record.owner for record in ours.shelf.get(key, now_ms)} for owner, key in honest)
     superseded = len(getattr(ours.shelf, "_expiries", ()))
@@ -64,10 +81,17 @@ async def _attack(world: World, writes: int) -> Outcome:
         "flooding",
         "<= 64 kept, <= 60 writes a minute, RETRY",
         f"{kept} kept, {busiest} a minute, {answers['retry']} RETRY",
-        kept <= 64 and busiest <= 60 and answers["retry"] > 0 and lost == 0 and not faults(victim, flooder),
+        kept <= 64
+        and busiest <= 60
+        and answers["retry"] > 0
+        and brought["kept"] <= MAX_BROUGHT
+        and brought["retry"] > 0
+        and lost == 0
+        and not faults(victim, flooder),
         {
             "writes": writes,
             **answers,
+            "under_self_made_owners": dict(brought),
             "honest_records_lost": lost,
             "bytes": ours.shelf.used_bytes,
             "entries_that_wait_for_expiry": superseded,
