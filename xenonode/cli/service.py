@@ -76,7 +76,7 @@ async def serve_until_stopped(run: Run, folder: Path, name: str, start: Callable
         finally:
             run.output.note(f"{name} stops")
             await node.close()
-        run.output.note(f"{name} has stopped; environments go on running, and the next start finds them")
+        run.output.note(f"{name} has stopped; environments go on running")
     finally:
         logging.getLogger().removeHandler(log)
         log.close()
