@@ -6,6 +6,8 @@ has until the day it expires. Leaves what is granted to `corp`.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +22,9 @@ from xenonode.home import Home
 from xenonode.model.entity import CLOCK_TOLERANCE_MS, Credential, Network, Registration, Trust
 from xenonode.model.schema import PublishedSchema, read_schema
 
+LOGGER = logging.getLogger("xenonode.membership")
+RENEW_CHECK_S = 600.0
+"""Papers live for days; a member finds them half spent, or XenoCorp back, at most this much later."""
 _PAPERS = ("network", "credential", "certificate", "authority", "schema")
 
 
@@ -106,14 +111,17 @@ async def enter(
             problem = str(error)
         if held is not None and not held.half_spent(env.now_ms()):
             return held
+    if registration is None and held is None:
+        raise XenoError(problem, "run: xenonode register", "not_registered")
     try:
-        if registration is None:
-            raise XenoError(problem, "run: xenonode register", "not_registered")
-        return await register(home, env, trust, registration)
-    except (XenoError, ControlError):
-        if held is not None:
-            return held  # XenoCorp is away, or will not: what we have is still good
-        raise
+        if registration is not None:
+            return await register(home, env, trust, registration)
+    except (XenoError, ControlError) as error:
+        if held is None:
+            message = f"{problem}; registering with XenoCorp at {trust.network.corp_control} failed: {error.message}"
+            raise XenoError(message, error.next_step, error.code) from error
+    assert held is not None  # XenoCorp is away, or will not: what we have is still good
+    return held
 
 
 async def register(
@@ -138,6 +146,43 @@ async def renew(home: Home, env: Env, held: Membership, call: Callable[[str, dic
     grant = await call("renew", {})
     papers = papers_in({"network": held.papers.network, "schema": held.papers.schema, **grant})
     return _accept(home, env, held.trust, papers)
+
+
+async def refresh(
+    home: Home,
+    env: Env,
+    held: Membership,
+    call: Callable[[str, dict[str, Any]], Any],
+    registration: Callable[[bytes, int], Registration],
+) -> Membership:
+    """Fresh papers: over a connection that the old ones prove; by registering again once these have expired.
+
+    Raises XenoError or ControlError.
+    """
+    if env.now_ms() < held.credential.expires_ms:
+        return await renew(home, env, held, call)
+    return await register(home, env, held.trust, registration)
+
+
+async def stay(
+    home: Home,
+    env: Env,
+    held: Membership,
+    call: Callable[[str, dict[str, Any]], Any],
+    registration: Callable[[bytes, int], Registration],
+    renewed: Callable[[Membership], None],
+) -> None:
+    """Keep a running role a member for ever: fresh papers at half-life, tried again while XenoCorp is away."""
+    while True:
+        if held.half_spent(env.now_ms()):
+            try:
+                held = await refresh(home, env, held, call, registration)
+                renewed(held)
+            except (ControlError, XenoError) as error:
+                left_h = (held.credential.expires_ms - env.now_ms()) // 3_600_000
+                state = f"is good for {left_h} h more" if left_h >= 0 else "has expired: others refuse this member"
+                LOGGER.warning("the credential could not be renewed, and %s: %s", state, error)
+        await asyncio.sleep(RENEW_CHECK_S)
 
 
 def check_clock(own_ms: int, corp_ms: int) -> None:

@@ -23,7 +23,6 @@ from hypervisor.adapter import Hypervisor
 from hypervisor.forwarded import ForwardedHypervisor
 from xenonode import membership
 from xenonode.config import CorpConfig, ServerConfig
-from xenonode.control.errors import ControlError
 from xenonode.control.pool import ConnectionPool
 from xenonode.control.server import Server, serve
 from xenonode.control.stream import Transport
@@ -59,7 +58,6 @@ from xenonode.server.sessions import SessionManager
 
 LOGGER = logging.getLogger("xenonode.node")
 CORP_ANONYMOUS = ("info", "register")
-RENEW_CHECK_S = 600.0
 PUBLISH_CHECK_S = 1.0
 FAREWELL_S = 5.0
 """A server that stops withdraws its advert, but does not wait long for holders that do not answer."""
@@ -210,7 +208,7 @@ class CorpNode(Node):
 
     async def _stay_member(self, transport: Transport, credential: bytes) -> None:
         while True:
-            await asyncio.sleep(RENEW_CHECK_S)
+            await asyncio.sleep(membership.RENEW_CHECK_S)
             await self._admit_operator()
             own = await self.service.enrol(self.home.signer.public_key)
             if own.credential != credential:
@@ -315,7 +313,8 @@ class ServerNode(Node):
         self.peer.endpoint.handle(ADVERT, self._show_advert)
         await self._publish()
         self._ending.push_async_callback(self._withdraw)
-        for work, name in ((self._stay_published(), "publish"), (self._stay_member(), "renew credential")):
+        staying = membership.stay(home, env, held, self._call_corp, partial(registration, config), self._renewed)
+        for work, name in ((self._stay_published(), "publish"), (staying, "renew credential")):
             self._ending.callback(env.spawn(work, name).cancel)
 
     def status(self) -> dict[str, object]:
@@ -372,16 +371,10 @@ class ServerNode(Node):
         network = self.held.network
         return await self._pool.call(network.corp_control.pair, network.corp_key, method, body)
 
-    async def _stay_member(self) -> None:
-        while True:
-            if self.held.half_spent(self.env.now_ms()):
-                try:
-                    self.held = await membership.renew(self.home, self.env, self.held, self._call_corp)
-                    self.peer.endpoint.renew(self.held.papers.credential)
-                    self.home.renew(self._transport, self.held.papers.certificate)
-                except (ControlError, XenoError) as error:
-                    LOGGER.warning("the credential could not be renewed, and is tried again: %s", error)
-            await asyncio.sleep(RENEW_CHECK_S)
+    def _renewed(self, held: Membership) -> None:
+        self.held = held
+        self.peer.endpoint.renew(held.papers.credential)
+        self.home.renew(self._transport, held.papers.certificate)
 
 
 def certify(authority: Authority, key: bytes, entity: str, role: str, not_before_ms: int, expires_ms: int) -> bytes:

@@ -6,8 +6,10 @@ state, and starts in well under a second. Raises XenoError (and ControlError, wh
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +24,7 @@ from xenonode.client.sessions import Progress, Sessions
 from xenonode.client.ssh import LoginKey, own_key, ssh_argv
 from xenonode.config import ClientConfig, CorpConfig
 from xenonode.control.client import connect
+from xenonode.control.errors import ControlError
 from xenonode.control.pool import ConnectionPool
 from xenonode.corp import founding
 from xenonode.env import Env
@@ -37,6 +40,7 @@ from xenonode.model.session import RECEIPT_PERIOD_MS, Quote, QuoteRequest, Refus
 from xenonode.peer import Peer
 from xenonode.search.searching import SearchAnswer
 
+LOGGER = logging.getLogger("xenonode.client")
 ORDER_LIFE_MS = 86_400_000
 
 
@@ -63,6 +67,7 @@ class Client:
         self.records = Records(home.disk)
         self._membership: Membership | None = None
         self._pool: ConnectionPool | None = None
+        self._renew_again_ms = 0
         self._peer: Peer | None = None
         self.sessions = Sessions(home.signer, env, self._trust, self.records, self._call_corp, self._call_server)
 
@@ -138,7 +143,28 @@ class Client:
 
     def _accept(self, held: Membership) -> None:
         self._membership = held
-        self._pool = ConnectionPool(self._home.transport(held.papers.certificate, [held.papers.authority]))
+        self._transport = self._home.transport(held.papers.certificate, [held.papers.authority])
+        self._pool = ConnectionPool(self._transport)
+
+    async def _stay_member(self) -> ConnectionPool:
+        """Fresh papers once half of their life is over, since an agent may run for weeks; the way to others."""
+        held, now_ms = self._member(), self._env.now_ms()
+        pool = self._pool
+        assert pool is not None  # made together with the membership
+        if held.half_spent(now_ms) and now_ms >= self._renew_again_ms:
+            self._renew_again_ms = now_ms + int(membership.RENEW_CHECK_S * 1000)
+            corp = held.network
+            call = partial(pool.call, corp.corp_control.pair, corp.corp_key)
+            try:
+                held = await membership.refresh(self._home, self._env, held, call, self._registration)
+            except (ControlError, XenoError) as error:
+                LOGGER.warning("the credential could not be renewed, and is tried again: %s", error)
+            else:
+                self._membership = held
+                self._home.renew(self._transport, held.papers.certificate)
+                if self._peer is not None:
+                    self._peer.endpoint.renew(held.papers.credential)
+        return pool
 
     # -- money -------------------------------------------------------------------------------------------
 
@@ -411,9 +437,8 @@ class Client:
     async def _call_server(
         self, key: bytes, address: tuple[str, int], method: str, body: dict[str, Any]
     ) -> dict[str, Any]:
-        self._member()
-        assert self._pool is not None  # made together with the membership
-        return await self._pool.call(address, key, method, body)
+        pool = await self._stay_member()
+        return await pool.call(address, key, method, body)
 
 
 def _state(answer: dict[str, Any]) -> dict[str, Any]:
