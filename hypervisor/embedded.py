@@ -71,7 +71,9 @@ def guests_folder(root: Path, user: QemuUser) -> Path:
     root.mkdir(mode=0o711, parents=True, exist_ok=True)
     inside = root.resolve() / "hypervisor"
     if inside.is_symlink():
-        return inside.resolve()
+        outside = inside.resolve()
+        outside.mkdir(mode=0o711, parents=True, exist_ok=True)  # gone, or not here yet: a backup on another machine
+        return outside
     if inside.is_dir() or _passable(root.resolve(), user):
         inside.mkdir(mode=0o711, exist_ok=True)
         return inside
