@@ -13,14 +13,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+from dht.contact import Contact
 from dht.coordinates import Coordinate
 from dht.errors import RemoteError
+from dht.routing import K
+from dht.tracing import Hop, trace
 from summaries.errors import SummariesError
 from summaries.parse import parse
 from xenonode import membership
+from xenonode.client.opening import Progress
 from xenonode.client.operator import Operator
 from xenonode.client.records import Records, SessionView
-from xenonode.client.sessions import Progress, Sessions
+from xenonode.client.sessions import Sessions
 from xenonode.client.ssh import LoginKey, own_key, ssh_argv
 from xenonode.config import ClientConfig, CorpConfig
 from xenonode.control.client import connect
@@ -286,6 +290,22 @@ class Client:
         for dimension in peer.schema.dimensions:
             await peer.placement(dimension.name)
         return self.peers()
+
+    async def lookup(self, key: bytes, dimension: str = "") -> tuple[list[Hop], list[Contact]]:
+        """Look up who is nearest to a key in one dimension's overlay: every question on the way, and what was found."""
+        peer = await self._joined()
+        names = [each.name for each in peer.schema.dimensions]
+        if (dimension or names[0]) not in names:
+            raise XenoError(f"there is no dimension {dimension!r}", f"take one of {', '.join(names)}", "bad_request")
+        placement = await peer.placement(dimension or names[0])
+        return await trace(placement.overlay, key, K)
+
+    async def metrics(self, server: str = "") -> dict[str, Any]:
+        """What a node (XenoCorp's by default) counts and measures: Prometheus text, and an alarm if there is one."""
+        if not server:
+            return await self._call_corp("metrics", {})
+        found = await self.advert(server)
+        return await self._call_server(found.server_key, found.advert.control.pair, "metrics", {})
 
     async def coordinate(self, host: str) -> Coordinate:
         """The network coordinate of a member, by the address of its search traffic."""

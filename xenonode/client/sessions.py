@@ -7,20 +7,20 @@ repeated after a failure: the same ids lead to the same answers.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
 from dht.errors import RemoteError
 from dht.identity import Signer
 from xenonode.client.checking import Accepted, Share, faults, resized
+from xenonode.client.opening import POLL_S, CallCorp, CallServer, Opening, Progress
 from xenonode.client.records import Records, SessionRecord, SessionView, view
 from xenonode.control.errors import ControlError
 from xenonode.env import Env
 from xenonode.errors import XenoError
 from xenonode.model.entity import CLOCK_TOLERANCE_MS, Address, Trust
-from xenonode.model.money import Reservation, ReservationRequest, Settlement, format_amount
-from xenonode.model.resources import Resources, rate_nano_per_hour
+from xenonode.model.money import Settlement, format_amount
+from xenonode.model.resources import Resources
 from xenonode.model.session import (
     RECEIPT_PERIOD_MS,
     Agreement,
@@ -34,21 +34,9 @@ from xenonode.model.session import (
 )
 from xenonode.server.ports import LATER
 
-POLL_S = 0.25
 START_TIMEOUT_S = 180.0
 """An emulated environment boots in seconds, a full distribution on a busy host in a minute or two."""
 END_TIMEOUT_S = 60.0
-TRIES = 3
-"""How often an agreement is sent to a server that does not answer; the same one again is harmless."""
-RETURN_TIMEOUT_S = 3.0
-"""A server that refuses hands the reservation back at once; longer than this means that XenoCorp is away."""
-GROWTH_PERMILLE = 2_000
-"""The rate that is reserved, so that a session can be resized up to twice its size without a new agreement."""
-HOUR_MS = 3_600_000
-
-CallCorp = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
-CallServer = Callable[[bytes, tuple[str, int], str, dict[str, Any]], Awaitable[dict[str, Any]]]
-Progress = Callable[[str], None]
 
 
 class Sessions:
@@ -58,7 +46,8 @@ class Sessions:
         self, signer: Signer, env: Env, trust: Trust, records: Records, call_corp: CallCorp, call_server: CallServer
     ) -> None:
         self._signer, self._env, self._trust, self._records = signer, env, trust, records
-        self._call_corp, self._call_server = call_corp, call_server
+        self._call_server = call_server
+        self._opening = Opening(signer, env, trust, records, call_corp, call_server)
 
     async def create(
         self,
@@ -75,7 +64,7 @@ class Sessions:
         progress: Progress = lambda text: None,
     ) -> SessionView:
         """Reserve, agree, launch, and wait until the environment can be used. Raises XenoError or ControlError."""
-        reservation, reservation_raw, reservation_id = await self._reserve(order, quote, server, lease_ms)
+        reservation, reservation_raw, reservation_id = await self._opening.reserve(order, quote, server, lease_ms)
         amount = format_amount(reservation.amount_nano, reservation.currency)
         progress(f"XenoCorp reserved {amount} for this server")
         _, quote_envelope = Quote.open(quote_raw, self._trust.scheme, signed_by=server)
@@ -103,7 +92,7 @@ class Sessions:
             sealed.id, server, control, order, sealed.raw, b"", b"", shares, b"", False, reservation_raw
         )
         self._records.keep(record)
-        answer = await self._agree(record, quote_raw, progress)
+        answer = await self._opening.agree(record, quote_raw, progress)
         signed, _ = Agreement.open(answer["agreement"], self._trust.scheme, signed_by=server)
         if signed != agreement:
             raise XenoError("the server signed another agreement than ours", "do not use this server", "bad_peer")
@@ -250,86 +239,7 @@ class Sessions:
             self._records.keep(replace(self._records.find(record.id.hex()), accepted_usage=raw))
         await self._ask(record, "receipt", {"receipt": receipt.raw})
 
-    # -- beginning ---------------------------------------------------------------------------------------
-
-    async def _agree(self, record: SessionRecord, quote_raw: bytes, progress: Progress) -> dict[str, Any]:
-        """The server's answer to the agreement; a refused one leaves nothing open."""
-        body = {"agreement": record.client_agreement, "reservation": record.reservation, "quote": quote_raw}
-        for left in reversed(range(TRIES)):
-            try:
-                return await self._ask(record, "session.create", body)
-            except ControlError as error:
-                if error.code not in LATER:
-                    money = await self._ended_unused(record)
-                    next_step = error.next_step or "take another server"
-                    raise XenoError(f"the server refused: {error.message}; {money}", next_step, error.code) from error
-                if not left:
-                    id = record.id.hex()[:12]
-                    raise XenoError(
-                        f"the server does not answer ({error.message}); whether session {id} begins is not known yet",
-                        f"see 'xenonode session show {id}'; if it never began, that gives its money back",
-                        "unknown",
-                    ) from error
-                progress("the server does not answer; asking again")
-                await asyncio.sleep(POLL_S)
-        raise AssertionError("the last try returns or raises")
-
-    async def _never_began(self, record: SessionRecord) -> XenoError:
-        """What to say of a session that its server does not know; one that never began is withdrawn."""
-        if not record.reservation:
-            self._records.keep(replace(record, closed=True))
-            message = f"session {record.id.hex()[:12]} ended long ago, and its server has forgotten it"
-            return XenoError(message, "see 'xenonode statement' for what it cost", "unknown_session")
-        await self._ask(record, "session.withdraw", {"reservation": record.reservation})
-        money = await self._ended_unused(record)
-        message = f"session {record.id.hex()[:12]} never began; {money}"
-        return XenoError(message, "take another server, or try again", "unknown_session")
-
-    async def _ended_unused(self, record: SessionRecord) -> str:
-        """Close a session of which nothing was used; where its money is now."""
-        self._records.keep(replace(record, closed=True, reservation=b""))
-        reservation = record.agreement(self._trust.scheme).reservation
-        later = "what was reserved returns to the order as soon as the server reaches XenoCorp"
-        try:
-            async with asyncio.timeout(RETURN_TIMEOUT_S):
-                while True:
-                    state = await self._call_corp("order.show", {"order": record.order})
-                    ours = [each for each in state["reservations"] if each["reservation"] == reservation]
-                    if ours and ours[0]["status"] != "live":
-                        amount = format_amount(int(ours[0]["amount_nano"]), str(state["currency"]))
-                        return f"the {amount} reserved for it are back in the order"
-                    await asyncio.sleep(POLL_S)
-        except (TimeoutError, ControlError, XenoError):
-            return later
-
     # -- helpers -----------------------------------------------------------------------------------------
-
-    async def _reserve(
-        self, order: bytes, quote: Quote, server: bytes, lease_ms: int
-    ) -> tuple[Reservation, bytes, bytes]:
-        state = await self._call_corp("order.show", {"order": order})
-        currency = str(state["currency"])
-        if currency != quote.prices.currency:
-            message = f"the order is in {currency}, the server's prices are in {quote.prices.currency}"
-            raise XenoError(message, "create an order in that currency", "currency")
-        rate = rate_nano_per_hour(quote.resources, quote.prices) * GROWTH_PERMILLE // 1000
-        needed = max(1, -(-rate * lease_ms // HOUR_MS))
-        free = int(state["free_nano"])
-        if needed > free:
-            fits_min = free * HOUR_MS // max(1, rate) // 60_000
-            raise XenoError(
-                f"a session of this size and length could cost up to {format_amount(needed, currency)} "
-                f"(resized to twice its size); the order has {format_amount(free, currency)} free",
-                f"take a lease of at most {fits_min} min, a smaller session, or a larger order",
-                "order_too_small",
-            )
-        request = ReservationRequest(
-            self._env.rng("client.nonce").randbytes(16), order, server, needed, rate, lease_ms, self._env.now_ms()
-        ).seal(self._signer)
-        raw = (await self._call_corp("reserve", {"request": request.raw}))["reservation"]
-        reservation, envelope = Reservation.open(raw, self._trust.scheme)
-        self._trust.issued(envelope, self._env.now_ms())
-        return reservation, raw, envelope.id
 
     async def _until_started(self, id: str, progress: Progress) -> SessionView:
         state = ""
@@ -344,9 +254,9 @@ class Sessions:
                     if state in ("running", "paused") and record.start:
                         return now
                     if state in ("failed", "stopped"):
-                        money = (
-                            "its final usage is yet to be signed" if record.start else await self._ended_unused(record)
-                        )
+                        money = "its final usage is yet to be signed"
+                        if not record.start:
+                            money = await self._opening.ended_unused(record)
                         raise XenoError(
                             f"the session did not start: {now.reason or state}; {money}",
                             "take another server, or ask for something else",
@@ -368,7 +278,7 @@ class Sessions:
         except ControlError as error:
             if error.code != "unknown_session" or record.closed:
                 raise
-            raise await self._never_began(record) from error
+            raise await self._opening.never_began(record) from error
         if record.reservation:  # it did begin, though its server's answer was lost
             server_agreement = told["agreement"]
             signed, _ = Agreement.open(server_agreement, self._trust.scheme, signed_by=record.server)

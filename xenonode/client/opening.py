@@ -1,0 +1,128 @@
+"""How a client's session begins: money set aside, an agreement that both sign, and no money left behind if it fails.
+
+Decides what to reserve, how often an agreement is sent, and what to say of a session that never ran. A server that
+refuses returns the reservation by itself; of one that never answered, the client asks for it back later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+from dht.identity import Signer
+from xenonode.client.records import Records, SessionRecord
+from xenonode.control.errors import ControlError
+from xenonode.env import Env
+from xenonode.errors import XenoError
+from xenonode.model.entity import Trust
+from xenonode.model.money import Reservation, ReservationRequest, format_amount
+from xenonode.model.resources import rate_nano_per_hour
+from xenonode.model.session import Quote
+from xenonode.server.ports import LATER
+
+POLL_S = 0.25
+TRIES = 3
+"""How often an agreement is sent to a server that does not answer; the same one again is harmless."""
+RETURN_TIMEOUT_S = 3.0
+"""A server that refuses hands the reservation back at once; longer than this means that XenoCorp is away."""
+GROWTH_PERMILLE = 2_000
+"""The rate that is reserved, so that a session can be resized up to twice its size without a new agreement."""
+HOUR_MS = 3_600_000
+
+CallCorp = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
+CallServer = Callable[[bytes, tuple[str, int], str, dict[str, Any]], Awaitable[dict[str, Any]]]
+Progress = Callable[[str], None]
+
+
+class Opening:
+    """See the module. `call_corp` and `call_server` carry methods over proved connections."""
+
+    def __init__(
+        self, signer: Signer, env: Env, trust: Trust, records: Records, call_corp: CallCorp, call_server: CallServer
+    ) -> None:
+        self._signer, self._env, self._trust, self._records = signer, env, trust, records
+        self._call_corp, self._call_server = call_corp, call_server
+
+    async def reserve(
+        self, order: bytes, quote: Quote, server: bytes, lease_ms: int
+    ) -> tuple[Reservation, bytes, bytes]:
+        """Set aside what the session may cost at most: the reservation, as signed, and its id. Raises XenoError."""
+        state = await self._call_corp("order.show", {"order": order})
+        currency = str(state["currency"])
+        if currency != quote.prices.currency:
+            message = f"the order is in {currency}, the server's prices are in {quote.prices.currency}"
+            raise XenoError(message, "create an order in that currency", "currency")
+        rate = rate_nano_per_hour(quote.resources, quote.prices) * GROWTH_PERMILLE // 1000
+        needed = max(1, -(-rate * lease_ms // HOUR_MS))
+        free = int(state["free_nano"])
+        if needed > free:
+            fits_min = free * HOUR_MS // max(1, rate) // 60_000
+            shorter = f"a lease of at most {fits_min} min, " if fits_min else ""
+            raise XenoError(
+                f"a session of this size and length could cost up to {format_amount(needed, currency)} "
+                f"(resized to twice its size); the order has {format_amount(free, currency)} free",
+                f"take {shorter}a smaller session, or a larger order",
+                "order_too_small",
+            )
+        request = ReservationRequest(
+            self._env.rng("client.nonce").randbytes(16), order, server, needed, rate, lease_ms, self._env.now_ms()
+        ).seal(self._signer)
+        raw = (await self._call_corp("reserve", {"request": request.raw}))["reservation"]
+        reservation, envelope = Reservation.open(raw, self._trust.scheme)
+        self._trust.issued(envelope, self._env.now_ms())
+        return reservation, raw, envelope.id
+
+    async def agree(self, record: SessionRecord, quote_raw: bytes, progress: Progress) -> dict[str, Any]:
+        """The server's answer to the agreement; a refused one leaves nothing open."""
+        body = {"agreement": record.client_agreement, "reservation": record.reservation, "quote": quote_raw}
+        for left in reversed(range(TRIES)):
+            try:
+                return await self._ask(record, "session.create", body)
+            except ControlError as error:
+                if error.code not in LATER:
+                    money = await self.ended_unused(record)
+                    next_step = error.next_step or "take another server"
+                    raise XenoError(f"the server refused: {error.message}; {money}", next_step, error.code) from error
+                if not left:
+                    id = record.id.hex()[:12]
+                    raise XenoError(
+                        f"the server does not answer ({error.message}); whether session {id} begins is not known yet",
+                        f"see 'xenonode session show {id}'; if it never began, that gives its money back",
+                        "unknown",
+                    ) from error
+                progress("the server does not answer; asking again")
+                await asyncio.sleep(POLL_S)
+        raise AssertionError("the last try returns or raises")
+
+    async def never_began(self, record: SessionRecord) -> XenoError:
+        """What to say of a session that its server does not know; one that never began is withdrawn."""
+        if not record.reservation:
+            self._records.keep(replace(record, closed=True))
+            message = f"session {record.id.hex()[:12]} ended long ago, and its server has forgotten it"
+            return XenoError(message, "see 'xenonode statement' for what it cost", "unknown_session")
+        await self._ask(record, "session.withdraw", {"reservation": record.reservation})
+        money = await self.ended_unused(record)
+        message = f"session {record.id.hex()[:12]} never began; {money}"
+        return XenoError(message, "take another server, or try again", "unknown_session")
+
+    async def ended_unused(self, record: SessionRecord) -> str:
+        """Close a session of which nothing was used; where its money is now."""
+        self._records.keep(replace(record, closed=True, reservation=b""))
+        reservation = record.agreement(self._trust.scheme).reservation
+        later = "what was reserved returns to the order as soon as the server reaches XenoCorp"
+        try:
+            async with asyncio.timeout(RETURN_TIMEOUT_S):
+                while True:
+                    state = await self._call_corp("order.show", {"order": record.order})
+                    ours = [each for each in state["reservations"] if each["reservation"] == reservation]
+                    if ours and ours[0]["status"] != "live":
+                        amount = format_amount(int(ours[0]["amount_nano"]), str(state["currency"]))
+                        return f"the {amount} reserved for it are back in the order"
+                    await asyncio.sleep(POLL_S)
+        except (TimeoutError, ControlError, XenoError):
+            return later
+
+    async def _ask(self, record: SessionRecord, method: str, body: dict[str, Any]) -> dict[str, Any]:
+        return await self._call_server(record.server, record.control.pair, method, body)
