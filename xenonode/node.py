@@ -18,13 +18,14 @@ from typing import Any, Self
 from dht.envelope import Envelope
 from dht.errors import RemoteError
 from dht.identity import Signer
+from dht.metrics import republish_alarm
 from hypervisor import remote
 from hypervisor.adapter import Hypervisor
 from hypervisor.forwarded import ForwardedHypervisor
 from xenonode import membership
 from xenonode.config import CorpConfig, ServerConfig
 from xenonode.control.pool import ConnectionPool
-from xenonode.control.server import Server, serve
+from xenonode.control.server import Caller, Server, serve
 from xenonode.control.stream import Transport
 from xenonode.control.tls import Authority, issue, make_authority
 from xenonode.corp import founding
@@ -102,8 +103,9 @@ class Node:
             remember_peers(self.home, self.peer)
 
     async def _serve(self, address: Address, transport: Transport, handlers: Any, anonymous: tuple[str, ...]) -> None:
+        methods = {**handlers, "metrics": self._metrics}
         try:
-            self.control = await serve(*address.pair, handlers, transport=transport, anonymous=anonymous)
+            self.control = await serve(*address.pair, methods, transport=transport, anonymous=anonymous)
         except OSError as error:
             raise XenoError(
                 f"control port {address} cannot be opened: {error.strerror}",
@@ -112,8 +114,14 @@ class Node:
             ) from error
         self._ending.push_async_callback(self.control.close)
 
+    async def _metrics(self, caller: Caller, body: dict[str, Any]) -> dict[str, Any]:
+        """For any member: counts and times of this node's network, which name nobody."""
+        endpoint = self.peer.endpoint
+        return {"text": endpoint.metrics(), "alarm": republish_alarm(endpoint)}
+
     def _status(self) -> dict[str, object]:
         return {
+            "republish_alarm": republish_alarm(self.peer.endpoint),
             "role": self.role,
             "udp": "{}:{}".format(*self.peer.endpoint.address),
             "control": "{}:{}".format(*self.control.address),

@@ -123,6 +123,17 @@ def test_a_search_with_no_servers_is_complete_and_empty(bench: Bench) -> None:
     assert bench.refusal(bench.client, "advert", "show", "abcd")["code"] == "unknown_server"
 
 
+def test_a_traced_lookup_tells_whom_it_asked_and_metrics_are_prometheus_text(bench: Bench) -> None:
+    bench.answer(bench.client, "register")
+    told = bench.answer(bench.client, "lookup", "any text", "--trace", "--dimension", "cores")
+    [hop] = told["hops"]  # XenoCorp is alone
+    assert told["asked"] == 1 and [each["node_id"] for each in told["found"]] == [hop["node_id"]]
+    assert hop["took_ms"] >= 0 and "contacts" in hop["answer"]
+    assert bench.refusal(bench.client, "lookup", "x", "--dimension", "luck")["code"] == "bad_request"
+    metrics = bench.answer(bench.client, "metrics")
+    assert metrics["alarm"] == "" and 'xeno_dht_requests_total{overlay="cores",kind="find"}' in metrics["text"]
+
+
 def test_doctor_reads_the_network_file_and_compares_the_clocks(bench: Bench) -> None:
     findings = {each["check"]: each["level"] for each in json.loads(bench.run(bench.client, "doctor")[1])}
     assert (findings["network file"], findings["clock"]) == ("ok", "ok")
