@@ -82,7 +82,9 @@ def open_envelope(
         raise EnvelopeError("the signature of an envelope is 64 bytes")
     if not isinstance(body, dict):
         raise EnvelopeError("the body of an envelope is a map")
-    signed = _signed(type, wire.encode(body))
+    # What was decoded is canonical, so the body's bytes are the ones between the key and the signature.
+    head_bytes = 2 + len(type) + (1 if len(type) < 32 else 2) + 2 + KEY_BYTES
+    signed = _signed(type, raw[head_bytes : -2 - SIGNATURE_BYTES])
     if not scheme.verify(key, signed, signature):
         raise EnvelopeError(f"an envelope of type {type!r} with a wrong signature")
     return Envelope(type, key, body, signature, bytes(raw), _digest(signed))
@@ -105,7 +107,7 @@ def envelope_id(type: str, body: Mapping[str, Any]) -> bytes:
 
 
 def _signed(type: str, encoded_body: bytes) -> bytes:
-    return b"XENO1\0" + type.encode() + b"\0" + encoded_body
+    return b"XENO1\0%b\0%b" % (type.encode(), encoded_body)
 
 
 def _digest(signed: bytes) -> bytes:

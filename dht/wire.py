@@ -35,9 +35,11 @@ _packer = msgpack.Packer(use_bin_type=True, strict_types=True)
 def encode(value: Value) -> bytes:
     """The one byte string that stands for `value`; LocalError for what the wire cannot carry."""
     try:
-        return bytes(msgpack.packb(_canonical(value, 1), use_bin_type=True, strict_types=True))
+        packed: bytes = _packer.pack(_canonical(value, 1))
     except (ValueError, OverflowError, TypeError) as error:
+        _packer.reset()
         raise LocalError(f"not a value of the wire: {error}") from None
+    return packed
 
 
 def decode(data: bytes, *, max_bytes: int = MAX_VALUE_BYTES) -> Value:
@@ -46,9 +48,11 @@ def decode(data: bytes, *, max_bytes: int = MAX_VALUE_BYTES) -> Value:
         raise WireError(f"{len(data)} bytes are more than the {max_bytes} allowed here")
     value = _unpack(data, max_map=len(data))
     try:
-        again = encode(value)
-    except LocalError as error:
-        raise WireError(str(error)) from None
+        _check_canonical(value, 1)
+        again = _packer.pack(value)
+    except (ValueError, OverflowError, TypeError) as error:
+        _packer.reset()
+        raise WireError(f"not a value of the wire: {error}") from None
     if again != data:
         raise WireError("not in canonical form (duplicate or unsorted keys, or a long form)")
     return cast(Value, value)
@@ -103,6 +107,34 @@ def _check_body(array: list[Any], depth: int) -> None:
             raise WireError(f"a {kind.__name__} has no place in a body")
 
 
+def _check_canonical(value: Any, depth: int) -> None:
+    """ValueError unless `_canonical` would give the value back as it is; it is read only, because most are right."""
+    kind = type(value)
+    if kind is str:
+        if not value.isascii() and not unicodedata.is_normalized("NFC", value):
+            raise ValueError("text that is not in Unicode normal form C")
+    elif kind is dict:
+        if depth > MAX_DEPTH:
+            raise ValueError(f"nested deeper than {MAX_DEPTH}")
+        before = ""
+        for key, item in value.items():
+            if type(key) is not str:
+                raise ValueError("a key that is not a string")
+            if key < before:
+                raise ValueError("keys that are not sorted")
+            before = key
+            _check_canonical(key, depth)
+            if type(item) is not bytes:
+                _check_canonical(item, depth + 1)
+    elif kind is list:
+        if depth > MAX_DEPTH:
+            raise ValueError(f"nested deeper than {MAX_DEPTH}")
+        for item in value:
+            _check_canonical(item, depth + 1)
+    elif kind is not int and kind is not bytes and kind is not bool and value is not None:
+        raise ValueError(f"a {kind.__name__}")
+
+
 def _canonical(value: Any, depth: int) -> Any:
     kind = type(value)
     if value is None or kind is bool or kind is bytes:
@@ -112,7 +144,7 @@ def _canonical(value: Any, depth: int) -> Any:
             raise ValueError("an integer beyond 64 bits")
         return value
     if kind is str:
-        if not unicodedata.is_normalized("NFC", value):
+        if not value.isascii() and not unicodedata.is_normalized("NFC", value):
             raise ValueError("text that is not in Unicode normal form C")
         return value
     if kind is list or kind is tuple:
