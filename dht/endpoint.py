@@ -26,6 +26,7 @@ from .errors import DhtError, LocalError, PeerIdentityError, RemoteError, WireEr
 from .handshake import Handshaker, Member
 from .identity import ED25519, X25519_EXCHANGE, KeyExchange, Scheme, Signer
 from .limits import LIMITS
+from .metrics import ROUND_TRIP_MS, Histogram, prometheus_text
 from .overlay import Overlay
 from .peers import Call, Peer, Session
 from .reply import REFUSED, Pong, Reply
@@ -36,6 +37,8 @@ from .vitals import Vitals, unpack_vitals
 # libtorrent's figure for a contact that has become questionable.
 LIVENESS_IDLE_MS = 900_000
 TICK_S = 15.0
+# Peers that an overlay may come back through after an outage of everybody.
+MAX_REMEMBERED = 64
 # Faults that are logged with their trace; a peer that can provoke one must not fill the disk.
 MAX_FAULTS_LOGGED = 64
 
@@ -75,7 +78,10 @@ class Endpoint:
             raise LocalError("the credential is of another key than the signer's")
         self.counters: Counter[str] = Counter()
         self.contradictions = Contradictions(self.counters, self.fault)
+        self.round_trips = Histogram(ROUND_TRIP_MS)
         self.overlays: dict[int, Overlay] = {}
+        # Whom we knew before an outage.
+        self.remembered: list[Address] = []
         self._vitals = Vitals(rng)
         self._shaker = Handshaker(
             signer, credential, member_check, scheme, exchange, network_id=network_id, rng=rng, client=client
@@ -217,7 +223,14 @@ class Endpoint:
             for overlay in self.overlays.values()
             for contact in overlay.table.by_id.values()
         }
+        if not heard:
+            # Everybody is gone just now: those who were there last are the best that is known.
+            return self.remembered[:most]
         return sorted(heard, key=lambda address: (-heard[address], address))[:most]
+
+    def metrics(self) -> str:
+        """All counters, gauges and histograms as Prometheus text."""
+        return prometheus_text(self)
 
     def peer(self, address: Address) -> Peer | None:
         """What we know of an address we have talked to."""
@@ -245,6 +258,7 @@ class Endpoint:
         rtt_ms = (self.loop.time() - call.sent_s) * 1_000
         call.peer.measured(rtt_ms)
         self.sessions.pace.measured(rtt_ms)
+        self.round_trips.add(rtt_ms)
         self._vitals.observe(call.peer.address, rtt_ms, body, self.now_ms())
 
     def check(self, address: Address) -> None:
@@ -353,6 +367,7 @@ class Endpoint:
     def _upkeep(self) -> None:
         now_ms = self.now_ms()
         self.sessions.upkeep()
+        self.remembered = self.known_addresses(MAX_REMEMBERED)
         for overlay in self.overlays.values():
             overlay.tick(now_ms)
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 JOIN_ATTEMPTS = 6
 JOIN_BACKOFF_S = 0.5
 MAX_JOIN_BACKOFF_S = 4.0
+# Former peers that are asked at each upkeep while everybody is gone, besides the seeds.
+REMEMBERED_AT_ONCE = 8
 # Nodes that join at the same moment cannot know one another: look again a little later.
 SETTLE_S = (1.0, 5.0, 20.0)
 # Whoever only wants to meet its neighbours, or a few nodes of a distant range, need not ask all twenty.
@@ -84,14 +86,16 @@ class Joining:
         self._settling = []
 
     def feel_for_seeds(self) -> None:
-        """Everybody is gone: perhaps a seed is back."""
+        """Everybody is gone: perhaps a seed is back, or one of those who were there before."""
 
         def answered(call: Call, error: DhtError | None, body: bytes) -> None:
             if error is None:
                 self._settle()
 
-        for seed in self._seeds:
-            self._endpoint.call(seed, self._overlay.tag, FIND, self._overlay.node_id, answered)
+        remembered = self._endpoint.remembered
+        some = self._endpoint.rng.sample(remembered, min(REMEMBERED_AT_ONCE, len(remembered)))
+        for address in dict.fromkeys([*self._seeds, *some]):
+            self._endpoint.call(address, self._overlay.tag, FIND, self._overlay.node_id, answered)
 
     def _ask_seed(self, seed: Address) -> asyncio.Future[None]:
         future: asyncio.Future[None] = self._endpoint.loop.create_future()

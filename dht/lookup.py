@@ -75,9 +75,12 @@ class Lookup:
             # Nobody needs to tell us about ourselves.
             self._state[own_id] = _FAILED
         self._paths = [_Path(max(1, alpha // disjoint)) for _ in range(max(1, disjoint))]
-        nearest_first = sorted(set(seeds), key=lambda contact: (contact.number ^ target, contact.address))
-        for index, contact in enumerate(nearest_first):
-            self._note(self._paths[index % len(self._paths)], contact)
+        first = sorted((contact.number ^ target, contact.address, contact.node_id, contact) for contact in set(seeds))
+        for index, (distance, _, own, contact) in enumerate(first):
+            if own not in self._state:
+                path = self._path_of[own] = self._paths[index % len(self._paths)]
+                self._state[own] = _NEW
+                path.shortlist.append((distance, own, contact))
 
     def start(self) -> list[Contact]:
         """The first contacts to ask; none when the lookup is over before it began."""
@@ -134,6 +137,11 @@ class Lookup:
             if self._state[entry[1]] == _ANSWERED
         }
         return [answered[key] for key in sorted(answered)[: self.k]]
+
+    def path_of(self, contact: Contact) -> int:
+        """On which of the disjoint paths this contact is; -1 when on none."""
+        path = self._path_of.get(contact.node_id)
+        return -1 if path is None else next(n for n, each in enumerate(self._paths) if each is path)
 
     @property
     def asked(self) -> int:

@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from .chunking import Download
 from .contact import Address, Contact
 from .errors import DhtError, LocalError, RemoteError
 from .identity import NODE_ID_BYTES, node_id
 from .joining import Joining, ignore, ignore_contacts
+from .metrics import OverlayMeasures
 from .peers import Call, Peer, PeerInfo
-from .publishing import Publishing
-from .record import Record, check_key, open_record
+from .publishing import REPLICAS, Publishing
+from .record import Record, check_key, open_record, seal_value
 from .reply import Reply
 from .routing import K, Table
 from .serving import Handler, Serving, check_kind
-from .shelf import Shelf
+from .shelf import KNOWN, STORED, Shelf
 from .walk import FIND, ReadingWalk, Walk
 
 if TYPE_CHECKING:
@@ -44,6 +47,7 @@ class Overlay:
         self.table = Table(self.node_id, profile=endpoint.profile)
         self.shelf = Shelf()
         self.shelf.on_contradiction = endpoint.contradictions.note
+        self.measures = OverlayMeasures()
         self._listeners: list[Callable[[], None]] = []
         self._change_told = True
         self.joining = Joining(self)
@@ -112,27 +116,112 @@ class Overlay:
         self.publishing.store(key, record, lambda count: None if future.done() else future.set_result(count))
         return await future
 
+    async def put_value(
+        self,
+        key: bytes,
+        payload: bytes,
+        expires_ms: int,
+        *,
+        seq: int,
+        name: str | None = None,
+        republish: bool = True,
+    ) -> int:
+        """Sign and store a value of up to 64 KiB, in parts where it must be; how many nodes hold it now.
+
+        Under a plain key it joins the set of all owners' values; with a `name` and `record.owned_key` nobody
+        else can write there. LocalError for more than 64 KiB says what to do instead.
+        """
+        raw, blob = seal_value(
+            self.endpoint.signer, self.dimension, check_key(key), seq, expires_ms, payload, name=name
+        )
+        try:
+            record = open_record(raw, self.endpoint.scheme, self.dimension, key, self.endpoint.now_ms())
+        except RemoteError as error:
+            raise LocalError(f"this value cannot be stored: {error}") from None
+        record = replace(record, blob=blob)
+        if republish:
+            self.publishing.publish(key, record)
+        future: asyncio.Future[int] = self.endpoint.loop.create_future()
+        self.publishing.store(key, record, lambda count: None if future.done() else future.set_result(count))
+        return await future
+
+    async def get_value(self, key: bytes, owner: bytes, *, holders: int = 1, disjoint: int = 1) -> bytes | None:
+        """One owner's value, checked and whole, or None; with one holder it may be a copy of up to 5 minutes."""
+        own = self.shelf.get_of(check_key(key), owner, self.endpoint.now_ms())
+        if own is not None and max(holders, disjoint) <= 1:
+            return own.payload
+        for wanted in dict.fromkeys((max(holders, disjoint), REPLICAS)):
+            records, tellers = await self._read(key, wanted, disjoint, owner)
+            for record in records:
+                payload = await self._whole(key, record, tellers.get(record.envelope.id, []))
+                if payload is not None:
+                    return payload
+            if not records:
+                return None
+        return None
+
+    async def get_set(self, key: bytes, *, holders: int = 2, disjoint: int = 1) -> dict[bytes, bytes]:
+        """All owners' values under a key, by owner; of each the newest that `holders` nodes know."""
+        records, tellers = await self._read(check_key(key), max(holders, disjoint), disjoint, b"")
+        values: dict[bytes, bytes] = {}
+        for record in records:
+            payload = await self._whole(key, record, tellers.get(record.envelope.id, []))
+            if payload is not None:
+                values[record.owner] = payload
+        return values
+
+    async def _read(
+        self, key: bytes, holders: int, disjoint: int, owner: bytes
+    ) -> tuple[list[Record], dict[bytes, list[Contact]]]:
+        future: asyncio.Future[list[Record]] = self.endpoint.loop.create_future()
+        walk = ReadingWalk(
+            self,
+            key,
+            lambda records: None if future.done() else future.set_result(records),
+            holders=holders,
+            disjoint=disjoint,
+            owner=owner,
+        )
+        now_ms = self.endpoint.now_ms()
+        own = self.shelf.get_of(key, owner, now_ms) if owner else None
+        for record in ([own] if own is not None else []) if owner else self.shelf.get(key, now_ms):
+            walk.add(record)
+        walk.begin()
+        return await future, walk.tellers
+
+    async def _whole(self, key: bytes, record: Record, holders: list[Contact]) -> bytes | None:
+        if record.manifest is None:
+            return record.payload
+        own = self.shelf.get_of(key, record.owner, self.endpoint.now_ms())
+        if own is not None and own.envelope.id == record.envelope.id:
+            return own.payload
+        future: asyncio.Future[bytes | None] = self.endpoint.loop.create_future()
+
+        def done(payload: bytes | None) -> None:
+            if not future.done():
+                future.set_result(payload)
+
+        Download(self, key, record, holders, done).begin()
+        return await future
+
+    def take(self, key: bytes, record: Record, now_ms: int, *, limited: bool = True) -> str:
+        """Put a record onto our own shelf; the shelf's word for what became of it."""
+        outcome = self.shelf.put(key, record, now_ms, limited=limited)
+        if outcome in (STORED, KNOWN):
+            self.publishing.note_stored(key, now_ms)
+        return outcome
+
     def unpublish(self, key: bytes, owner: bytes | None = None) -> None:
         """Stop storing our record under this key again; the copies out there run out."""
         self.publishing.unpublish(key, owner or self.endpoint.signer.public_key)
 
     async def get(self, key: bytes, *, holders: int = 1, disjoint: int = 1) -> list[bytes]:
         """The records under a key, the newest of each owner, as `holders` of the nodes near it hold them."""
-        future: asyncio.Future[list[Record]] = self.endpoint.loop.create_future()
-        walk = ReadingWalk(
-            self,
-            check_key(key),
-            lambda records: None if future.done() else future.set_result(records),
-            holders=holders,
-            disjoint=disjoint,
-        )
-        own = self.shelf.get(key, self.endpoint.now_ms())
-        if own and holders <= 1:
+        own = self.shelf.get(check_key(key), self.endpoint.now_ms())
+        if own and max(holders, disjoint) <= 1:
             return [record.raw for record in own]
-        for record in own:
-            walk.add(record)
-        walk.begin()
-        return [record.raw for record in await future]
+        records, _ = await self._read(key, holders, disjoint, b"")
+        return [record.raw for record in records]
 
     # -- messages of applications --------------------------------------------------------------------
 
@@ -235,8 +324,11 @@ class Overlay:
     def heard(self, peer: Peer) -> None:
         """A server took part in this overlay under a session of its own."""
         contact = peer.contacts.get(self.tag) or self.contact_of(peer)
-        if self.table.by_id.get(contact.node_id) is not contact and self.table.add_contact(contact):
+        known = self.table.by_id.get(contact.node_id)
+        if known is not contact and self.table.add_contact(contact):
             self._changed()
+            if known is None:
+                self.publishing.arrived(contact)
 
     def lost(self, address: Address) -> None:
         """Nobody answers at this address any more."""
@@ -249,6 +341,7 @@ class Overlay:
         waiting = self.table.remove_contact(contact)
         if len(self.table) != before:
             self._changed()
+            self.publishing.departed(contact)
         if waiting is not None and self.endpoint.is_open:
             self.endpoint.call(waiting.address, self.tag, FIND, self.node_id, ignore, contact=waiting)
 
@@ -261,6 +354,8 @@ class Overlay:
         if not self.endpoint.is_client:
             for bucket in self.table.idle_buckets(now_ms - REFRESH_MS)[:1]:
                 self.find_then(self.random_id(*bucket.range), ignore_contacts)
+            self.publishing.replace_gone()
+            self.publishing.welcome(now_ms)
             self.publishing.repair(now_ms)
         self.publishing.republish(now_ms)
 

@@ -24,6 +24,10 @@ MAX_SESSIONS_PER_PEER = 2
 # the floor keeps a busy single host from calling its own queue a loss.
 MIN_SOFT_TIMEOUT_MS = 150
 MAX_SOFT_TIMEOUT_MS = 500
+# A read overtakes a peer after one and a half round trips: above what a wide-area path varies by, and not so soon
+# that a busy host asks twice for everything. A stranger is greeted first, which takes two.
+MIN_HEDGE_MS = 50
+COLD_HEDGE_MS = 200
 
 
 class Session:
@@ -102,6 +106,11 @@ class Peer:
         if self.rtt_ms < 0:
             return MAX_SOFT_TIMEOUT_MS
         return min(MAX_SOFT_TIMEOUT_MS, max(MIN_SOFT_TIMEOUT_MS, int(3 * self.rtt_ms)))
+
+    @property
+    def hedge_ms(self) -> int:
+        """How long a read that asks one peer at a time leaves it to this one before it asks the next as well."""
+        return max(MIN_HEDGE_MS, int(1.5 * self.rtt_ms)) if self.rtt_ms >= 0 else COLD_HEDGE_MS
 
     def measured(self, rtt_ms: float) -> None:
         """Take a round trip in (smoothed as in RFC 6298, alpha = 1/8)."""

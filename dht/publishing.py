@@ -1,18 +1,22 @@
 """Records on their way to their holders: stored, stored again by their publisher, repaired by a holder.
 
-Decides where a record goes and when it goes there again. Leaves what a holder keeps to `shelf`, and finding the
-holders to `walk`.
+Decides where a record goes and when it goes there again. Leaves what a holder keeps to `shelf`, finding the
+holders to `walk`, and values in parts to `chunking`.
 
-Sources: Maymounkov and Mazieres 2002, section 2.5 (the publisher stores again, holders only when nobody did).
+Sources: Maymounkov and Mazieres 2002, section 2.5 (the publisher stores again, holders only when nobody did). Not
+theirs: a holder that goes is replaced by the one nearest to the key, and a newcomer is given what it should hold by
+the nearest one only, so much, and once: else whoever keeps arriving could make others send without end.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from .chunking import Upload, unpack_missing
+from .chunks import cut
 from .contact import Contact
 from .errors import DhtError, LocalError, RemoteError
 from .peers import Call
@@ -29,16 +33,26 @@ PUT_AGAIN_MS = 700
 REPLICAS = 8
 # A holder stores a record again when nobody else did for this long.
 REPAIR_MS = 3_600_000
-MAX_REPAIRS_PER_TICK = 4
+MAX_REPAIRS_PER_TICK = 16
 # Records that this node publishes and stores again at half of their remaining life.
 MAX_PUBLICATIONS = 4_096
 MAX_REPUBLISH_PER_TICK = 16
+MAX_PUBLISHED_BYTES = 64 * 2**20
 MIN_REPUBLISH_MS = 30_000
+# Newcomers that wait for their records, those given theirs lately, and what one of them is given.
+MAX_NEWCOMERS = 64
+MAX_WELCOMED = 1_024
+MAX_TRANSFER_RECORDS = 64
+MAX_TRANSFER_BYTES = 262_144
+NEWCOMERS_PER_TICK = 4
+# Holders that went since the last look.
+MAX_GONE = 64
 
 
 @dataclass(slots=True)
 class _Publication:
     raw: bytes
+    blob: bytes
     expires_ms: int
     due_ms: int
 
@@ -50,23 +64,38 @@ class Publishing:
         self._overlay = overlay
         self._endpoint = overlay.endpoint
         self._publications: OrderedDict[tuple[bytes, bytes], _Publication] = OrderedDict()
+        self._published_bytes = 0
         self._stored_ms: OrderedDict[bytes, int] = OrderedDict()
+        self._newcomers: OrderedDict[bytes, Contact] = OrderedDict()
+        self._welcomed: OrderedDict[bytes, None] = OrderedDict()
+        self._gone: OrderedDict[bytes, Contact] = OrderedDict()
 
     def publish(self, key: bytes, record: Record) -> None:
         """Store this record again until it expires; LocalError when too many are."""
         name = (key, record.owner)
         if name not in self._publications and len(self._publications) >= MAX_PUBLICATIONS:
             raise LocalError(f"{MAX_PUBLICATIONS} records are published already; unpublish some")
+        if self._published_bytes + len(record.blob) > MAX_PUBLISHED_BYTES:
+            raise LocalError(f"{MAX_PUBLISHED_BYTES} bytes are published already; unpublish some")
+        self.unpublish(*name)
         due_ms = self._due_ms(record.expires_ms, self._endpoint.now_ms())
-        self._publications[name] = _Publication(record.raw, record.expires_ms, due_ms)
+        self._publications[name] = _Publication(record.raw, record.blob, record.expires_ms, due_ms)
+        self._published_bytes += len(record.blob)
 
     def unpublish(self, key: bytes, owner: bytes) -> None:
         """Stop storing a record again."""
-        self._publications.pop((key, owner), None)
+        former = self._publications.pop((key, owner), None)
+        if former is not None:
+            self._published_bytes -= len(former.blob)
 
     def clear(self) -> None:
         """Stop storing anything again."""
         self._publications.clear()
+        self._published_bytes = 0
+
+    def lag_ms(self, now_ms: int) -> int:
+        """By how much the most overdue of our records is late to be stored again."""
+        return max((now_ms - each.due_ms for each in self._publications.values() if each.due_ms < now_ms), default=0)
 
     def store(self, key: bytes, record: Record, on_done: Callable[[int], None]) -> None:
         """Store a record at the nodes nearest to its key; `on_done` hears how many hold it."""
@@ -77,14 +106,11 @@ class Publishing:
             remote = [contact for contact in nearest if contact.node_id != overlay.node_id]
             count, left = 0, len(remote)
             if len(remote) < len(nearest):
-                now_ms = self._endpoint.now_ms()
-                if overlay.shelf.put(key, record, now_ms, limited=False) in (STORED, KNOWN):
-                    self.note_stored(key, now_ms)
-                    count += 1
+                count += overlay.take(key, record, self._endpoint.now_ms(), limited=False) in (STORED, KNOWN)
 
-            def acknowledged(call: Call, error: DhtError | None, body: bytes) -> None:
+            def acknowledged(held: bool) -> None:
                 nonlocal count, left
-                count += error is None
+                count += held
                 left -= 1
                 if not left:
                     on_done(count)
@@ -92,13 +118,53 @@ class Publishing:
             if not remote or not self._endpoint.is_open:
                 on_done(count)
                 return
-            body = key + record.raw
             for contact in remote:
-                self._endpoint.call(
-                    contact.address, overlay.tag, PUT, body, acknowledged, contact=contact, again_ms=PUT_AGAIN_MS
-                )
+                self._give(contact, key, record, acknowledged)
 
         overlay.find_then(key, found)
+
+    def _give(self, holder: Contact, key: bytes, record: Record, on_done: Callable[[bool], None]) -> None:
+        """Store a record at one node, and its parts when it asks for them."""
+
+        def answered(call: Call, error: DhtError | None, body: bytes) -> None:
+            if error is not None or not body or record.manifest is None:
+                on_done(error is None)
+                return
+            try:
+                missing = unpack_missing(body)
+            except RemoteError:
+                on_done(False)
+                return
+            Upload(self._overlay, holder, key, record.owner, cut(record.blob), missing, on_done).begin()
+
+        try:
+            self._endpoint.call(
+                holder.address,
+                self._overlay.tag,
+                PUT,
+                key + record.raw,
+                answered,
+                contact=holder,
+                again_ms=PUT_AGAIN_MS,
+            )
+        except LocalError:
+            # Closing, or full of calls; nobody hears of an end from within.
+            self._endpoint.loop.call_soon(on_done, False)
+
+    def arrived(self, contact: Contact) -> None:
+        """A node is in the table now: it may lack what it should hold."""
+        if contact.node_id not in self._welcomed and len(self._overlay.shelf):
+            self._newcomers[contact.node_id] = contact
+            if len(self._newcomers) > MAX_NEWCOMERS:
+                self._newcomers.popitem(last=False)
+
+    def departed(self, contact: Contact) -> None:
+        """A node is gone: what it held has one holder less."""
+        self._newcomers.pop(contact.node_id, None)
+        if len(self._overlay.shelf):
+            self._gone[contact.node_id] = contact
+            if len(self._gone) > MAX_GONE:
+                self._gone.popitem(last=False)
 
     def note_stored(self, key: bytes, now_ms: int) -> None:
         """Somebody has just stored what lies under this key."""
@@ -110,10 +176,10 @@ class Publishing:
         due = [item for item in self._publications.items() if item[1].due_ms <= now_ms]
         for (key, owner), publication in due[:MAX_REPUBLISH_PER_TICK]:
             if publication.expires_ms <= now_ms + 1_000:
-                del self._publications[key, owner]
+                self.unpublish(key, owner)
                 continue
             publication.due_ms = self._due_ms(publication.expires_ms, now_ms)
-            self._store_raw(key, publication.raw, now_ms)
+            self._store_again(key, publication, now_ms)
 
     def repair(self, now_ms: int) -> None:
         """Store again what nobody stored for an hour, if we are among the nearest to it."""
@@ -132,17 +198,61 @@ class Publishing:
                 for record in records:
                     self.store(key, record, _ignore_count)
 
+    def replace_gone(self) -> None:
+        """Have stored again soon what a node held that went, where we are the nearest that is left."""
+        gone, self._gone = list(self._gone.values()), OrderedDict()
+        if not gone:
+            return
+        overlay = self._overlay
+        for key in overlay.shelf.all_keys():
+            target, near = int.from_bytes(key, "big"), overlay.known(key, REPLICAS)
+            if near[0].node_id != overlay.node_id:
+                continue
+            farthest = near[-1].number ^ target
+            if any(contact.number ^ target < farthest for contact in gone) or len(near) < REPLICAS:
+                self._stored_ms[key] = 0
+                self._stored_ms.move_to_end(key, last=False)
+
+    def welcome(self, now_ms: int) -> None:
+        """Give newcomers, once, what they should hold and we are the nearest to hold."""
+        overlay = self._overlay
+        for _ in range(min(NEWCOMERS_PER_TICK, len(self._newcomers))):
+            node_id, newcomer = self._newcomers.popitem(last=False)
+            if overlay.table.by_id.get(node_id) is not newcomer:
+                continue
+            self._welcomed[node_id] = None
+            if len(self._welcomed) > MAX_WELCOMED:
+                self._welcomed.popitem(last=False)
+            given, given_bytes = 0, 0
+            for key in overlay.shelf.all_keys():
+                near = overlay.known(key, REPLICAS)
+                others = [contact.node_id for contact in near if contact.node_id != node_id]
+                if len(others) == len(near) or others[:1] != [overlay.node_id]:
+                    continue
+                for record in overlay.shelf.get(key, now_ms):
+                    given, given_bytes = given + 1, given_bytes + len(record.raw) + len(record.blob)
+                    if given > MAX_TRANSFER_RECORDS or given_bytes > MAX_TRANSFER_BYTES:
+                        break
+                    self._endpoint.counters["records-transferred"] += 1
+                    self._give(newcomer, key, record, _ignore_held)
+                if given > MAX_TRANSFER_RECORDS or given_bytes > MAX_TRANSFER_BYTES:
+                    break
+
     def _due_ms(self, expires_ms: int, now_ms: int) -> int:
         left_ms = expires_ms - now_ms
         return now_ms + max(MIN_REPUBLISH_MS, int(left_ms * self._endpoint.rng.uniform(0.4, 0.5)))
 
-    def _store_raw(self, key: bytes, raw: bytes, now_ms: int) -> None:
+    def _store_again(self, key: bytes, publication: _Publication, now_ms: int) -> None:
         try:
-            record = open_record(raw, self._endpoint.scheme, self._overlay.dimension, key, now_ms)
+            record = open_record(publication.raw, self._endpoint.scheme, self._overlay.dimension, key, now_ms)
         except RemoteError:
             return
-        self.store(key, record, _ignore_count)
+        self.store(key, replace(record, blob=publication.blob), _ignore_count)
 
 
 def _ignore_count(count: int) -> None:
     """For stores that nobody waits for."""
+
+
+def _ignore_held(held: bool) -> None:
+    """For a transfer that nobody waits for."""

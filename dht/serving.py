@@ -11,15 +11,20 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from . import wire
+from .chunking import PART_HEAD_BYTES, READ_BYTES, Incoming
+from .chunks import PIECE_BYTES, cut
 from .contact import Contact, pack_contacts
+from .copies import Copies, copy_life_ms
 from .errors import LocalError
-from .identity import NODE_ID_BYTES
+from .identity import KEY_BYTES, NODE_ID_BYTES
 from .peers import Peer
-from .record import open_record
+from .publishing import REPLICAS
+from .record import Record, open_record
 from .reply import MAX_BODY_BYTES, Reply
 from .routing import K
 from .shelf import KNOWN, STORED
-from .walk import FIND, GET, LEAVE, PUT
+from .walk import CACHE, COPIED, FIND, GET, HELD, LEAVE, NEARER, PART, PUT, READ
+from .writers import Writers
 
 if TYPE_CHECKING:
     from .overlay import Overlay
@@ -37,7 +42,10 @@ class Serving:
     def __init__(self, overlay: Overlay) -> None:
         self._overlay = overlay
         self._endpoint = overlay.endpoint
+        self._writers = Writers()
         self._handlers: dict[int, Handler] = {}
+        self.incoming = Incoming()
+        self.copies = Copies()
 
     def add(self, kind: int, handler: Handler) -> None:
         """Answer an application's requests of this kind with this handler."""
@@ -47,6 +55,7 @@ class Serving:
     def requested(self, peer: Peer, kind: int, body: bytes, reply: Reply) -> None:
         """One genuine request."""
         overlay = self._overlay
+        overlay.measures.requested(kind)
         if kind >= 0:
             handler = self._handlers.get(kind)
             if handler is None:
@@ -61,6 +70,12 @@ class Serving:
             self._answer_get(peer, body, reply)
         elif kind == PUT:
             self._answer_put(body, reply)
+        elif kind == PART:
+            self._answer_part(body, reply)
+        elif kind == READ:
+            self._answer_read(body, reply)
+        elif kind == CACHE:
+            self._answer_cache(body, reply)
         elif kind == LEAVE:
             reply()
             overlay.drop(overlay.contact_of(peer))
@@ -77,13 +92,23 @@ class Serving:
         reply(self._endpoint.vitals() + self._packed_nearest(peer, body))
 
     def _answer_get(self, peer: Peer, body: bytes, reply: Reply) -> None:
-        if len(body) != _GET_LENGTH:
-            reply.refuse("a key is 20 bytes, and a position 2")
+        if len(body) not in (_GET_LENGTH, _GET_LENGTH + KEY_BYTES):
+            reply.refuse("a key is 20 bytes, a position 2, and an owner 32")
             return
-        key, position = body[:NODE_ID_BYTES], int.from_bytes(body[NODE_ID_BYTES:], "big")
-        held = self._overlay.shelf.get(key, self._endpoint.now_ms())[position:]
+        key, position = body[:NODE_ID_BYTES], int.from_bytes(body[NODE_ID_BYTES:_GET_LENGTH], "big")
+        owner, now_ms = body[_GET_LENGTH:], self._endpoint.now_ms()
+        if owner:
+            one = self._overlay.shelf.get_of(key, owner, now_ms)
+            copy = self.copies.get(key, owner, now_ms) if one is None else None
+            if copy is not None:
+                reply(COPIED + wire.pack([0, copy.raw]))
+                return
+            held = [one] if one is not None else []
+        else:
+            held = self._overlay.shelf.get(key, now_ms)
+        held = held[position:]
         if not held:
-            reply(b"\0" + self._endpoint.vitals() + self._packed_nearest(peer, key))
+            reply(NEARER + self._endpoint.vitals() + self._packed_nearest(peer, key))
             return
         page: list[bytes] = []
         room = MAX_BODY_BYTES - 16
@@ -93,7 +118,7 @@ class Serving:
                 break
             page.append(record.raw)
         following = position + len(page) if len(page) < len(held) else 0
-        reply(b"\1" + wire.pack([following, *page]))
+        reply(HELD + wire.pack([following, *page]))
 
     def _answer_put(self, body: bytes, reply: Reply) -> None:
         if len(body) <= NODE_ID_BYTES:
@@ -102,14 +127,77 @@ class Serving:
         overlay = self._overlay
         key, now_ms = body[:NODE_ID_BYTES], self._endpoint.now_ms()
         record = open_record(body[NODE_ID_BYTES:], self._endpoint.scheme, overlay.dimension, key, now_ms)
-        outcome = overlay.shelf.put(key, record, now_ms)
+        if (
+            record.owner != reply.member.public_key
+            and overlay.shelf.judge(key, record, now_ms) == STORED
+            and overlay.shelf.get_of(key, record.owner, now_ms) is None
+            and not self._writers.may_bring(reply.member.entity, record.expires_ms, now_ms)
+        ):
+            reply.busy(WRITE_RETRY_MS)
+            return
+        if record.manifest is None:
+            self._answer_outcome(overlay.take(key, record, now_ms), reply)
+            return
+        outcome = overlay.shelf.judge(key, record, now_ms)
+        if outcome == KNOWN:
+            self._answer_outcome(overlay.take(key, record, now_ms), reply)
+            return
+        if outcome != STORED:
+            reply.refuse(outcome)
+            return
+        missing = self.incoming.begin(key, record, now_ms)
+        if missing is None:
+            reply.busy(WRITE_RETRY_MS)
+        else:
+            reply(wire.pack(missing))
+
+    def _answer_outcome(self, outcome: str, reply: Reply, answer: bytes = b"") -> None:
         if outcome in (STORED, KNOWN):
-            overlay.publishing.note_stored(key, now_ms)
-            reply()
+            reply(answer)
         elif outcome.startswith("rate"):
             reply.busy(WRITE_RETRY_MS)
         else:
             reply.refuse(outcome)
+
+    def _answer_part(self, body: bytes, reply: Reply) -> None:
+        if len(body) <= PART_HEAD_BYTES:
+            reply.refuse("a key is 20 bytes, an owner 32, a number 2, and then comes a part")
+            return
+        key, owner = body[:NODE_ID_BYTES], body[NODE_ID_BYTES : NODE_ID_BYTES + KEY_BYTES]
+        index, now_ms = int.from_bytes(body[PART_HEAD_BYTES - 2 : PART_HEAD_BYTES], "big"), self._endpoint.now_ms()
+        whole = self.incoming.add(key, owner, index, body[PART_HEAD_BYTES:], now_ms)
+        if whole is None:
+            reply(b"\0")
+        else:
+            self._answer_outcome(self._overlay.take(key, whole, now_ms), reply, b"\1")
+
+    def _answer_read(self, body: bytes, reply: Reply) -> None:
+        if len(body) != READ_BYTES:
+            reply.refuse("a key is 20 bytes, an owner 32, a sequence number 8, and a number 2")
+            return
+        key, owner = body[:NODE_ID_BYTES], body[NODE_ID_BYTES : NODE_ID_BYTES + KEY_BYTES]
+        seq, index = int.from_bytes(body[-10:-2], "big"), int.from_bytes(body[-2:], "big")
+        record = self._overlay.shelf.get_of(key, owner, self._endpoint.now_ms())
+        if record is None or record.manifest is None or record.seq != seq or index >= record.manifest.parts:
+            reply.refuse("no such part here")
+        else:
+            reply(_part_of(record, index))
+
+    def _answer_cache(self, body: bytes, reply: Reply) -> None:
+        """A copy from a reader: checked like a record, kept apart, and not for long."""
+        if len(body) <= NODE_ID_BYTES:
+            reply.refuse("a key and a record are needed")
+            return
+        overlay = self._overlay
+        key, now_ms = body[:NODE_ID_BYTES], self._endpoint.now_ms()
+        record = open_record(body[NODE_ID_BYTES:], self._endpoint.scheme, overlay.dimension, key, now_ms)
+        target, holders = int.from_bytes(key, "big"), overlay.known(key, REPLICAS)
+        if record.manifest is not None or overlay.shelf.get_of(key, record.owner, now_ms) is not None:
+            reply.refuse("no copy of this is needed here")
+            return
+        life_ms = copy_life_ms(overlay.table.number ^ target, holders[-1].number ^ target)
+        self.copies.put(key, record, life_ms, now_ms)
+        reply()
 
     def _packed_nearest(self, peer: Peer, key: bytes) -> bytes:
         overlay = self._overlay
@@ -126,3 +214,9 @@ def check_kind(kind: int) -> None:
     """Refuse what is no kind of an application's request."""
     if not 0 <= kind < 65_536:
         raise LocalError("a kind is 0 to 65,535")
+
+
+def _part_of(record: Record, index: int) -> bytes:
+    if index == 0:
+        return cut(record.blob)[0]
+    return record.blob[(index - 1) * PIECE_BYTES : index * PIECE_BYTES]

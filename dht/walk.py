@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from . import wire
 from .contact import Contact, admits, unpack_contacts
 from .errors import DhtError, LocalError, PeerIdentityError, RemoteError, WireError
-from .lookup import Lookup
+from .lookup import ALPHA, Lookup
 from .peers import MAX_SOFT_TIMEOUT_MS, Call
 from .record import Record, open_record
 from .routing import K
@@ -23,9 +23,18 @@ from .vitals import VITALS_BYTES
 if TYPE_CHECKING:
     from .overlay import Overlay
 
-FIND, PUT, GET, LEAVE = -2, -3, -4, -5
+FIND, PUT, GET, LEAVE, PART, READ, CACHE = -2, -3, -4, -5, -6, -7, -8
+# How an answer to GET begins: contacts, records of the shelf, a copy that was left on the path.
+NEARER, HELD, COPIED = b"\0", b"\1", b"\3"
+# Questions in flight of a read that one holder can end: the nearest contact, or the nearest it names, is a holder
+# nearly always, so that more of them at once are asked in vain (measured at 500 nodes: 5.2 questions a read with
+# ALPHA in flight, 2.0 so); a peer that takes longer than it should is overtaken by the next (`Peer.hedge_ms`).
+READ_ALPHA = 1
 # How long a lookup waits for a slow peer that has answered us before, after its slot was given away.
 GRACE_MS = 500
+# Who let a lookup wait for all of that gets no grace for this long, unless it answers one in time: a tarpit that
+# lives, and so is never lost, may cost each reader one wait and not one a lookup.
+TARRY_MEMORY_S = 60.0
 # Datagrams of records that are read from one holder: 64 owners' records of 1,000 bytes.
 MAX_PAGES = 64
 
@@ -44,6 +53,7 @@ class Walk:
         kind: int = FIND,
         body: bytes | None = None,
         seeds: list[Contact] | None = None,
+        alpha: int = ALPHA,
     ) -> None:
         target = int.from_bytes(key, "big")
         self._overlay = overlay
@@ -52,8 +62,11 @@ class Walk:
         self._body = key if body is None else body
         self._on_done = on_done
         self._over = False
+        self._began_s = overlay.endpoint.loop.time()
         start = overlay.table.nearest(target, max(K, k)) if seeds is None else seeds
-        self._lookup = Lookup(target, start, k=k, own_id=overlay.node_id, disjoint=disjoint, admit=self._admits)
+        self._lookup = Lookup(
+            target, start, k=k, own_id=overlay.node_id, disjoint=disjoint, admit=self._admits, alpha=alpha
+        )
         overlay.table.touch(target, overlay.endpoint.now_ms())
 
     def begin(self) -> None:
@@ -73,7 +86,9 @@ class Walk:
                 contacts += lookup.failed(contact)
                 continue
             peer = call.peer
-            slow_ms = peer.soft_timeout_ms if peer.session is not None else MAX_SOFT_TIMEOUT_MS
+            slow_ms = peer.soft_timeout_ms if peer.session is not None else endpoint.sessions.pace.cold_timeout_ms
+            if lookup.alpha < ALPHA:
+                endpoint.deadlines.add(peer.hedge_ms, call, self._hedge)
             endpoint.deadlines.add(slow_ms, call, self._slow)
         if lookup.done:
             self._end()
@@ -81,12 +96,19 @@ class Walk:
     def _end(self) -> None:
         if not self._over:
             self._over = True
+            took_ms = (self._endpoint.loop.time() - self._began_s) * 1_000
+            self._overlay.measures.looked_up(took_ms, self._lookup.asked)
             self._on_done(self._lookup.result())
+
+    def _hedge(self, call: Call) -> None:
+        """Where few are asked at a time the next one need not wait for a time-out."""
+        if call.contact is not None and not self._over:
+            self._go_on(self._lookup.slow(call.contact))
 
     def _slow(self, call: Call) -> None:
         if call.contact is None or self._over:
             return
-        if call.peer.session is None or call.peer.failures:
+        if call.peer.session is None or call.peer.failures or call.peer.tarries_until_s > self._endpoint.loop.time():
             self._go_on(self._lookup.overdue(call.contact))
         else:
             # It was alive a moment ago, and the nearest must not be missed because the host is busy or a
@@ -96,11 +118,14 @@ class Walk:
             self._go_on(self._lookup.slow(call.contact))
 
     def _overdue(self, call: Call) -> None:
+        call.peer.tarries_until_s = self._endpoint.loop.time() + TARRY_MEMORY_S
         if call.contact is not None and not self._over:
             self._go_on(self._lookup.overdue(call.contact))
 
     def _answered(self, call: Call, error: DhtError | None, body: bytes) -> None:
         contact = call.contact
+        if error is None and self._endpoint.loop.time() - call.sent_s <= (MAX_SOFT_TIMEOUT_MS + GRACE_MS) / 1_000:
+            call.peer.tarries_until_s = 0.0
         if contact is None or self._over:
             return
         if error is None:
@@ -126,36 +151,77 @@ class Walk:
 
 
 class ReadingWalk(Walk):
-    """The search for the records under a key: over when enough holders have told all that they hold."""
+    """The search for the records under a key: over when enough holders have told all that they hold.
+
+    On disjoint paths each of them must have found a holder, so that whoever has taken one path over has not
+    taken the answer. With an `owner` only that one's record counts, and a copy on the path will do for one holder.
+    """
 
     def __init__(
-        self, overlay: Overlay, key: bytes, on_done: Callable[[list[Record]], None], *, holders: int, disjoint: int = 1
+        self,
+        overlay: Overlay,
+        key: bytes,
+        on_done: Callable[[list[Record]], None],
+        *,
+        holders: int,
+        disjoint: int = 1,
+        owner: bytes = b"",
     ) -> None:
-        super().__init__(overlay, key, self._tell, kind=GET, body=key + bytes(2), disjoint=disjoint)
+        alpha = READ_ALPHA if holders <= 1 and disjoint == 1 else ALPHA
+        body = key + bytes(2) + owner
+        super().__init__(overlay, key, self._tell, kind=GET, body=body, disjoint=disjoint, alpha=alpha)
         self._key = key
+        self._owner = owner
         self._on_records = on_done
         self._records: dict[bytes, Record] = {}
-        self._holders_wanted = holders
+        self._holders_wanted = max(holders, disjoint)
+        self._may_be_copy = self._holders_wanted == 1
+        self._paths_wanted = set(range(disjoint))
         self._open_pages = 0
+        self._without: Contact | None = None
+        self._from_holder = False
+        # Who told of a record, by the id of its envelope: those who have its parts.
+        self.tellers: dict[bytes, list[Contact]] = {}
 
     def add(self, record: Record) -> None:
         """Take a record in; of two by one owner the newer stays."""
         known = self._records.get(record.owner)
         if known is None or record.seq > known.seq:
             self._records[record.owner] = record
+        elif record.seq == known.seq:
+            self._endpoint.contradictions.note(known, record)
 
     def _tell(self, contacts: list[Contact]) -> None:
+        self._leave_copy()
         self._on_records([self._records[owner] for owner in sorted(self._records)])
 
+    def _leave_copy(self) -> None:
+        """Kademlia, section 2.3: the nearest node on the path that had nothing gets a copy; nobody waits for it."""
+        record, nearest = self._records.get(self._owner), self._without
+        if record is None or record.manifest is not None or nearest is None or not self._from_holder:
+            return
+        with contextlib.suppress(LocalError):
+            self._endpoint.call(
+                nearest.address, self._overlay.tag, CACHE, self._key + record.raw, _forget, contact=nearest
+            )
+
     def _read(self, call: Call, body: bytes) -> list[Contact]:
-        if body[:1] == b"\0":
-            return super()._read(call, body[1:])
+        if body[:1] == NEARER:
+            contacts = super()._read(call, body[1:])
+            self._note_without(call.contact)
+            return contacts
         self._take_page(call, body, 0)
         return []
 
+    def _note_without(self, contact: Contact | None) -> None:
+        target, best = int.from_bytes(self._key, "big"), self._without
+        if contact is not None and (best is None or contact.number ^ target < best.number ^ target):
+            self._without = contact
+
     def _take_page(self, call: Call, body: bytes, page: int) -> None:
         """Read one page of a holder's records, and ask for the next."""
-        if body[:1] != b"\1":
+        copied = body[:1] == COPIED
+        if body[:1] != HELD and not (copied and self._owner):
             raise WireError("neither contacts nor records")
         fields = wire.unpack(body[1:])
         if len(fields) < 2 or type(fields[0]) is not int:
@@ -164,19 +230,34 @@ class ReadingWalk(Walk):
         for raw in fields[1:]:
             if type(raw) is not bytes:
                 raise WireError("a record is bytes")
-            self.add(open_record(raw, overlay.endpoint.scheme, overlay.dimension, self._key, overlay.endpoint.now_ms()))
+            now_ms = overlay.endpoint.now_ms()
+            record = open_record(raw, overlay.endpoint.scheme, overlay.dimension, self._key, now_ms)
+            if self._owner and record.owner != self._owner:
+                raise WireError("a record of another owner")
+            self.add(record)
+            if call.contact is not None and not copied:
+                self.tellers.setdefault(record.envelope.id, []).append(call.contact)
         position = fields[0]
         if position and 0 < position < 65_536 and page < MAX_PAGES and call.contact is not None:
             self._next_page(call.contact, position, page + 1)
             return
+        if copied and not self._may_be_copy:
+            return
+        self._from_holder = self._from_holder or not copied
         self._holders_wanted -= 1
-        if self._holders_wanted <= 0:
+        if call.contact is not None:
+            self._paths_wanted.discard(self._lookup.path_of(call.contact))
+        if self._enough:
             self._lookup.found(True)
             self._end()
 
+    @property
+    def _enough(self) -> bool:
+        return self._holders_wanted <= 0 and not self._paths_wanted
+
     def _end(self) -> None:
         # Whoever has begun to tell may finish, though there is nobody left to ask.
-        if not self._open_pages or self._holders_wanted <= 0:
+        if not self._open_pages or self._enough:
             super()._end()
 
     def _next_page(self, holder: Contact, position: int, page: int) -> None:
@@ -192,7 +273,11 @@ class ReadingWalk(Walk):
             if self._lookup.done:
                 self._end()
 
-        request = self._key + position.to_bytes(2, "big")
+        request = self._key + position.to_bytes(2, "big") + self._owner
         with contextlib.suppress(LocalError):
             self._endpoint.call(holder.address, self._overlay.tag, GET, request, turned, contact=holder)
             self._open_pages += 1
+
+
+def _forget(call: Call, error: DhtError | None, body: bytes) -> None:
+    """For what is sent and forgotten."""

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from dht.envelope import seal
-from dht.errors import EnvelopeError
+from dht.errors import EnvelopeError, LocalError
 from dht.identity import ED25519
-from dht.record import MAX_LIFE_MS, Record, open_record, seal_record
-from dht.shelf import KNOWN, MAX_RECORDS_PER_OWNER, MAX_WRITES_PER_MINUTE, STORED, Shelf
+from dht.record import MAX_LIFE_MS, Record, open_record, owned_key, seal_record
+from dht.shelf import KNOWN, MAX_OWNERS_PER_KEY, MAX_RECORDS_PER_OWNER, MAX_WRITES_PER_MINUTE, STORED, Shelf
 
 OWNERS = [ED25519.generate(bytes([n]) * 32) for n in range(1, 4)]
 KEYS = [bytes([n]) * 20 for n in range(4)]
@@ -39,7 +39,7 @@ def test_what_expires_is_gone_and_weighs_nothing() -> None:
     shelf.put(KEYS[0], record(expires_ms=500), 0)
     assert shelf.get(KEYS[0], 499) and not shelf.get(KEYS[0], 500)
     assert shelf.put(KEYS[1], record(key=KEYS[1], expires_ms=500), 600) == "expired"
-    assert shelf.used_bytes == 0 and len(shelf) == 0 and shelf.keys() == []
+    assert shelf.used_bytes == 0 and len(shelf) == 0 and shelf.all_keys() == []
 
 
 def test_a_flood_by_one_owner_keeps_no_more_than_its_quota() -> None:
@@ -47,7 +47,7 @@ def test_a_flood_by_one_owner_keeps_no_more_than_its_quota() -> None:
     for n in range(400):
         key = n.to_bytes(20, "big")
         kept += shelf.put(key, record(key=key), n) == STORED
-    assert kept == min(MAX_RECORDS_PER_OWNER, MAX_WRITES_PER_MINUTE)
+    assert kept == min(MAX_OWNERS_PER_KEY, MAX_RECORDS_PER_OWNER, MAX_WRITES_PER_MINUTE)
     for n in range(400):
         key = n.to_bytes(20, "big")
         kept += shelf.put(key, record(key=key), 70_000 + n) == STORED
@@ -83,6 +83,61 @@ def test_a_plain_record_cannot_be_moved_and_an_advert_can() -> None:
 def test_an_envelope_without_a_sane_sequence_and_expiry_is_no_record(body: dict[str, int]) -> None:
     with pytest.raises(EnvelopeError):
         open_record(seal(OWNERS[0], "advert", body).raw, ED25519, "cpu", KEYS[0], 0)
+
+
+def test_squatters_on_a_key_cannot_keep_its_one_owner_out() -> None:
+    shelf = Shelf()
+    key = owned_key("cpu", OWNERS[0].public_key, "profile")
+    for n in range(100):
+        squatter = ED25519.generate(n.to_bytes(32, "big"))
+        raw = seal_record(squatter, "cpu", key, 1, 100_000, b"")
+        shelf.put(key, open_record(raw, ED25519, "cpu", key, 0), 0)
+    assert len(shelf) == MAX_OWNERS_PER_KEY
+    raw = seal_record(OWNERS[0], "cpu", key, 1, 100_000, b"mine", name="profile")
+    assert shelf.put(key, open_record(raw, ED25519, "cpu", key, 0), 0) == STORED
+    held = shelf.get_of(key, OWNERS[0].public_key, 0)
+    assert held is not None and held.payload == b"mine"
+
+
+def test_a_value_of_one_writer_is_refused_to_everybody_else() -> None:
+    key = owned_key("cpu", OWNERS[0].public_key, "profile")
+    with pytest.raises(LocalError):
+        seal_record(OWNERS[1], "cpu", key, 1, 100, b"", name="profile")
+    body = {"overlay": "cpu", "key": key, "seq": 1, "expires_ms": 100, "payload": b"", "name": "profile"}
+    with pytest.raises(EnvelopeError, match="one writer"):
+        open_record(seal(OWNERS[1], "dht-record", body).raw, ED25519, "cpu", key, 0)
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_flood_never_drops_a_live_record_of_an_owner_who_holds_less(data: st.DataObject) -> None:
+    """Whatever is written: eviction takes from those who held more than the writer then holds."""
+    shelf = Shelf(max_bytes=data.draw(st.integers(3_000, 12_000)))
+    writes = st.tuples(st.integers(0, 2), st.sampled_from(KEYS), st.integers(0, 6), st.integers(0, 400))
+    for n, (owner, key, seq, size_bytes) in enumerate(data.draw(st.lists(writes, max_size=30))):
+        new = record(owner, key, seq, 100_000 + n, bytes(size_bytes))
+        before = {(at, each.owner) for at in KEYS for each in shelf.get(at, n)}
+        weights = {each.public_key: shelf.bytes_of(each.public_key) for each in OWNERS}
+        outcome = shelf.put(key, new, n, limited=False)
+        after = {(at, each.owner) for at in KEYS for each in shelf.get(at, n)}
+        assert shelf.used_bytes <= shelf.max_bytes
+        assert shelf.used_bytes == sum(shelf.bytes_of(each.public_key) for each in OWNERS)
+        for _, loser in before - after:
+            assert outcome == STORED and loser != new.owner
+            assert weights[loser] > shelf.bytes_of(new.owner)
+
+
+def test_a_flooder_pays_for_newcomers_and_nobody_pays_for_a_flooder() -> None:
+    shelf = Shelf(max_bytes=20_000)
+    for n in range(64):
+        key = n.to_bytes(20, "big")
+        shelf.put(key, record(0, key, 1, 90_000), 0, limited=False)
+    assert shelf.put(KEYS[1], record(1, KEYS[1]), 0) == STORED and shelf.evictions == 1
+    assert shelf.put(KEYS[2], record(2, KEYS[2]), 0) == STORED
+    for n in range(64, 128):
+        key = n.to_bytes(20, "big")
+        assert shelf.put(key, record(0, key), 0, limited=False).startswith(("full", "quota"))
+    assert shelf.get(KEYS[1], 0) and shelf.get(KEYS[2], 0)
 
 
 class ShelfMachine(RuleBasedStateMachine):
