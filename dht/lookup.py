@@ -75,12 +75,15 @@ class Lookup:
             # Nobody needs to tell us about ourselves.
             self._state[own_id] = _FAILED
         self._paths = [_Path(max(1, alpha // disjoint)) for _ in range(max(1, disjoint))]
-        first = sorted((contact.number ^ target, contact.address, contact.node_id, contact) for contact in set(seeds))
-        for index, (distance, _, own, contact) in enumerate(first):
-            if own not in self._state:
-                path = self._path_of[own] = self._paths[index % len(self._paths)]
+        by_id = {contact.node_id: contact for contact in seeds}
+        if own_id is not None:
+            by_id.pop(own_id, None)
+        first = sorted((contact.number ^ target, own, contact) for own, contact in by_id.items())
+        for index, path in enumerate(self._paths):
+            path.shortlist = first[index :: len(self._paths)]
+            for _, own, _ in path.shortlist:
                 self._state[own] = _NEW
-                path.shortlist.append((distance, own, contact))
+                self._path_of[own] = path
 
     def start(self) -> list[Contact]:
         """The first contacts to ask; none when the lookup is over before it began."""
