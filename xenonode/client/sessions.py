@@ -197,6 +197,8 @@ class Sessions:
         """Check and sign each usage record until the final one. What is wrong is refused, and told once."""
         refused: bytes | None = None
         while True:
+            if self._records.find(id).closed:
+                return  # another command saw its end; its server may be gone for good
             record, told = await self._told(id)
             if record.closed:
                 return
