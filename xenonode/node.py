@@ -39,6 +39,7 @@ from xenonode.env import Env
 from xenonode.errors import XenoError
 from xenonode.first_schema import first_schema
 from xenonode.home import AUTHORITY, OPERATOR_CERTIFICATE, Home, LiveHome
+from xenonode.known_peers import known_peers, remember_peers
 from xenonode.membership import Membership, Papers, check
 from xenonode.model.advert import Location
 from xenonode.model.entity import Address, Registration
@@ -63,8 +64,8 @@ PUBLISH_CHECK_S = 1.0
 FAREWELL_S = 5.0
 """A server that stops withdraws its advert, but does not wait long for holders that do not answer."""
 REMEMBER_PEERS_S = 30.0
-KNOWN_PEERS = "peers"
-"""Addresses of servers seen in the last run, one a line: seeds of the next start."""
+REJOIN_S = 5.0
+"""A join itself takes some twenty seconds to give up, so this adds little traffic to an absent network."""
 FORWARDED_PORTS = "ports.json"
 """Which port of the control address leads to which guest. With a control address on loopback all clients are on this
 machine, and reach guests where they are."""
@@ -87,13 +88,16 @@ class Node:
         """Stop in order. Guests go on running."""
         await self._ending.aclose()
 
-    async def _join(self, held: Membership, udp: Address) -> None:
+    async def _open(self, held: Membership, udp: Address) -> None:
         peer = self.peer = Peer(
             self.env, self.home.signer, held.papers.credential, held.trust, held.published, client=False
         )
         self._ending.push_async_callback(peer.close)
-        await peer.start(udp.pair, known_peers(self.home))
-        self._ending.callback(remember_peers, self.home, peer)
+        await peer.open(udp.pair, known_peers(self.home))
+
+    async def _join(self) -> None:
+        await self.peer.join()
+        self._ending.callback(remember_peers, self.home, self.peer)
         self._ending.callback(self.env.spawn(self._stay_in_touch(), "remember peers").cancel)
 
     async def _stay_in_touch(self) -> None:
@@ -200,7 +204,8 @@ class CorpNode(Node):
         papers = Papers(founded.network, own.credential, own.certificate, authority_pem, founded.schema)
         held = check(papers, keys.node.public_key, env.scheme, env.now_ms())
         transport = self.home.transport(papers.certificate, [papers.authority])
-        await self._join(held, config.udp)
+        await self._open(held, config.udp)
+        await self._join()
         await self._serve(config.control, transport, self.service.handlers, CORP_ANONYMOUS)
         sweeping = env.spawn(self.service.run(), "corp sweep")
         renewing = env.spawn(self._stay_member(transport, own.credential), "renew own credential")
@@ -289,7 +294,7 @@ class ServerNode(Node):
         )
         self.admission = admission = Admission(offer, capabilities)
         journal, audit = Journal(home.disk), AuditLog(home.disk, signer, env.scheme)
-        await self._join(held, config.udp)
+        await self._open(held, config.udp)
         facts = AdvertFacts(
             config.country,
             config.region,
@@ -319,11 +324,27 @@ class ServerNode(Node):
         await self._serve(config.control, transport, service.handlers(), ANONYMOUS)
         self.publisher = Publisher(self.peer.schema, self.peer.adverts, self.peer.asker, env)
         self.peer.endpoint.handle(ADVERT, self._show_advert)
+        await self._appear()
+        staying = membership.stay(home, env, held, self._call_corp, partial(registration, config), self._renewed)
+        self._ending.callback(env.spawn(staying, "renew credential").cancel)
+
+    async def _appear(self) -> None:
+        """Join the overlays and advertise. With guests to look after, an absent network is no reason not to start."""
+        try:
+            await self._join()
+        except XenoError as error:
+            if all(session.closed for session in self.sessions.sessions.values()):
+                raise
+            LOGGER.warning("sessions go on without a network: %s", error)
+            self._ending.callback(self.env.spawn(self._appear_later(), "join").cancel)
+            return
         await self._publish()
         self._ending.push_async_callback(self._withdraw)
-        staying = membership.stay(home, env, held, self._call_corp, partial(registration, config), self._renewed)
-        for work, name in ((self._stay_published(), "publish"), (staying, "renew credential")):
-            self._ending.callback(env.spawn(work, name).cancel)
+        self._ending.callback(self.env.spawn(self._stay_published(), "publish").cancel)
+
+    async def _appear_later(self) -> None:
+        await asyncio.sleep(REJOIN_S)
+        await self._appear()
 
     def status(self) -> dict[str, object]:
         """What `xenonode status` shows."""
@@ -405,22 +426,3 @@ def image_hash(image_id: str) -> bytes:
 def make_schema(config: CorpConfig, signer: Signer, env: Env) -> bytes:
     """The first schema of a network: its breakpoints are those of the real catalogue's machines and prices."""
     return PublishedSchema.of(first_schema(), config.leaf_capacity, env.now_ms()).seal(signer).raw
-
-
-def known_peers(home: Home) -> list[tuple[str, int]]:
-    """Servers seen in the last run; a line that is no address is passed over."""
-    found = []
-    for line in home.disk.read(KNOWN_PEERS).decode("ascii", "replace").splitlines():
-        host, _, port = line.rpartition(" ")
-        if host and port.isdigit() and 0 < int(port) < 65_536:
-            found.append((host, int(port)))
-    return found
-
-
-def remember_peers(home: Home, peer: Peer) -> None:
-    """Keep the addresses of servers for the next start."""
-    lines = [f"{host} {port}" for host, port in peer.endpoint.known_addresses(64)]
-    try:
-        home.disk.replace(KNOWN_PEERS, "\n".join(lines).encode())
-    except OSError as error:
-        LOGGER.warning("the list of known peers was not kept: %s", error)

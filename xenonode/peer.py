@@ -61,6 +61,12 @@ class Peer:
 
     async def start(self, udp: Address, known: Sequence[Address] = ()) -> None:
         """Open the socket; a server joins every dimension's overlay at once. Raises XenoError."""
+        await self.open(udp, known)
+        if not self.is_client:
+            await self.join()
+
+    async def open(self, udp: Address, known: Sequence[Address] = ()) -> None:
+        """Open the socket; `known` are servers that were met before. Raises XenoError."""
         try:
             await self.endpoint.open(*udp)
         except OSError as error:
@@ -71,9 +77,14 @@ class Peer:
             ) from error
         seeds = [seed.pair for seed in self.trust.network.seeds]
         self._seeds = list(dict.fromkeys([*seeds, *known[:SEEDS_MAX]]))
-        if not self.is_client:
-            names = [dimension.name for dimension in self.schema.dimensions]
-            await asyncio.gather(*(self.placement(name) for name in names))
+
+    async def join(self) -> None:
+        """Join every dimension's overlay. Raises XenoError where no seed answers; may be tried again."""
+        names = [dimension.name for dimension in self.schema.dimensions]
+        joins = [self.placement(name) for name in names]
+        for outcome in await asyncio.gather(*joins, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
 
     async def close(self) -> None:
         """Stop holding, say goodbye, close the socket."""

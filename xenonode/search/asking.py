@@ -17,10 +17,12 @@ from summaries.asks import ABSENT, Ask, Outcome
 from summaries.errors import MessageError
 from summaries.messages import from_fields, to_fields
 from xenonode.env import Env
+from xenonode.errors import XenoError
 from xenonode.search.kinds import TRIE
 from xenonode.search.placement import Placement
 
 Done = Callable[[Outcome], None]
+Failed = Callable[[XenoError], None]
 
 
 class Places(Protocol):
@@ -34,19 +36,22 @@ class Places(Protocol):
 
 
 class Asker:
-    """`carry(ask, done)`: `done` gets the outcome exactly once, and never from within `carry`."""
+    """`carry(ask, done)`: `done` gets the outcome exactly once, and never from within `carry`.
+
+    Where the overlay cannot be joined, `failed` gets the reason instead; without it, that is no answer like others.
+    """
 
     def __init__(self, places: Places, env: Env) -> None:
         self._places, self._env = places, env
 
-    def carry(self, ask: Ask, done: Done) -> None:
+    def carry(self, ask: Ask, done: Done, failed: Failed | None = None) -> None:
         """Send one question, after the wait that it asks for."""
         if ask.after_ms:
-            asyncio.get_running_loop().call_later(ask.after_ms / 1000, self._send, ask, done)
+            asyncio.get_running_loop().call_later(ask.after_ms / 1000, self._send, ask, done, failed)
         else:
-            self._send(ask, done)
+            self._send(ask, done, failed)
 
-    def _send(self, ask: Ask, done: Done) -> None:
+    def _send(self, ask: Ask, done: Done, failed: Failed | None) -> None:
         placement = self._places.joined(ask.dimension)
         if placement is not None:
             if ask.holder is not None:
@@ -56,10 +61,17 @@ class Asker:
             if holders is not None:
                 _to_replica(placement, ask, holders, done)
                 return
-        self._env.spawn(self._locate(ask, done), f"holders of {ask.dimension} {ask.prefix}")
+        self._env.spawn(self._locate(ask, done, failed), f"holders of {ask.dimension} {ask.prefix}")
 
-    async def _locate(self, ask: Ask, done: Done) -> None:
-        placement = await self._places.placement(ask.dimension)
+    async def _locate(self, ask: Ask, done: Done, failed: Failed | None) -> None:
+        try:
+            placement = await self._places.placement(ask.dimension)
+        except XenoError as error:
+            if failed is None:
+                done(None)
+            else:
+                failed(error)
+            return
         if ask.holder is not None:
             _call(placement, ask, Contact.unpack(ask.holder), done)
         else:

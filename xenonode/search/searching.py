@@ -163,11 +163,15 @@ class _Run:
     def _send(self, asks: Sequence[Ask | Probe]) -> None:
         for ask in asks:
             if isinstance(ask, Ask):
-                self._searcher.asker.carry(ask, partial(self._answered, ask))
+                self._searcher.asker.carry(ask, partial(self._answered, ask), self._failed)
             else:
                 self._searcher.probe(ask.contact, partial(self._probed, ask))
         if self._search.finished and not self._done.done():
             self._done.set_result(None)
+
+    def _failed(self, error: XenoError) -> None:
+        if not self._stopped and not self._done.done():
+            self._done.set_exception(error)
 
     def _answered(self, ask: Ask, outcome: Outcome) -> None:
         if not self._stopped:
