@@ -1,17 +1,19 @@
 """What a holder says of one trie node: the page of children and rows that pass a reader's filter.
 
-Pages are in an order that later changes do not disturb (children by prefix, rows by rank and id), so
-a cursor neither repeats nor skips what stood still. A page is filled to just under a datagram.
+An answer's items are children by prefix, then rows by rank and id. A page is filled to just under a datagram and
+starts at any item, so pages can be asked for at once; all carry the digest of the whole, which tells whether they
+are pages of the same answer, and whether another replica has the same.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
+from struct import Struct
 from typing import Any
 
 import xxhash
 
-from summaries.errors import MessageError
 from summaries.filter import CompiledFilter, Filter
 from summaries.messages import (
     MAX_HOLDERS,
@@ -20,73 +22,106 @@ from summaries.messages import (
     Cursor,
     Digest,
     EntryFact,
+    Outline,
+    Outlined,
+    Overview,
     Posting,
     Pull,
     Read,
     Row,
     child_fields,
     entry_fields,
+    outlined_fields,
     posting_fields,
-    row_fields,
 )
 from summaries.node import TrieNode
+from summaries.packing import HEADER_BYTES, Packable, row_width
 from summaries.rank import LAST
 from summaries.schema import Schema
 from summaries.size import MAX_MESSAGE_BYTES, packed_size
+from summaries.trie import Prefix
 from summaries.zone import MAX_COUNT
 
 _FRAME_BYTES = 120  # kind, prefix, counts, and a cursor with a contact in it
 _PAGE_ITEMS = 100
+_CHILD_MARK, _ROW_MARK = Struct(">QBqL"), Struct(">Qq")
 
 
 def answer(node: TrieNode, read: Read, reader: bytes, now_ms: int) -> Answer:
     """One page: children whose zone passes, then rows that match exactly, best first."""
     condition = _compiled(node.schema, read.filter)
-    room = MAX_MESSAGE_BYTES - _FRAME_BYTES
-    if read.cursor and (len(read.cursor) not in (3, 4) or not all(isinstance(part, int) for part in read.cursor)):
-        raise MessageError("not a cursor of ours")
-    section, after = (read.cursor[0], read.cursor[1:]) if read.cursor else (0, ())
+    every = _children(node, read, condition, reader)
+    passing = [child for child, kept, _ in every if kept]
+    marks = [mark for _, kept, mark in every if kept]
+    pruned = len(every) - len(passing)
+    matched, rows = _rows(node, read, condition, now_ms)
+    total, mark = len(passing) + len(rows), digest_of(passing, marks, rows)
+    if read.digest_only:
+        return Answer(node.prefix, (), (), matched, pruned, total, mark)
     children: list[Child] = []
-    pruned = 0
-    if section == 0:
-        for child, kept in _children(node, read, condition, reader):
-            if after and (child.prefix.bits, child.prefix.length) <= after:
-                continue
-            pruned += not kept
-            if not kept:
-                continue
-            room -= packed_size(child_fields(child))
-            if room < 0 or len(children) >= _PAGE_ITEMS:
-                last = children[-1].prefix
-                return Answer(node.prefix, tuple(children), (), 0, pruned, (0, last.bits, last.length))
-            children.append(child)
-        after = ()
-    now_s = now_ms // 1000
-    rows = node.rows
-    found = []
-    for place in condition.select(rows):
-        point = rows.points[place]
-        if point.expires_s > now_s:
-            rank = read.order.rank(point.attributes)
-            found.append(Row(point.id, point.seq, point.expires_s, rank, point.contact))
-    found.sort(key=lambda row: (row.rank, row.id, row.seq))
-    matched = min(len(found), MAX_COUNT)
-    wanted = [row for row in found if row.rank <= read.below]
-    if read.limit:
-        wanted = wanted[: read.limit]
-    page: list[Row] = []
-    for row in wanted:
-        if after and (row.rank, row.id, row.seq) <= after:
-            continue
-        room -= packed_size(row_fields(row))
+    room = MAX_MESSAGE_BYTES - _FRAME_BYTES
+    for child in passing[read.first :]:
+        room -= packed_size(child_fields(child))
+        if room < 0 or len(children) >= _PAGE_ITEMS:
+            return Answer(node.prefix, tuple(children), (), matched, pruned, total, mark)
+        children.append(child)
+    first = max(read.first - len(passing), 0)
+    # As wide as the widest of all: every full page has equally many, so that pages can be asked for together.
+    width = row_width(rows)
+    count = min(max(room - HEADER_BYTES, 0) // width, _PAGE_ITEMS) if rows else 0
+    page = tuple(Row(*row) for row in rows[first : first + count])
+    return Answer(node.prefix, tuple(children), page, matched, pruned, total, mark)
+
+
+def outline(node: TrieNode, overview: Overview, reader: bytes) -> Outline:
+    """One page of all children, their zones with them."""
+    children = []
+    for prefix, zone, holders in node.children():
+        children.append(Outlined(prefix, zone, _mark(holders), len(holders), _named(holders, prefix, reader, 1)))
+    room = MAX_MESSAGE_BYTES - _FRAME_BYTES
+    page: list[Outlined] = []
+    for child in children[overview.first :]:
+        room -= packed_size(outlined_fields(child))
         if room < 0 or len(page) >= _PAGE_ITEMS:
-            if not page:  # the children filled this page: rows start on the next
-                return Answer(node.prefix, tuple(children), (), matched, pruned, (1, -LAST, 0, 0))
-            last_row = page[-1]
-            cursor = (1, last_row.rank, last_row.id, last_row.seq)
-            return Answer(node.prefix, tuple(children), tuple(page), matched, pruned, cursor)
-        page.append(row)
-    return Answer(node.prefix, tuple(children), tuple(page), matched, pruned)
+            break
+        page.append(child)
+    return Outline(node.prefix, tuple(page), len(children), bool(len(node.rows) or node.frontier()))
+
+
+def _mark(holders: list[bytes]) -> int:
+    """Which holders a child has, in 32 bits: a replica that knows another one has something to add."""
+    return xxhash.xxh3_64_intdigest(b"".join(holders)) & 0xFFFFFFFF
+
+
+def _named(holders: list[bytes], prefix: Prefix, reader: bytes, most: int) -> tuple[bytes, ...]:
+    """Different readers start at different replicas, so that one holder does not serve them all."""
+    turn = xxhash.xxh3_64_intdigest(reader + prefix.bits.to_bytes(8, "big")) % len(holders)
+    return tuple((holders[turn:] + holders[:turn])[: min(most, MAX_HOLDERS)])
+
+
+def digest_of(children: Iterable[Child], marks: Iterable[int], rows: Iterable[Packable] = ()) -> int:
+    """What two answers have in common when neither can add to the other: items, order, holders, bounds and ranks."""
+    hashed = xxhash.xxh3_64()
+    for child, mark in zip(children, marks):
+        hashed.update(_CHILD_MARK.pack(child.prefix.bits, child.prefix.length, child.bound, mark))
+    hashed.update(b"rows")
+    for id, _, rank, _ in rows:
+        hashed.update(_ROW_MARK.pack(id, rank))
+    return hashed.intdigest()
+
+
+def _rows(node: TrieNode, read: Read, condition: CompiledFilter, now_ms: int) -> tuple[int, list[Packable]]:
+    """How many rows match, and those that are wanted, best first."""
+    now_s = now_ms // 1000
+    held = node.rows
+    found: list[Packable] = []
+    for place in condition.select(held):
+        point = held.points[place]
+        if point.expires_s > now_s:
+            found.append((point.id, point.seq, read.order.rank(point.attributes), point.contact))
+    found.sort(key=lambda row: (row[2], row[0], row[1]))
+    wanted = [row for row in found if row[2] <= read.below]
+    return min(len(found), MAX_COUNT), wanted[: read.limit] if read.limit else wanted
 
 
 def digest(node: TrieNode | None, pull: Pull) -> Digest:
@@ -120,20 +155,18 @@ def digest(node: TrieNode | None, pull: Pull) -> Digest:
     )
 
 
-def _children(node: TrieNode, read: Read, condition: CompiledFilter, reader: bytes) -> list[tuple[Child, bool]]:
-    """Every child and whether it passes, in the order of prefixes."""
+def _children(node: TrieNode, read: Read, condition: CompiledFilter, reader: bytes) -> list[tuple[Child, bool, int]]:
+    """Every child, whether it passes, and its holders' mark, in the order of prefixes."""
     found = []
     for prefix, zone, holders in node.children():
         passes = condition.passes(zone)
         bound = read.order.bound(node.schema, zone) if passes else 0
         passes = passes and bound <= read.below
-        # Different readers start at different replicas, so that one holder does not serve them all.
-        turn = xxhash.xxh3_64_intdigest(reader + prefix.bits.to_bytes(8, "big")) % len(holders)
-        named = (holders[turn:] + holders[:turn])[: min(read.holders, MAX_HOLDERS)]
-        found.append((Child(prefix, bound, zone.count, zone.leaves, len(holders), tuple(named)), passes))
+        named = _named(holders, prefix, reader, read.holders)
+        found.append((Child(prefix, bound, zone.count, zone.leaves, len(holders), named), passes, _mark(holders)))
     # A split node that is no anchor is reached only between two reads of its parent: its reader must
     # look below, and finds the holders by itself.
-    found += [(Child(prefix, -LAST, 0, 0, 0, ()), True) for prefix in node.frontier()]
+    found += [(Child(prefix, -LAST, 0, 0, 0, ()), True, 0) for prefix in node.frontier()]
     found.sort(key=lambda one: (one[0].prefix.bits, one[0].prefix.length))
     return found
 

@@ -14,26 +14,31 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Literal
 
+from summaries.answer import digest_of
 from summaries.asks import ABSENT, REPLICAS, Absent, Ask, Outcome, Probe
 from summaries.attributes import LARGEST
 from summaries.errors import LocalError, RemoteError
+from summaries.filter import CompiledFilter
 from summaries.idset import IdSet
-from summaries.messages import AdvertIs, Answer, Fetch, NotReady, Read, Row
+from summaries.messages import AdvertIs, Answer, Child, Fetch, NotReady, Read, Row
 from summaries.plan import Part, choose, make_plan
 from summaries.point import Point
 from summaries.query import Query, filter_of, matches
 from summaries.rank import LAST
+from summaries.reading import MAX_RETRIES, Reading, Span
+from summaries.roots import RootView
 from summaries.schema import Schema
 from summaries.trie import ROOT, Prefix
-from summaries.visit import MAX_PAGES, MAX_RETRIES, Source, Visit
+from summaries.visit import Source, Visit
 
 MAX_READS = 64  # trie nodes read at once (search.md: waves of up to 64)
 FIRST_WAVE = 2  # with a limit: the root, then waves of 4, 8 .. 64, so that a small limit reads little
+FIRST_WAVE_WARM = 4  # without having to wait for the root
 MAX_PROBES = 32  # servers probed at once
 MAX_CANDIDATES = 100_000
 MAX_RPCS = 20_000  # a search's whole budget: a hundred times what a conjunction over 1M adverts needs
@@ -69,6 +74,7 @@ class Counts:
     pruned: int = 0
     probes: int = 0
     rejected: int = 0  # candidates whose current advert does not match, or is gone
+    root_age_ms: int = 0  # how old the oldest root was that was believed, or confirmed by digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,17 +110,6 @@ class _Candidate:
 
 
 @dataclass(slots=True)
-class _Reading:
-    """An ask in flight on behalf of a visit."""
-
-    visit: Visit
-    source: Source
-    page: int = 0
-    retries: int = 0
-    rows: int = 0
-
-
-@dataclass(slots=True)
 class _Tally:
     rpcs: int = 0
     rounds: int = 0
@@ -123,6 +118,7 @@ class _Tally:
     pruned: int = 0
     probes: int = 0
     rejected: int = 0
+    root_age_ms: int = 0
 
 
 class Search:
@@ -139,6 +135,8 @@ class Search:
         exclude: IdSet | None = None,
         dimension: str | None = None,
         max_rpcs: int = MAX_RPCS,
+        roots: Mapping[str, RootView] | None = None,
+        turn: int = 0,
     ) -> None:
         if query.order.by == "latency" and not query.order.hosts:
             raise LocalError("resolve the query's hosts to coordinates first")
@@ -146,19 +144,18 @@ class Search:
         self._max_rpcs = max_rpcs
         self._strict, self._finish, self._exclude = strict, finish, exclude or IdSet()
         self._filter, self._exact = filter_of(query)
-        plan = make_plan(schema, self._filter, query.order, query.limit is not None)
-        if dimension is not None:  # a caller that compares plans says where to look
+        self._roots, self._turn = roots or {}, turn
+        self._named = dimension
+        self._parts: list[Part] = []
+        self._comparing: dict[str, int] = {}
+        if dimension is not None:
             schema.dimension(dimension)
-            self._parts, self._comparing = [Part(dimension, self._filter)], {}
-        else:
-            self._parts = list(plan.parts)
-            self._comparing = dict.fromkeys(plan.candidates if len(plan.candidates) > 1 else (), 0)
         self._compared: dict[int, Visit] = {}
         self._window = MAX_READS if query.limit is None else FIRST_WAVE
         self._wave = 1  # reads until the next wave; the root is a wave of its own
         self._heap: list[tuple[int, int, int, Visit]] = []
         self._active: dict[int, Visit] = {}
-        self._readings: dict[int, _Reading] = {}
+        self._readings: dict[int, tuple[Reading, Span]] = {}
         self._fetches: dict[int, _Candidate] = {}
         self._probes: dict[int, _Candidate] = {}
         self._seen: set[tuple[int, Prefix]] = set()
@@ -178,14 +175,45 @@ class Search:
     def start(self, now_ms: int) -> list[Ask | Probe]:
         """The first questions."""
         self._now_ms, self._started = now_ms, True
-        if self._comparing:
-            self._parts = [Part(name, self._filter) for name in self._comparing]
         if self._filter.terms:
+            self._plan()
             for part in range(len(self._parts)):
-                visit = Visit(part, ROOT, -LAST if self._query.order.by else 0, 0, 1, limit=self._leaf_limit())
-                self._seen.add((part, ROOT))
-                self._launch(visit)
+                self._begin(part)
+            self._pump()
         return self._flush()
+
+    def _plan(self) -> None:
+        """Which tries: as the caller says, by the roots that we know, or by comparing the roots of a few."""
+        ordered, limited = self._query.order, self._query.limit is not None
+        views = {name: view for name, view in self._roots.items() if view.is_fresh(self._now_ms)}
+        self._roots = views
+        if self._named is not None:  # a caller that compares plans
+            self._parts = [Part(self._named, self._filter)]
+            return
+        plan = make_plan(self._schema, self._filter, ordered, limited, views)
+        self._parts = list(plan.parts)
+        if len(plan.candidates) > 1:
+            self._comparing = dict.fromkeys(plan.candidates, 0)
+            self._parts = [Part(name, self._filter) for name in self._comparing]
+
+    def _begin(self, part: int) -> None:
+        """Read the root of a part's trie; or, where we know it, what passes below it at once."""
+        visit = Visit(part, ROOT, -LAST if self._query.order.by else 0, 0, 1, limit=self._leaf_limit())
+        self._seen.add((part, ROOT))
+        view = self._roots.get(self._parts[part].dimension)
+        if view is None:
+            self._launch(visit)
+            return
+        condition = CompiledFilter(self._schema, self._parts[part].filter)
+        passing = view.passing(self._schema, condition, self._query.order)
+        self._tally.root_age_ms = max(self._tally.root_age_ms, self._now_ms - view.read_ms)
+        self._tally.pruned += len(view.children) - len(passing)
+        self._window = max(self._window, FIRST_WAVE_WARM)
+        if self._strict:
+            visit.digests.add(digest_of([child for child, _ in passing], [mark for _, mark in passing]))
+            self._launch(visit)
+        for child, _ in passing:
+            self._descend(part, child, 1)
 
     def answered(self, ask: Ask, reply: Outcome, now_ms: int) -> list[Ask | Probe]:
         """Take in the reply to an ask (None: no answer; ABSENT: no such replica)."""
@@ -194,9 +222,9 @@ class Search:
         if candidate is not None:
             advert = reply.advert if isinstance(reply, AdvertIs) else b""
             self._judge(candidate, advert, None, last_chance=True)
-        reading = self._readings.pop(ask.number, None)
+        reading, span = self._readings.pop(ask.number, (None, (0, 0)))
         if reading is not None:
-            self._read(reading, ask, reply)
+            self._read(reading, span, ask, reply)
         self._pump()
         return self._flush()
 
@@ -227,7 +255,7 @@ class Search:
             tuple(chosen),
             Counts(
                 tally.rpcs, tally.rounds, tally.aggregation_points, tally.leaves, tally.pruned, tally.probes,
-                tally.rejected,
+                tally.rejected, tally.root_age_ms,
             ),
             tuple(sorted(self._unreachable)),
             tuple(sorted(self._unverified)),
@@ -238,61 +266,64 @@ class Search:
     # ----- reading trie nodes
 
     def _launch(self, visit: Visit) -> None:
-        visit.prepare(self._strict)
+        visit.prepare(self._strict, self._turn)
         self._active[id(visit)] = visit
-        self._ask_more(visit)
+        self._ask_more(visit, [])
 
-    def _ask_more(self, visit: Visit) -> None:
-        for source in visit.next_sources():
-            self._send(_Reading(visit, source), self._question(visit))
+    def _ask_more(self, visit: Visit, whole: list[Source]) -> None:
+        """Ask those who must be read whole after all, and as many more as are needed."""
+        for source in whole:
+            self._ask(Reading(visit, source, round=1))
+        for source, digest_only in visit.next_sources():
+            self._ask(Reading(visit, source, digest_only))
 
-    def _question(self, visit: Visit) -> Read:
-        wanted = 2 if self._strict else 1
+    def _ask(self, reading: Reading, after_ms: int = 0) -> None:
+        visit = reading.visit
         part = self._parts[visit.part]
-        return Read(visit.prefix, part.filter, self._query.order, visit.limit, LARGEST, wanted)
-
-    def _send(self, reading: _Reading, question: Read, after_ms: int = 0) -> None:
-        self._number += 1
-        visit = reading.visit
         named = tuple(dict.fromkeys(visit.holders)) if reading.source.holder is None else ()
-        ask = Ask(
-            self._number, self._parts[visit.part].dimension, visit.prefix, question,
-            reading.source.holder, reading.source.replica, named, after_ms,
-        )
-        self._readings[ask.number] = reading
-        self._tally.rpcs += 1
-        self._tally.rounds = max(self._tally.rounds, visit.depth + reading.page)
-        self._out.append(ask)
+        for span in reading.next_spans():
+            self._number += 1
+            question = Read(
+                visit.prefix, part.filter, self._query.order, visit.limit, LARGEST, 2 if self._strict else 1,
+                span[0], reading.digest_only,
+            )
+            ask = Ask(
+                self._number, part.dimension, visit.prefix, question, reading.source.holder, reading.source.replica,
+                named, after_ms,
+            )
+            self._readings[ask.number] = reading, span
+            self._tally.rpcs += 1
+            self._tally.rounds = max(self._tally.rounds, visit.depth + reading.round)
+            self._out.append(ask)
 
-    def _read(self, reading: _Reading, ask: Ask, reply: Outcome) -> None:
-        visit = reading.visit
+    def _read(self, reading: Reading, span: Span, ask: Ask, reply: Outcome) -> None:
+        visit, whole = reading.visit, list[Source]()
         if isinstance(reply, Answer) and reply.prefix == visit.prefix:
             visit.take(reply)
             self._offer(visit, reply.rows, reading.source)
-            reading.rows += len(reply.rows)
             if reply.rows:
                 visit.last_rank = max(visit.last_rank, reply.rows[-1].rank)
-            budget = reading.page < MAX_PAGES and self._tally.rpcs < self._max_rpcs
-            if reply.next and budget and isinstance(ask.message, Read):
-                reading.page += 1
-                self._send(reading, replace(ask.message, cursor=reply.next))
-                return
-            visit.rows = max(visit.rows, reading.rows)
-            if reply.next:
-                visit.failed += 1
-            else:
-                visit.succeeded += 1
-        elif isinstance(reply, NotReady) and reading.retries < MAX_RETRIES and isinstance(ask.message, Read):
+            reading.took(span, reply)
+            if self._tally.rpcs >= self._max_rpcs and reading.todo:
+                reading.todo.clear()
+                reading.cut = True
+        elif isinstance(reply, NotReady) and reading.retries < MAX_RETRIES:
             reading.retries += 1
-            self._send(reading, ask.message, reply.retry_ms * reading.retries)
+            reading.open -= 1
+            reading.todo.append(span)
+            self._ask(reading, reply.retry_ms * reading.retries)
             return
-        elif isinstance(reply, Absent):
-            visit.absent += 1
-            visit.sources = [source for source in visit.sources if source.holder is not None or source.again]
         else:
-            visit.miss(reading.source)
-        visit.open -= 1
-        self._ask_more(visit)
+            reading.lost(span)
+        if not reading.is_over:
+            self._ask(reading)
+            return
+        if reading.is_whole:
+            visit.rows = max(visit.rows, 0 if reading.digest_only else reading.rows)
+            whole = visit.answered(reading.source, reading.digest, reading.digest_only)
+        else:
+            whole = visit.miss(reading.source, reading.digest_only, absent=isinstance(reply, Absent))
+        self._ask_more(visit, whole)
         if visit.is_over:
             self._close(visit)
 
@@ -318,15 +349,7 @@ class Search:
             self._comparing = {}
             visit = next(root for part, root in self._compared.items() if self._parts[part].dimension == name)
         for prefix in sorted(visit.children):
-            child = visit.children[prefix]
-            if (visit.part, prefix) not in self._seen:
-                self._seen.add((visit.part, prefix))
-                self._queue(
-                    Visit(
-                        visit.part, prefix, child.bound, child.count, child.leaves, visit.depth + 1,
-                        child.known_holders, child.holders, self._leaf_limit(),
-                    )
-                )
+            self._descend(visit.part, visit.children[prefix], visit.depth + 1)
         if visit.limit and visit.matched > visit.rows and visit.rows >= visit.limit:
             # The leaf has more than we asked for, none better than the last that it gave.
             rest = Visit(
@@ -334,6 +357,17 @@ class Search:
                 visit.known_holders, visit.holders, visit.limit * 8,
             )
             self._queue(rest)
+
+    def _descend(self, part: int, child: Child, depth: int) -> None:
+        if (part, child.prefix) in self._seen:
+            return
+        self._seen.add((part, child.prefix))
+        self._queue(
+            Visit(
+                part, child.prefix, child.bound, child.count, child.leaves, depth, child.known_holders, child.holders,
+                self._leaf_limit(),
+            )
+        )
 
     def _queue(self, visit: Visit) -> None:
         self._number += 1

@@ -27,7 +27,7 @@ from collections.abc import Callable
 
 import xxhash
 
-from summaries.answer import answer, digest
+from summaries.answer import answer, digest, outline
 from summaries.errors import LocalError, MessageError, RemoteError
 from summaries.messages import (
     MAX_OFFER,
@@ -44,6 +44,7 @@ from summaries.messages import (
     Moved,
     NotReady,
     Offer,
+    Overview,
     Posting,
     Pull,
     Question,
@@ -196,17 +197,19 @@ class Holder:
         elif isinstance(message, Pull):
             node = self._nodes.get(message.prefix)
             self._reply(request, digest(node if node and node.ready else None, message))
-        elif isinstance(message, (Read, Fetch, Locate)):
+        elif isinstance(message, (Read, Fetch, Locate, Overview)):
             self._look(message, sender, request, now_ms)
         else:
             raise MessageError("not a question")
 
-    def _look(self, message: Read | Fetch | Locate, sender: bytes, request: object, now_ms: int) -> None:
+    def _look(self, message: Read | Fetch | Locate | Overview, sender: bytes, request: object, now_ms: int) -> None:
         node = self._node(message.prefix, now_ms)
         if not node.ready:
             self._reply(request, NotReady(RETRY_MS))
         elif isinstance(message, Read):
             self._reply(request, answer(node, message, sender, now_ms))
+        elif isinstance(message, Overview):
+            self._reply(request, outline(node, message, sender))
         elif isinstance(message, Fetch):
             self._reply(request, AdvertIs(node.rows.raw_of(message.id) or b""))
         elif not message.prefix.contains(message.key):

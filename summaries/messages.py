@@ -8,13 +8,14 @@ MAX_MESSAGE_BYTES when packed; long answers are continued by a cursor.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, cast
 
 from summaries.attributes import LARGEST
 from summaries.errors import MessageError
+from summaries.fields import Codec, boolean, integer, many, octets, record, text
 from summaries.filter import Filter
+from summaries.packing import pack_rows, unpack_rows
 from summaries.point import LARGEST_SEQUENCE, MAX_CONTACT_BYTES
 from summaries.rank import Order
 from summaries.trie import Prefix
@@ -23,6 +24,7 @@ from summaries.zone import MAX_COUNT, MAX_HEIGHT_STEPS, Zone
 MAX_ADVERT_BYTES = 1_040  # with an insert's prefix, key and framing: under 1,100
 MAX_HOLDERS = 8  # holders named for one child
 MAX_ITEMS = 128  # children, rows or postings in one message; the size bound is met long before
+MAX_TOTAL = 1 << 20  # items of one answer: eight times the rows that a holder keeps
 MAX_OFFER = 36  # postings of 28 bytes in one message
 MAX_RETRY_MS = 60_000
 Cursor = tuple[int | bytes, ...]
@@ -46,7 +48,6 @@ class Row:
 
     id: int
     seq: int
-    expires_s: int
     rank: int
     contact: bytes
 
@@ -105,7 +106,8 @@ class Delete:
 class Read:
     """Which children may hold, and which rows do hold, what passes the filter?
 
-    `below` and `limit`: at most `limit` rows, none that ranks above `below`.
+    `below` and `limit`: at most `limit` rows, none that ranks above `below`. The answer's items are its children, then
+    its rows; `first` says from which item on. With `digest_only` no item is wanted, only what the digest of all is.
     """
 
     KIND: ClassVar[int] = 4
@@ -115,7 +117,8 @@ class Read:
     limit: int = 0  # 0: no limit
     below: int = LARGEST
     holders: int = 1
-    cursor: Cursor = ()
+    first: int = 0
+    digest_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +169,15 @@ class Offer:
     postings: tuple[Posting, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """All children with their zones, from the `first` on: for a reader who will ask about them more than once."""
+
+    KIND: ClassVar[int] = 10
+    prefix: Prefix
+    first: int = 0
+
+
 # ----- answers
 
 
@@ -200,7 +212,11 @@ class Stale:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """To Read: what passes. `matched` rows match here in all; `pruned` children were ruled out."""
+    """To Read: some of what passes. `matched` rows match here in all; `pruned` children were ruled out.
+
+    `total` items answer the question. `digest` is of all of them: pages of equal digest fit together, and a replica
+    with the same digest has nothing to add.
+    """
 
     KIND: ClassVar[int] = 20
     prefix: Prefix
@@ -208,7 +224,8 @@ class Answer:
     rows: tuple[Row, ...]
     matched: int
     pruned: int
-    next: Cursor = ()
+    total: int
+    digest: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,13 +266,35 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
+class Outlined:
+    """One child in an outline."""
+
+    prefix: Prefix
+    zone: Zone
+    mark: int  # of all its holders
+    known_holders: int
+    holders: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """To Overview: some of `total` children."""
+
+    KIND: ClassVar[int] = 26
+    prefix: Prefix
+    children: tuple[Outlined, ...]
+    total: int
+    has_rows: bool  # whether there are rows here, too: a leaf, or one that splits
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     KIND: ClassVar[int] = 24
     reason: str
 
 
-Question = Locate | Insert | Delete | Read | Fetch | Pull | ZoneUpdate | Marked | Offer
-Result = Accepted | Moved | Here | Stale | Answer | AdvertIs | Digest | NotReady | Refused | Wanted
+Question = Locate | Insert | Delete | Read | Fetch | Pull | ZoneUpdate | Marked | Offer | Overview
+Result = Accepted | Moved | Here | Stale | Answer | AdvertIs | Digest | NotReady | Refused | Wanted | Outline
 Message = Question | Result
 
 
@@ -284,73 +323,6 @@ def from_fields(data: object) -> Message:
 
 # ----- field codecs: (write, read) pairs
 
-_Codec = tuple[Callable[[Any], Any], Callable[[Any], Any]]
-
-
-def _same(value: Any) -> Any:
-    return value
-
-
-def _integer(least: int, most: int) -> _Codec:
-    def read(value: object) -> int:
-        if type(value) is not int or not least <= value <= most:
-            raise MessageError(f"not an integer from {least} to {most}")
-        return value
-
-    return _same, read
-
-
-def _octets(most: int) -> _Codec:
-    def read(value: object) -> bytes:
-        if not isinstance(value, bytes) or len(value) > most:
-            raise MessageError(f"not at most {most} bytes")
-        return value
-
-    return _same, read
-
-
-def _text(most: int) -> _Codec:
-    def read(value: object) -> str:
-        if not isinstance(value, str) or len(value) > most:
-            raise MessageError(f"not a text of at most {most} characters")
-        return value
-
-    return _same, read
-
-
-def _boolean() -> _Codec:
-    def read(value: object) -> bool:
-        if type(value) is not bool:
-            raise MessageError("not a boolean")
-        return value
-
-    return _same, read
-
-
-def _many(codec: _Codec, most: int) -> _Codec:
-    def read(value: object) -> tuple[Any, ...]:
-        if not isinstance(value, list) or len(value) > most:
-            raise MessageError(f"not a list of at most {most}")
-        return tuple(codec[1](one) for one in value)
-
-    return (lambda values: [codec[0](value) for value in values]), read
-
-
-def _record(kind: type, *codecs: _Codec) -> _Codec:
-    names = [field.name for field in fields(kind)]
-    pairs = list(zip(names, codecs))
-
-    def write(value: Any) -> list[Any]:
-        return [codec[0](getattr(value, name)) for name, codec in pairs]
-
-    def read(value: object) -> Any:
-        if not isinstance(value, list) or len(value) != len(pairs):
-            raise MessageError(f"{kind.__name__} has {len(pairs)} fields")
-        return kind(**{name: codec[1](one) for (name, codec), one in zip(pairs, value)})
-
-    return write, read
-
-
 def _read_cursor(value: object) -> Cursor:
     if not isinstance(value, list) or len(value) > 4:
         raise MessageError("a cursor has at most four parts")
@@ -366,14 +338,14 @@ def _read_cursor(value: object) -> Cursor:
 def _read_zone(value: object) -> Zone:
     if not isinstance(value, list) or len(value) != 8:
         raise MessageError("a zone has eight fields")
-    lows, highs = _octets(32)[1](value[0]), _octets(32)[1](value[1])
+    lows, highs = octets(32)[1](value[0]), octets(32)[1](value[1])
     if len(lows) != len(highs):
         raise MessageError("a zone has as many least as greatest bins")
-    box = _many(_integer(-32768, 32767), 6)[1](value[3])
+    box = many(integer(-32768, 32767), 6)[1](value[3])
     if len(box) != 6:
         raise MessageError("a box has six bounds")
-    environments, height = _U64[1](value[2]), _integer(0, MAX_HEIGHT_STEPS)[1](value[4])
-    price, count, leaves = _integer(0, LARGEST)[1](value[5]), _COUNT[1](value[6]), _COUNT[1](value[7])
+    environments, height = _U64[1](value[2]), integer(0, MAX_HEIGHT_STEPS)[1](value[4])
+    price, count, leaves = integer(0, LARGEST)[1](value[5]), _COUNT[1](value[6]), _COUNT[1](value[7])
     return Zone(lows, highs, environments, box, height, price, count, leaves)
 
 
@@ -382,43 +354,52 @@ def _write_zone(zone: Zone) -> list[Any]:
     return [z.lows, z.highs, z.environments, list(z.box), z.height, z.price, z.count, z.leaves]
 
 
-_U64 = _integer(0, (1 << 64) - 1)
-_SEQ = _integer(0, LARGEST_SEQUENCE)
-_COUNT = _integer(0, MAX_COUNT)
-_RANK = _integer(-LARGEST, LARGEST)
-_CONTACT = _octets(MAX_CONTACT_BYTES)
-_ADVERT = _octets(MAX_ADVERT_BYTES)
-_CURSOR: _Codec = (list, _read_cursor)
-_PREFIX = _record(Prefix, _U64, _integer(0, 64))
-_ZONE: _Codec = (_write_zone, _read_zone)
-_FILTER: _Codec = (Filter.to_fields, Filter.from_fields)
-_ORDER: _Codec = (Order.to_fields, Order.from_fields)
-_CHILD = _record(Child, _PREFIX, _RANK, _COUNT, _COUNT, _integer(0, 255), _many(_CONTACT, MAX_HOLDERS))
-_ROW = _record(Row, _U64, _SEQ, _integer(0, (1 << 32) - 1), _RANK, _CONTACT)
-_POSTING = _record(Posting, _U64, _U64, _SEQ)
-_ENTRY = _record(EntryFact, _PREFIX, _CONTACT, _U64, _U64, _ZONE)
+_U64 = integer(0, (1 << 64) - 1)
+_SEQ = integer(0, LARGEST_SEQUENCE)
+_COUNT = integer(0, MAX_COUNT)
+_RANK = integer(-LARGEST, LARGEST)
+_CONTACT = octets(MAX_CONTACT_BYTES)
+_ADVERT = octets(MAX_ADVERT_BYTES)
+_CURSOR: Codec = (list, _read_cursor)
+_PREFIX = record(Prefix, _U64, integer(0, 64))
+_ZONE: Codec = (_write_zone, _read_zone)
+_FILTER: Codec = (Filter.to_fields, Filter.from_fields)
+_ORDER: Codec = (Order.to_fields, Order.from_fields)
+_CHILD = record(Child, _PREFIX, _RANK, _COUNT, _COUNT, integer(0, 255), many(_CONTACT, MAX_HOLDERS))
+_ROWS: Codec = (
+    lambda rows: pack_rows([(row.id, row.seq, row.rank, row.contact) for row in rows]),
+    lambda data: tuple(Row(*row) for row in unpack_rows(data, MAX_ITEMS)),
+)
+_CHILDREN = many(_CHILD, MAX_ITEMS)
+_TOTAL = integer(0, MAX_TOTAL)
+_POSTING = record(Posting, _U64, _U64, _SEQ)
+_ENTRY = record(EntryFact, _PREFIX, _CONTACT, _U64, _U64, _ZONE)
 
-_SHAPES: dict[Any, tuple[_Codec, ...]] = {
+_OUTLINED = record(Outlined, _PREFIX, _ZONE, integer(0, (1 << 32) - 1), integer(0, 255), many(_CONTACT, MAX_HOLDERS))
+
+_SHAPES: dict[Any, tuple[Codec, ...]] = {
     Locate: (_PREFIX, _U64),
     Insert: (_PREFIX, _U64, _ADVERT),
     Delete: (_PREFIX, _U64, _ADVERT),
-    Read: (_PREFIX, _FILTER, _ORDER, _integer(0, 1 << 20), _RANK, _integer(1, MAX_HOLDERS), _CURSOR),
+    Read: (_PREFIX, _FILTER, _ORDER, integer(0, 1 << 20), _RANK, integer(1, MAX_HOLDERS), _TOTAL, boolean()),
     Fetch: (_PREFIX, _U64),
     Pull: (_PREFIX, _CURSOR),
     ZoneUpdate: (_PREFIX, _U64, _U64, _ZONE, _U64),
     Marked: (_PREFIX, _U64),
-    Offer: (_PREFIX, _many(_POSTING, MAX_OFFER)),
+    Offer: (_PREFIX, many(_POSTING, MAX_OFFER)),
+    Overview: (_PREFIX, _TOTAL),
+    Outline: (_PREFIX, many(_OUTLINED, MAX_ITEMS), _TOTAL, boolean()),
     Accepted: (_U64,),
     Moved: (_PREFIX,),
     Here: (),
     Stale: (_SEQ,),
-    Answer: (_PREFIX, _many(_CHILD, MAX_ITEMS), _many(_ROW, MAX_ITEMS), _COUNT, _COUNT, _CURSOR),
+    Answer: (_PREFIX, _CHILDREN, _ROWS, _COUNT, _COUNT, _TOTAL, _U64),
     AdvertIs: (_ADVERT,),
-    Digest: (_PREFIX, _boolean(), _U64, _many(_POSTING, MAX_ITEMS), _many(_ENTRY, MAX_ITEMS), _CURSOR),
-    NotReady: (_integer(0, MAX_RETRY_MS),),
-    Refused: (_text(200),),
-    Wanted: (_many(_integer(0, MAX_OFFER - 1), MAX_OFFER),),
+    Digest: (_PREFIX, boolean(), _U64, many(_POSTING, MAX_ITEMS), many(_ENTRY, MAX_ITEMS), _CURSOR),
+    NotReady: (integer(0, MAX_RETRY_MS),),
+    Refused: (text(200),),
+    Wanted: (many(integer(0, MAX_OFFER - 1), MAX_OFFER),),
 }
 _FORMS = {kind: tuple(zip([field.name for field in fields(kind)], codecs)) for kind, codecs in _SHAPES.items()}
 _KINDS = {kind.KIND: kind for kind in _SHAPES}
-child_fields, row_fields, posting_fields, entry_fields = _CHILD[0], _ROW[0], _POSTING[0], _ENTRY[0]
+child_fields, posting_fields, entry_fields, outlined_fields = _CHILD[0], _POSTING[0], _ENTRY[0], _OUTLINED[0]

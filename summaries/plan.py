@@ -8,12 +8,15 @@ counts 2.65). A disjunction's terms go each to its best trie and share one where
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from summaries.dimension import BINS
-from summaries.filter import Comparison, Filter, Term
+from summaries.filter import Comparison, CompiledFilter, Filter, Term
 from summaries.rank import Order
+from summaries.roots import RootView
 from summaries.schema import ENVIRONMENT, LOCATION, Schema
 
 MAX_CANDIDATES = 3  # roots that are read to compare: each costs a strict read, two RPCs
@@ -37,25 +40,37 @@ class Plan:
     candidates: tuple[str, ...]
 
 
-def make_plan(schema: Schema, filter_: Filter, order: Order, limited: bool) -> Plan:
-    """The plan, from the schema alone."""
+def make_plan(
+    schema: Schema, filter_: Filter, order: Order, limited: bool, views: Mapping[str, RootView] = MappingProxyType({})
+) -> Plan:
+    """The plan: from the schema alone, and from the roots that are known already."""
     preferred = _order_dimension(schema, order) if limited else None
     if len(filter_.terms) == 1:
         by_share = ranked(schema, filter_.terms[0])
         names = [preferred] if preferred else []
         names += [name for _, name in by_share if name != preferred]
+        known = {name: _leaves(schema, views[name], filter_, order) for name in names if name in views}
+        if known:
+            return Plan((Part(choose(known, schema, order, limited), filter_),), ())
         candidates = tuple(names[:MAX_CANDIDATES]) or ("price.cpu",)
         return Plan((Part(candidates[0], filter_),), candidates)
     groups: dict[str, list[Term]] = {}
     for term in filter_.terms:
         shares = {name: share for share, name in ranked(schema, term)}
-        best = min(shares.values(), default=1.0)
-        # A trie that another term already pays for is as good as one with half the share.
-        shared = [name for name in groups if shares.get(name, 1.0) <= 2 * best]
-        name = preferred or (shared[0] if shared else min(shares, key=lambda one: (shares[one], one), default="cores"))
+        leaves = {name: float(_leaves(schema, views[name], Filter((term,)), order)) for name in shares if name in views}
+        cost = leaves or shares
+        best = min(cost.values(), default=1.0)
+        # A trie that another term already pays for is as good as one with half the cost.
+        shared = [name for name in groups if cost.get(name, math.inf) <= 2 * best]
+        name = preferred or (shared[0] if shared else min(cost, key=lambda one: (cost[one], one), default="cores"))
         groups.setdefault(name, []).append(term)
     parts = tuple(Part(name, Filter(tuple(terms))) for name, terms in sorted(groups.items()))
     return Plan(parts, ())
+
+
+def _leaves(schema: Schema, view: RootView, filter_: Filter, order: Order) -> int:
+    """How many leaves of a known root pass."""
+    return sum(child.leaves for child, _ in view.passing(schema, CompiledFilter(schema, filter_), order))
 
 
 def choose(leaves: Mapping[str, int], schema: Schema, order: Order, limited: bool) -> str:

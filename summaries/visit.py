@@ -1,7 +1,9 @@
 """One trie node being read by a search: whom to ask, and when enough of them have answered.
 
 A strict read unites the answers of so many replicas that every acknowledged advert is in one of
-them: two of three, or all but one of those that the parent knows. A relaxed read takes one.
+them: two of three, or all but one of those that the parent knows. One replica is read whole; the
+others say only the digest of what they would answer, at the same time, and are read whole when it
+is another one. A relaxed read takes one.
 """
 
 from __future__ import annotations
@@ -11,9 +13,6 @@ from dataclasses import dataclass, field, replace
 from summaries.asks import REPLICAS
 from summaries.messages import Answer, Child
 from summaries.trie import Prefix
-
-MAX_PAGES = 256  # of one replica's answer: 4,000 rows, eight times a full leaf
-MAX_RETRIES = 3  # of a replica that is not ready yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +37,12 @@ class Visit:
     known_holders: int = 0
     holders: tuple[bytes, ...] = ()
     limit: int = 0
+    digests: set[int] = field(default_factory=set)  # of answers that were read whole, or are known already
     need: int = 1
     sources: list[Source] = field(default_factory=list)
-    open: int = 0
+    open: int = 0  # sources asked that are not settled, parked ones too
+    whole: int = 0  # of these, how many are being read whole
+    parked: list[tuple[Source, int]] = field(default_factory=list)  # their digest waits for a whole answer
     succeeded: int = 0
     failed: int = 0
     absent: int = 0
@@ -50,26 +52,63 @@ class Visit:
     last_rank: int = 0
     pruned: int = 0
 
-    def prepare(self, strict: bool) -> None:
-        """Decide how many answers are needed, and in which order to ask."""
+    def prepare(self, strict: bool, turn: int) -> None:
+        """Decide how many answers are needed, and in which order to ask; `turn` spreads readers over the replicas."""
         if strict:
             known = self.known_holders
             self.need = 2 if not known else max(min(known, 2), known - 1)
         self.sources = [Source(holder) for holder in self.holders]
-        self.sources += [Source(None, replica) for replica in range(REPLICAS)]
+        first = 0 if self.holders else turn
+        self.sources += [Source(None, (first + replica) % REPLICAS) for replica in range(REPLICAS)]
 
-    def next_sources(self) -> list[Source]:
-        """Those to ask now, so that enough answers are under way."""
-        wanted = max(self.need - self.succeeded - self.open, 0)
-        chosen, self.sources = self.sources[:wanted], self.sources[wanted:]
-        self.open += len(chosen)
+    def next_sources(self) -> list[tuple[Source, bool]]:
+        """Those to ask now, so that enough answers are under way, and whether for their digest only."""
+        chosen = []
+        for _ in range(max(self.need - self.succeeded - self.open, 0)):
+            if not self.sources:
+                break
+            digest_only = bool(self.whole or self.digests)
+            self.open += 1
+            self.whole += not digest_only
+            chosen.append((self.sources.pop(0), digest_only))
         return chosen
 
-    def miss(self, source: Source) -> None:
-        """A replica did not answer: it gets another chance once all others had theirs."""
-        self.failed += 1
-        if not source.again:
-            self.sources.append(replace(source, again=True))
+    def answered(self, source: Source, digest: int, digest_only: bool) -> list[Source]:
+        """A replica answered; which ones must be read whole after all."""
+        if not digest_only:
+            self.whole -= 1
+            self.digests.add(digest)
+        if digest_only and digest not in self.digests:
+            self.parked.append((source, digest))
+        else:
+            self.open -= 1
+            self.succeeded += 1
+        return self._unpark()
+
+    def miss(self, source: Source, digest_only: bool, *, absent: bool = False) -> list[Source]:
+        """A replica did not answer: it gets another chance once all others had theirs; who must be read whole now."""
+        self.open -= 1
+        self.whole -= not digest_only
+        if absent:
+            self.absent += 1
+            self.sources = [one for one in self.sources if one.holder is not None or one.again]
+        else:
+            self.failed += 1
+            if not source.again:
+                self.sources.append(replace(source, again=True))
+        return self._unpark()
+
+    def _unpark(self) -> list[Source]:
+        if self.whole:
+            return []
+        self.open -= sum(digest in self.digests for _, digest in self.parked)
+        self.succeeded += sum(digest in self.digests for _, digest in self.parked)
+        self.parked = [one for one in self.parked if one[1] not in self.digests]
+        if not self.parked:
+            return []
+        source, _ = self.parked.pop(0)  # the next ones may have the same
+        self.whole += 1
+        return [source]
 
     @property
     def is_over(self) -> bool:
@@ -98,4 +137,3 @@ def _both(a: Child, b: Child) -> Child:
     holders = tuple(dict.fromkeys(a.holders + b.holders))
     known = max(a.known_holders, b.known_holders, len(holders))
     return Child(a.prefix, min(a.bound, b.bound), max(a.count, b.count), max(a.leaves, b.leaves), known, holders)
-

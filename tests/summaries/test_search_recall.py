@@ -145,13 +145,14 @@ def test_lying_holders_cannot_keep_a_search_going_or_put_words_in_its_mouth(seed
             low = length - ask.prefix.length
             below = Prefix(ask.prefix.bits << low | random.getrandbits(low), length)
         child = Child(below, random.randrange(-5, 5), 9, 9, random.randrange(9), (b"h",) * random.randrange(3))
-        row = Row(random.getrandbits(4), random.getrandbits(8), 5, random.randrange(9), b"c")
-        cursor = random.choice([(), (), (0, 1, 1), (b"x",)])
+        row = Row(random.getrandbits(4), random.getrandbits(8), random.randrange(9), b"c")
+        total, mark = random.choice([1, 4, 9, 2**20]), random.randrange(3)
         reply = random.choice(
             [
-                Answer(ask.prefix, (child,) * 3, (row,), 5, 0, cursor),  # type: ignore[arg-type]
-                Answer(ask.prefix, (child,), (), 5, 0),
-                Answer(ROOT, (child,), (row,), 5, 0, cursor),  # type: ignore[arg-type]
+                Answer(ask.prefix, (child,) * 3, (row,), 5, 0, total, mark),
+                Answer(ask.prefix, (child,), (), 5, 0, 1, 0),
+                Answer(ask.prefix, (), (), 5, 0, total, mark),
+                Answer(ROOT, (child,), (row,), 5, 0, total, mark),
                 NotReady(5),
                 None,
                 ABSENT,

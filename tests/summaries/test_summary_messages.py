@@ -26,6 +26,9 @@ from summaries.messages import (
     Moved,
     NotReady,
     Offer,
+    Outline,
+    Outlined,
+    Overview,
     Posting,
     Pull,
     Read,
@@ -55,7 +58,7 @@ MESSAGES = [
     Locate(DEEP, 2**64 - 1),
     Insert(Prefix(1, 1), 2**63, bytes(1040)),
     Delete(ROOT, 0, b"x"),
-    Read(DEEP, FILTER, Order("cost", True, "USD", (1, 2, 3)), 5, -7, 2, (1, -5, 2**64 - 1, 3)),
+    Read(DEEP, FILTER, Order("cost", True, "USD", (1, 2, 3)), 5, -7, 2, 9, True),
     Read(ROOT, Filter(), Order("latency", hosts=((1, -2, 3, 4),))),
     Fetch(ROOT, 2**64 - 1),
     Pull(ROOT, (1, 0, 6, b"holder")),
@@ -67,7 +70,12 @@ MESSAGES = [
     Moved(DEEP),
     Here(),
     Stale(2**64 - 2),
-    Answer(ROOT, (Child(DEEP, -1, 2, 3, 4, (b"h" * 38,)),), (Row(1, 2, 3, -4, b"c"),), 5, 6, (0, 1, 1)),
+    Answer(ROOT, (), (), 5, 6, 3, 4),
+    Answer(
+        ROOT, (Child(DEEP, -1, 2, 3, 4, (b"h" * 38,)),), (Row(1, 2, -4, b"c"), Row(2, 9, 300, b"")), 5, 6, 3, 2**64 - 1
+    ),
+    Overview(ROOT, 3),
+    Outline(ROOT, (Outlined(DEEP, ZONE, 2**32 - 1, 3, (b"h" * 26,)),), 5, True),
     AdvertIs(b""),
     Digest(ROOT, True, 1, (Posting(1, 2, 3),), (EntryFact(DEEP, b"h", 1, 2, ZONE),), ()),
     NotReady(100),
@@ -88,7 +96,7 @@ def test_every_message_survives_its_fields_and_its_size_is_known() -> None:
         assert from_fields(msgpack.unpackb(packed)) == message
 
 
-@given(junk | st.tuples(st.integers(0, 25), junk).map(lambda pair: [pair[0], *(pair[1] or [])]
+@given(junk | st.tuples(st.integers(0, 26), junk).map(lambda pair: [pair[0], *(pair[1] or [])]
        if isinstance(pair[1], list) else list(pair)))  # fmt: skip
 def test_any_value_is_decoded_or_refused(value: object) -> None:
     try:

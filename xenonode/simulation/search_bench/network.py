@@ -255,4 +255,4 @@ class IndexNetwork:
 
 def is_page(message: Read) -> bool:
     """Whether a question only continues an answer."""
-    return bool(message.cursor)
+    return message.first > 0

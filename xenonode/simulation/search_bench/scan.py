@@ -6,6 +6,8 @@ thrown away; what it lacks are the zones of the other dimensions. A disjunction 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from summaries.asks import Ask
 from summaries.filter import Filter
 from summaries.messages import Answer, Read, Row
@@ -59,19 +61,12 @@ def _read_all(
     network: IndexNetwork, dimension: str, read: Read, holder: bytes | None, cost: Cost, step: int
 ) -> list[Answer]:
     answers: list[Answer] = []
-    more: Read | None = read
-    while more is not None:
-        reply = network.ask(Ask(1, dimension, read.prefix, more, holder), cost, step + bool(answers))
+    items = 0
+    while not answers or items < answers[0].total:
+        ask = Ask(1, dimension, read.prefix, replace(read, first=items), holder)
+        reply = network.ask(ask, cost, step + bool(answers))  # all pages after the first are one round
         if not isinstance(reply, Answer):
             break
         answers.append(reply)
-        more = next_page(read, answers)
+        items += len(reply.children) + len(reply.rows)
     return answers
-
-
-
-
-def next_page(read: Read, answers: list[Answer]) -> Read | None:
-    """The question for the rest of an answer, None when it is whole."""
-    cursor = answers[-1].next
-    return Read(read.prefix, read.filter, read.order, cursor=cursor) if cursor else None
