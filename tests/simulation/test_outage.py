@@ -1,0 +1,42 @@
+"""A server that comes back while nobody else is there: its guests are metered, and paid for in the end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from xenonode.node import ServerNode
+from xenonode.simulation.world import ServerHost, World
+
+from .platform_world import PaidSession
+from .test_world import check_money
+
+
+def running(server: ServerHost) -> ServerNode:
+    assert server.running is not None
+    return server.running
+
+
+def test_a_lone_server_restarts_without_xenocorp_and_its_session_goes_on() -> None:
+    async def story(world: World) -> dict[str, Any]:
+        await world.begin()
+        server = world.servers[0]
+        session = PaidSession(world, world.clients[0], server)
+        await session.open()
+        world.corp.crash()
+        server.crash()
+        await server.restart()
+        (before,) = running(server).sessions.sessions.values()
+        await asyncio.sleep(60.0)
+        (after,) = running(server).sessions.sessions.values()
+        assert before.state == after.state == "running"
+        assert after.due_nano > before.due_nano
+        await world.corp.restart()
+        await asyncio.sleep(60.0)
+        assert running(server).peer.joined("cores") is not None, "it joined the network as soon as there was one"
+        await session.stop()
+        return await session.account()
+
+    with World(11, servers=1, leaf_capacity=4) as world:
+        account = world.run(story(world))
+    check_money(account)
