@@ -15,7 +15,7 @@ from typing import Any
 from dht.errors import RemoteError
 from dht.identity import Scheme
 from xenonode.control.client import connect
-from xenonode.control.errors import ControlError
+from xenonode.control.errors import TIMEOUT, UNREACHABLE, ControlError
 from xenonode.env import Env
 from xenonode.errors import XenoError
 from xenonode.home import Home
@@ -25,6 +25,8 @@ from xenonode.model.schema import PublishedSchema, read_schema
 LOGGER = logging.getLogger("xenonode.membership")
 RENEW_CHECK_S = 600.0
 """Papers live for days; a member finds them half spent, or XenoCorp back, at most this much later."""
+AWAY = (UNREACHABLE, TIMEOUT)
+"""Codes that say that nobody answered."""
 _PAPERS = ("network", "credential", "certificate", "authority", "schema")
 
 
@@ -130,7 +132,10 @@ async def register(
     """Register this home's key (the same grant again for the same details). Raises XenoError or ControlError."""
     network = trust.network
     transport = home.transport(b"", ())
-    connection = await connect(*network.corp_control.pair, network.corp_key, transport=transport)
+    try:
+        connection = await connect(*network.corp_control.pair, network.corp_key, transport=transport)
+    except ControlError as error:
+        raise corp_away(error, network) from error
     try:
         corp_ms = int((await connection.call("info", {}))["time_ms"])
         check_clock(env.now_ms(), corp_ms)
@@ -183,6 +188,15 @@ async def stay(
                 state = f"is good for {left_h} h more" if left_h >= 0 else "has expired: others refuse this member"
                 LOGGER.warning("the credential could not be renewed, and %s: %s", state, error)
         await asyncio.sleep(RENEW_CHECK_S)
+
+
+def corp_away(error: ControlError, network: Network) -> ControlError:
+    """The same error, in words that say who does not answer, if nobody does."""
+    if error.code not in AWAY:
+        return error
+    message = f"XenoCorp does not answer at {network.corp_control}"
+    next_step = "searches and running sessions go on without it; try again later, or ask its operator"
+    return ControlError(error.code, message, next_step)
 
 
 def check_clock(own_ms: int, corp_ms: int) -> None:

@@ -34,7 +34,8 @@ from xenonode.corp import founding
 from xenonode.env import Env
 from xenonode.errors import XenoError
 from xenonode.home import AUTHORITY, OPERATOR_CERTIFICATE, Home, LiveHome
-from xenonode.membership import Membership, read_network
+from xenonode.known_peers import known_peers, remember_peers
+from xenonode.membership import AWAY, Membership, corp_away, read_network
 from xenonode.model.advert import OfferedEnvironment, VerifiedAdvert, verify_advert
 from xenonode.model.entity import Address, Credential, Registration
 from xenonode.model.errors import ModelError
@@ -103,6 +104,7 @@ class Client:
     async def close(self) -> None:
         """Hang up; sessions go on."""
         if self._peer is not None:
+            remember_peers(self._home, self._peer)
             await self._peer.close()
         if self._pool is not None:
             await self._pool.close()
@@ -318,7 +320,7 @@ class Client:
             held = self._member()
             peer = Peer(self._env, self._home.signer, held.papers.credential, held.trust, held.published, client=True)
             udp = self._config.udp
-            await peer.start(("0.0.0.0", 0) if udp is None else udp.pair)
+            await peer.start(("0.0.0.0", 0) if udp is None else udp.pair, known_peers(self._home))
             self._peer = peer
         return self._peer
 
@@ -447,12 +449,20 @@ class Client:
         if held is not None:
             credential = self._member().credential
             found |= {"entity": credential.entity, "credential_expires_ms": credential.expires_ms}
-            found["xenocorp_status"] = await self._call_corp("status", {})
+            try:
+                found["xenocorp_status"] = await self._call_corp("status", {})
+            except ControlError as error:
+                if error.code not in AWAY:
+                    raise
+                found["xenocorp_status"] = error.message  # the rest is known without it
         return found
 
     async def _call_corp(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
         network = self._trust.network
-        return await self._call_server(network.corp_key, network.corp_control.pair, method, body)
+        try:
+            return await self._call_server(network.corp_key, network.corp_control.pair, method, body)
+        except ControlError as error:
+            raise corp_away(error, network) from error
 
     async def _call_server(
         self, key: bytes, address: tuple[str, int], method: str, body: dict[str, Any]
