@@ -330,6 +330,11 @@ class Overlay:
             if known is None:
                 self.publishing.arrived(contact)
 
+    def is_neighbour(self, peer: Peer) -> bool:
+        """Whether the peer is in the table near ourselves."""
+        contact = peer.contacts.get(self.tag)
+        return contact is not None and self.table.is_near(contact)
+
     def lost(self, address: Address) -> None:
         """Nobody answers at this address any more."""
         for contact in self.table.at(address):

@@ -179,6 +179,7 @@ class Publishing:
                 self.unpublish(key, owner)
                 continue
             publication.due_ms = self._due_ms(publication.expires_ms, now_ms)
+            self._endpoint.counters["records-stored-again"] += 1
             self._store_again(key, publication, now_ms)
 
     def repair(self, now_ms: int) -> None:
@@ -196,6 +197,7 @@ class Publishing:
             repaired += 1
             if any(contact.node_id == overlay.node_id for contact in overlay.known(key, REPLICAS)):
                 for record in records:
+                    self._endpoint.counters["records-stored-again"] += 1
                     self.store(key, record, _ignore_count)
 
     def replace_gone(self) -> None:

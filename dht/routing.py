@@ -183,6 +183,10 @@ class Table(RoutingTable):  # type: ignore[misc]
         """The buckets that no lookup went through since."""
         return [bucket for bucket in self.buckets if bucket.used_ms < before_ms]
 
+    def is_near(self, contact: Contact) -> bool:
+        """Whether this contact is held in the bucket around our own id, or the one beside it."""
+        return any(contact.number in bucket.by_number for bucket in self.levels[-2:])
+
     def groups(self) -> dict[object, int]:
         """How many contacts each place holds."""
         return dict(self._groups)

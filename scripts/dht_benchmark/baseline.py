@@ -19,6 +19,7 @@ from kademlia.node import Node
 from kademlia.protocol import KademliaProtocol
 from kademlia.routing import RoutingTable
 from kademlia.utils import digest
+
 from scripts.dht_benchmark.contender import ASKERS, Achieved, recall
 
 # What the mended one waits for an answer: as long as our own longest soft time-out.
@@ -40,7 +41,8 @@ class MendedTable(RoutingTable):
 
     def find_neighbors(self, node: Any, k: int | None = None, exclude: Any = None) -> list[Any]:
         known = (each for bucket in self.buckets for each in bucket.nodes.values())
-        fit = ((node.long_id ^ each.long_id, each) for each in known if each.id not in (node.id, exclude and exclude.id))
+        without = (node.id, exclude and exclude.id)
+        fit = ((node.long_id ^ each.long_id, each) for each in known if each.id not in without)
         return [each for _, each in heapq.nsmallest(k or self.ksize, fit, key=lambda pair: pair[0])]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from kademlia.network import Server
 from kademlia.protocol import KademliaProtocol
+
 from scripts.dht_benchmark.baseline import MendedServer
 from xenonode.simulation.overlays import HOUR_MS, OverlayNode, OverlayWorld, Places
 from xenonode.simulation.run import Simulation

@@ -33,6 +33,7 @@ class Libtorrent:
 
         self.library = libtorrent
         self.rng = random.Random(seed)
+        kinds = libtorrent.alert.category_t
         settings = {
             "listen_interfaces": "127.0.0.1:0",
             "enable_dht": True,
@@ -46,7 +47,7 @@ class Libtorrent:
             "dht_ignore_dark_internet": False,
             "dht_upload_rate_limit": 1 << 30,
             "dht_block_ratelimit": 1 << 20,
-            "alert_mask": libtorrent.alert.category_t.dht_notification | libtorrent.alert.category_t.status_notification,
+            "alert_mask": kinds.dht_notification | kinds.status_notification,
         }
         self.nodes = [libtorrent.session(settings) for _ in range(min(nodes, MOST_NODES))]
         await asyncio.sleep(1)
@@ -137,8 +138,7 @@ class OpenDht:
         """Gets only, all in flight together."""
         self.turns += 1
         node = self.nodes[self.turns % len(self.nodes)]
-        ended = [0]
-        found = [0]
+        ended, found = [0], [0]
 
         def got(value: Any) -> bool:
             found[0] += 1
@@ -150,7 +150,7 @@ class OpenDht:
         for key in self.keys:
             node.get(key, get_cb=got, done_cb=done)
         deadline = asyncio.get_running_loop().time() + TURN_TIMEOUT_S
-        while ended[0] < len(self.keys) and asyncio.get_running_loop().time() < deadline:
+        while ended[0] < len(self.keys) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 (threads)
             await asyncio.sleep(0.01)
         return lambda: min(1.0, found[0] / max(1, len(self.keys)))
 

@@ -143,7 +143,7 @@ class OverlayWorld:
         """The member of a credential: this world's issuer trusts everybody, and nobody in it forges."""
         member = self._members.get(credential)
         if member is None:
-            key, nonce, entity, expires_ms = decode(credential)  # type: ignore[misc]
+            key, nonce, entity, expires_ms = decode(credential)  # type: ignore[misc, str-unpack]
             member = self._members[credential] = Member(key, nonce, entity, expires_ms)  # type: ignore[arg-type]
         return member
 
