@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dht.contact import Contact
-from dht.lookup import ALPHA, MAX_ASKED, Lookup
+from dht.lookup import ALPHA, MAX_ASKED, SETTLED, Lookup
 from dht.routing import K, Table
 
 
@@ -59,7 +59,7 @@ def test_a_lookup_finds_the_nearest_whatever_the_order_of_answers(target: int, o
     own = SWARM.contacts[origin]
     lookup = Lookup(target, SWARM.tables[own.node_id].nearest(target, K), k=K, own_id=own.node_id)
     most = SWARM.drive(lookup, lambda contact: SWARM.tables[contact.node_id].nearest(target, K))
-    assert lookup.done and most <= ALPHA
+    assert lookup.done and most <= K  # ALPHA until the nearest have settled, then the rest of the k at once
     expected = SWARM.nearest(target, K, frozenset({own.node_id}))
     assert lookup.result() == expected
 
@@ -188,3 +188,38 @@ def test_colluders_on_one_path_do_not_capture_the_other() -> None:
             honest = [c for c in SWARM.nearest(target, 8) if c.node_id not in liars and c is not own]
             captured[disjoint] += not set(honest) & set(lookup.result())
     assert captured[2] <= captured[1] and captured[2] == 0
+
+
+def _near(target: int, count: int, start: int = 0) -> list[Contact]:
+    return [
+        Contact((target ^ (number + 1)).to_bytes(20, "big"), (f"10.9.{number >> 8}.{number & 255}", 4_000))
+        for number in range(start, start + count)
+    ]
+
+
+def test_only_alpha_are_in_flight_until_the_nearest_have_settled() -> None:
+    contacts = _near(2**100, K)
+    lookup = Lookup(2**100, contacts, k=K)
+    asked = lookup.start()
+    assert asked == contacts[:ALPHA]
+    for contact in contacts[: SETTLED - 1]:
+        assert len(lookup.answered(contact, [])) == 1
+    assert len(lookup.answered(contacts[SETTLED - 1], [])) == K - ALPHA - (SETTLED - 1)
+
+
+def test_what_only_a_liar_named_is_not_asked_and_what_others_named_as_well_is() -> None:
+    liar, honest = _near(2**100, 2, start=1_000)
+    invented, real = _near(2**100, 8), _near(2**100, 4, start=100)
+    lookup = Lookup(2**100, [liar, honest], k=K)
+    assert lookup.start() == [liar, honest]
+    asked = lookup.answered(liar, [*invented, *real])
+    asked += lookup.answered(honest, real)
+    # Two of them have another node at their address, and one of those who are asked by then may be too late to spare.
+    for _ in range(4):
+        asked += lookup.failed(asked.pop(0), hostile=True)
+    rest = [contact for contact in asked if contact in invented]
+    assert {contact for contact in asked if contact in real} <= set(real) and len(rest) < len(invented) - 4
+    while asked:
+        contact = asked.pop(0)
+        asked += lookup.failed(contact, hostile=True) if contact in invented else lookup.answered(contact, [])
+    assert lookup.done and set(real) <= set(lookup.result())

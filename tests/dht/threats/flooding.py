@@ -36,17 +36,16 @@ async def _attack(world: World, writes: int) -> Outcome:
         honest.append((owner.public_key, key))
         await ours.put(key, seal_record(owner, DIMENSION, key, 1, expires_ms, b"x" * 500), expires_ms, republish=False)
     answers: Counter[str] = Counter()
-    taken: deque[float] = deque()
+    taken: deque[int] = deque()
     busiest = 0
-    loop = asyncio.get_running_loop()
     first = world.rng.randbytes(20)
 
     def answered(call: Any, error: DhtError | None, body: bytes) -> None:
         nonlocal busiest
         if error is None:
             answers["kept"] += 1
-            taken.append(loop.time())
-            while taken[0] <= loop.time() - 60:
+            taken.append(world.now_ms())
+            while taken[0] <= world.now_ms() - 60_000:
                 taken.popleft()
             busiest = max(busiest, len(taken))
         else:
