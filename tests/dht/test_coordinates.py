@@ -8,6 +8,7 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from measured import Study, measured_ms
 
 from dht.coordinates import MAX_EXTENT_MS, MAX_LINKS, Coordinate, Locator
 
@@ -84,3 +85,25 @@ def test_the_links_remembered_are_bounded() -> None:
     for link in range(3 * MAX_LINKS):
         locator.observe(link, 10, Coordinate(5, 5, 5, 1, 1))
     assert len(locator._links) == MAX_LINKS
+
+
+def test_coordinates_of_measured_hosts_are_right_to_a_tenth_after_200_samples() -> None:
+    """Half of the hosts and two seeds here; scripts/bench_coordinates has all of them and ten."""
+    matrix = measured_ms(245)
+    medians = []
+    for seed in range(2):
+        study = Study(matrix, seed)
+        study.sample(200)
+        medians.append(study.accuracy().median)
+    assert sum(medians) / len(medians) <= 0.105
+
+
+def test_coordinates_do_not_drift_away_in_a_day_of_noisy_samples() -> None:
+    """A sample each 15 s; of 30 hosts here, of all in scripts/bench_coordinates."""
+    study = Study(measured_ms(30), 1, noisy=True)
+    study.sample(500)
+    begun = study.accuracy()
+    for _ in range(6):
+        study.sample(4 * 3_600 // 15)
+        assert math.hypot(*study.accuracy().centre_ms) < 50
+    assert study.accuracy().median <= 1.1 * begun.median
