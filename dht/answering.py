@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from .contact import pack_address
 from .errors import LocalError, RemoteError
 from .limits import LIMITS, Bucket
 from .peers import Peer
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 Handler = Callable[[Peer, bytes, Reply], None]
 
 PING = -1
+# A ping with this body is answered with the address that it came from, too.
+TELL_ADDRESS = b"\1"
+# "Have another node call me", and what the asked one says to that other.
+CALL_BACK, CALL = -9, -10
 
 
 class Answering:
@@ -60,10 +65,17 @@ class Answering:
                 if tag != self._network_tag and (overlay is None or endpoint.is_client):
                     reply.refuse("no such overlay here")
                     return
-                reply(endpoint.vitals())
+                told = pack_address(peer.address) if body == TELL_ADDRESS else b""
+                reply(endpoint.vitals() + told)
                 if overlay is not None and not peer.is_client:
                     overlay.heard(peer)
             elif tag == self._network_tag:
+                if kind == CALL_BACK:
+                    endpoint.reach.pass_on(peer, reply)
+                    return
+                if kind == CALL:
+                    endpoint.reach.call(body, reply)
+                    return
                 handler = self._handlers.get(kind)
                 if handler is None:
                     reply.refuse("nobody answers this kind here")

@@ -110,6 +110,11 @@ def admits(host: str, profile: str) -> bool:
     return near if profile == "local" else parsed.is_global and not near
 
 
+def plain_host(host: str) -> str:
+    """The one way in which we write an address: `::1` for `0:0:0:0:0:0:0:1`."""
+    return str(ipaddress.ip_address(_host_bytes(host)))
+
+
 @lru_cache(maxsize=_INTERNED)
 def _host_bytes(host: str) -> bytes:
     try:

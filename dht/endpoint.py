@@ -29,6 +29,7 @@ from .limits import LIMITS
 from .metrics import ROUND_TRIP_MS, Histogram, prometheus_text
 from .overlay import Overlay
 from .peers import Call, Peer, Session
+from .reaching import Reaching
 from .reply import REFUSED, Pong, Reply
 from .sessions import SESSION_LIMIT, Sessions
 from .udp import UdpSocket
@@ -91,6 +92,7 @@ class Endpoint:
         # The same without another step: a lookup asks dozens of times.
         self.call = self.calls.begin
         self.answering = Answering(self, self._network_tag)
+        self.reach = Reaching(self)
         self.sessions = Sessions(self, self._shaker, session_limit, liveness_idle_ms)
         self._address: Address | None = None
         self._socket: UdpSocket | None = None
@@ -211,6 +213,32 @@ class Endpoint:
         """Our place, learned from the round trips that lookups and pings make anyway."""
         return self._vitals.coordinate
 
+    @property
+    def network_tag(self) -> int:
+        """The tag of what belongs to no overlay."""
+        return self._network_tag
+
+    @property
+    def observed_address(self) -> Address | None:
+        """Our address as most peers see it; None while too few agree."""
+        return self.reach.state.observed
+
+    @property
+    def reachability(self) -> str:
+        """`direct`, `mapped` (through a translator), `unreachable`, or `unknown` until strangers were heard."""
+        return self.reach.verdict()
+
+    async def examine_reachability(self, *, serve: bool = False) -> str:
+        """Have peers say how they see us and strangers call us; UnreachableError when we mean to `serve` and cannot."""
+        verdict = await self.reach.examine()
+        if serve:
+            self.reach.require()
+        return verdict
+
+    def keep_open(self, address: Address) -> None:
+        """Keep the path to a peer open through a translator, until the endpoint closes or `reach.let_go`."""
+        self.reach.keep_open(address)
+
     def clock_skew_ms(self) -> int | None:
         """The peers' median clock minus ours; None while fewer than three peers told."""
         return self._vitals.clock_skew_ms()
@@ -294,7 +322,7 @@ class Endpoint:
 
     def _received(self, data: bytes, address: Any) -> None:
         try:
-            self._dispatch(data, address if len(address) == 2 else (address[0], address[1]))
+            self._dispatch(data, address)
         except RemoteError as error:
             self.counters[type(error).__name__] += 1
         except Exception as fault:
@@ -368,6 +396,7 @@ class Endpoint:
         now_ms = self.now_ms()
         self.sessions.upkeep()
         self.remembered = self.known_addresses(MAX_REMEMBERED)
+        self.reach.tick(self.loop.time())
         for overlay in self.overlays.values():
             overlay.tick(now_ms)
 

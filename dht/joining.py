@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .contact import Address, Contact
+from .contact import Address, Contact, plain_host
 from .errors import DhtError, JoinError
 from .peers import Call
 from .routing import K
@@ -43,7 +43,7 @@ class Joining:
     async def join(self, seeds: Sequence[Address]) -> None:
         """Enter through any of the seeds; JoinError when none answers, no seeds begin a new overlay."""
         overlay, endpoint = self._overlay, self._endpoint
-        named = dict.fromkeys((host, port) for host, port in seeds)
+        named = dict.fromkeys((plain_host(host), port) for host, port in seeds)
         self._seeds = [seed for seed in named if seed != endpoint.address]
         if not self._seeds:
             return

@@ -194,8 +194,11 @@ class Sessions:
     def confirm(self, session: Session) -> Peer:
         """The first genuine datagram of a half-open session: its address is now proved."""
         self._half_open.pop(session.keys.own_session, None)
+        known = session.address in self.peers
         peer = self.peer_at(session.address)
         self._establish(peer, session)
+        if not known:
+            self._endpoint.reach.stranger()
         return peer
 
     def _hello(self, session: int, body: bytes, size_bytes: int, address: Address) -> None:
@@ -281,15 +284,24 @@ class Sessions:
             number, _ = self._half_open.popitem(last=False)
             self.by_number.pop(number, None)
         silent: list[tuple[float, Address]] = []
+        quiet_s = now_s - min(self._liveness_idle_s, SESSION_IDLE_S)
         for peer in list(self.peers.values()):
-            if not _is_idle(peer):
+            member = peer.member
+            if (peer.heard_s > quiet_s and member is not None and member.expires_ms > now_ms) or not _is_idle(peer):
                 continue
-            if peer.member is None or peer.member.expires_ms <= now_ms or peer.heard_s < now_s - SESSION_IDLE_S:
+            if member is None or member.expires_ms <= now_ms or peer.heard_s < now_s - SESSION_IDLE_S:
                 self.drop(peer)
-            elif not peer.is_client and peer.heard_s < now_s - self._liveness_idle_s:
+            elif not peer.is_client and peer.heard_s < now_s - self._liveness_idle_s and self._is_neighbour(peer):
                 silent.append((peer.heard_s, peer.address))
         for _, address in sorted(silent)[:MAX_PINGS_PER_TICK]:
             endpoint.check(address)
+
+    def _is_neighbour(self, peer: Peer) -> bool:
+        """Whether silence here matters before a lookup meets it: where our records lie, in any overlay.
+
+        Contacts elsewhere are proved by each bucket's refresh; pinging them too was two thirds of an idle network.
+        """
+        return any(overlay.is_neighbour(peer) for overlay in self._endpoint.overlays.values())
 
 
 def _is_idle(peer: Peer) -> bool:

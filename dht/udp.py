@@ -19,6 +19,7 @@ from .contact import Address
 
 # What we ask the kernel to hold while the loop is busy; it gives what its own limit allows.
 RECEIVE_BUFFER_BYTES = 4 * 2**20
+_MAPPED = "::ffff:"
 
 
 class UdpSocket:
@@ -29,6 +30,8 @@ class UdpSocket:
         self._transport = transport
         self._drained = drained
         self._counters = counters
+        # A socket of both families knows IPv4 addresses as ::ffff:a.b.c.d (RFC 4291, section 2.5.5.2).
+        self._both_families = self.bound[0] == "::"
 
     @classmethod
     async def bind(
@@ -61,6 +64,8 @@ class UdpSocket:
             return
         self._counters["sent"] += 1
         try:
+            if self._both_families and ":" not in address[0]:
+                address = (_MAPPED + address[0], address[1])
             self._transport.sendto(data, address)
         except OSError:
             self._counters["send-failed"] += 1
@@ -81,7 +86,8 @@ class _Inbox:
     def put_nowait(self, item: tuple[bytes | None, Any]) -> None:
         data, address = item
         if data is not None:
-            self._deliver(data, address)
+            host = address[0]
+            self._deliver(data, (host[len(_MAPPED) :] if host.startswith(_MAPPED) else host, address[1]))
 
 
 class _Errors:

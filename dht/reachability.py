@@ -1,0 +1,90 @@
+"""What others see of us: our address as they see it, and whether strangers can reach us.
+
+Decides when the answers of peers agree, when a node is behind an address translator (NAT), when it is unreachable,
+and what its operator should do. Leaves asking to `endpoint`. Pure.
+
+Peers tell a node from where its datagrams come; the majority of places is believed. Whether strangers get through
+is another question: a translator lets in those whom the node has written to, so a peer is asked to have a third one
+call. Sources: RFC 5389 (STUN: ask others how they see you), RFC 5780, section 4.4 (have another address send).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+
+from .contact import Address, group
+from .errors import LocalError
+
+UNKNOWN, DIRECT, MAPPED, UNREACHABLE = "unknown", "direct", "mapped", "unreachable"
+# Places whose word counts; the median of 33 bears 16 liars, as for clocks.
+MAX_TELLERS = 33
+# Fewer agreeing places than this say nothing.
+MIN_AGREEING = 3
+# Calls back that were promised and did not come until we say that nobody gets through: one may be lost, or a lie.
+MIN_MISSED = 3
+# A call of a stranger counts as proof for this long: translators forget in minutes (RFC 4787, REQ-5: two at least).
+PROOF_S = 600.0
+
+
+class UnreachableError(LocalError):
+    """Others cannot reach this node, so it cannot serve; the message says what to do."""
+
+
+class Reachability:
+    """What one endpoint has learned of itself."""
+
+    def __init__(self, profile: str) -> None:
+        self._profile = profile
+        self._told: OrderedDict[object, Address] = OrderedDict()
+        self._reached_s = float("-inf")
+        self._missed = 0
+
+    def told(self, by: Address, seen: Address) -> None:
+        """A peer tells where our datagrams come from; of one place the last word counts."""
+        place = group(by, self._profile)
+        self._told.pop(place, None)
+        self._told[place] = seen
+        if len(self._told) > MAX_TELLERS:
+            self._told.popitem(last=False)
+
+    def reached(self, now_s: float) -> None:
+        """A stranger, to whom we never wrote, got through."""
+        self._reached_s = now_s
+        self._missed = 0
+
+    def missed(self, now_s: float) -> None:
+        """A call back was promised, and nobody came."""
+        if self._reached_s < now_s - PROOF_S:
+            self._missed += 1
+
+    @property
+    def observed(self) -> Address | None:
+        """Our address as more than half of those who told see it; None while too few agree."""
+        if not self._told:
+            return None
+        address, votes = max(sorted(Counter(self._told.values()).items()), key=lambda each: each[1])
+        return address if votes >= MIN_AGREEING and 2 * votes > len(self._told) else None
+
+    def verdict(self, own: Address, now_s: float) -> str:
+        """`direct`, `mapped` (reached through a translator), `unreachable`, or `unknown` so far."""
+        if self._missed >= MIN_MISSED:
+            return UNREACHABLE
+        if self._reached_s < now_s - PROOF_S:
+            return UNKNOWN
+        observed = self.observed
+        return MAPPED if observed is not None and observed != own else DIRECT
+
+    def advice(self, own: Address) -> str:
+        """What to do about being unreachable."""
+        observed = self.observed
+        seen = f"; others see it as {_text(observed)}" if observed is not None else ""
+        behind = " behind an address translator (NAT)" if observed is not None and observed != own else ""
+        return (
+            f"nobody can reach UDP {_text(own)}{behind}{seen}: forward this UDP port to this machine in the router or "
+            "firewall and advertise the address that others see, or run as a client, which needs no open port"
+        )
+
+
+def _text(address: Address) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,164 @@
+"""Finding out how others see this node, and helping others to find out: the driver of `reachability`.
+
+Decides whom to ask, and how often this node calls strangers on behalf of others. Leaves what the answers mean to
+`reachability`. A node is only ever called at the address that it has proved by its handshake, so nobody can have
+datagrams sent to a third party; each peer may ask for a few calls a minute.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+from .answering import CALL, CALL_BACK, PING, TELL_ADDRESS
+from .calls import into
+from .contact import Address, pack_address, unpack_address
+from .errors import DhtError, LocalError, RemoteError
+from .limits import Allowance, Places
+from .peers import Call, Peer
+from .reachability import UNREACHABLE, Reachability, UnreachableError
+from .reply import Reply
+from .vitals import VITALS_BYTES
+
+if TYPE_CHECKING:
+    from .endpoint import Endpoint
+
+# Peers that are asked at once, for the majority of their answers.
+ASKED_PEERS = 8
+# A call back is two hops and a handshake: twice the time that a lookup gives a stranger, and some.
+CALL_BACK_S = 3.0
+# Calls that one place may ask of us, and that we make for all together.
+CALLS_PER_PLACE = Allowance(0.1, 4)
+# Peers that are kept from forgetting us; a tick is 15 s, and translators forget after 30 s at the earliest.
+MAX_KEPT_OPEN = 16
+KEEP_OPEN_IDLE_S = 9.0
+# How often a node looks again from where it is seen.
+LOOK_AGAIN_S = 1_800.0
+
+
+class Reaching:
+    """One endpoint's questions about itself."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.state = Reachability(endpoint.profile)
+        self._endpoint = endpoint
+        self._places = Places(CALLS_PER_PLACE)
+        self._kept_open: dict[Address, None] = {}
+        self._next_look_s = 0.0
+        self._came = asyncio.Event()
+
+    # -- about ourselves -----------------------------------------------------------------------------
+
+    async def examine(self) -> str:
+        """Ask peers how they see us and have strangers call; the verdict."""
+        endpoint = self._endpoint
+        peers = self._some_peers()
+        await asyncio.gather(*(self._ask_how_seen(peer) for peer in peers), return_exceptions=True)
+        came = self._came = asyncio.Event()
+        asked = (endpoint.ask(peer.address, CALL_BACK, b"") for peer in peers)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        promised = sum(not isinstance(answer, BaseException) for answer in answers)
+        if promised:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(came.wait(), CALL_BACK_S)
+        if not came.is_set():
+            for _ in range(promised):
+                self.state.missed(endpoint.loop.time())
+        return self.verdict()
+
+    def verdict(self) -> str:
+        """What is known so far: `unknown`, `direct`, `mapped` or `unreachable`."""
+        return self.state.verdict(self._endpoint.address, self._endpoint.loop.time())
+
+    def require(self) -> None:
+        """Refuse to serve when nobody gets through: UnreachableError says what to do."""
+        if self.verdict() == UNREACHABLE:
+            raise UnreachableError(self.state.advice(self._endpoint.address))
+
+    def keep_open(self, address: Address) -> None:
+        """Ping this peer often enough that a translator on the way does not forget us."""
+        if address not in self._kept_open and len(self._kept_open) >= MAX_KEPT_OPEN:
+            raise LocalError(f"{MAX_KEPT_OPEN} paths are kept open already; let one go")
+        self._kept_open[address] = None
+
+    def let_go(self, address: Address) -> None:
+        """The path to this peer need not be kept open any more."""
+        self._kept_open.pop(address, None)
+
+    def tick(self, now_s: float) -> None:
+        """Keep paths open, and look now and then from where we are seen."""
+        for address in self._kept_open:
+            peer = self._endpoint.peer(address)
+            if peer is None or peer.heard_s < now_s - KEEP_OPEN_IDLE_S:
+                self._endpoint.check(address)
+        if now_s >= self._next_look_s:
+            self._next_look_s = now_s + LOOK_AGAIN_S
+            for peer in self._some_peers()[:3]:
+                self._endpoint.call(
+                    peer.address, self._endpoint.network_tag, PING, TELL_ADDRESS, self._heard_how_seen
+                )
+
+    def stranger(self) -> None:
+        """Somebody whom we never wrote to has begun with us, and proved its address."""
+        self._came.set()
+        self.state.reached(self._endpoint.loop.time())
+        self._endpoint.counters["strangers"] += 1
+
+    def _some_peers(self) -> list[Peer]:
+        endpoint = self._endpoint
+        servers = [each for each in endpoint.sessions.peers.values() if each.session is not None and not each.is_client]
+        return sorted(servers, key=lambda each: (-each.heard_s, each.address))[:ASKED_PEERS]
+
+    async def _ask_how_seen(self, peer: Peer) -> None:
+        endpoint = self._endpoint
+        future: asyncio.Future[bytes] = endpoint.loop.create_future()
+        endpoint.call(peer.address, endpoint.network_tag, PING, TELL_ADDRESS, into(future))
+        self._take_seen(peer, await future)
+
+    def _heard_how_seen(self, call: Call, error: DhtError | None, body: bytes) -> None:
+        if error is None:
+            with contextlib.suppress(RemoteError):
+                self._take_seen(call.peer, body)
+
+    def _take_seen(self, peer: Peer, body: bytes) -> None:
+        # An older peer ends with its vitals, and so tells nothing.
+        if len(body) > VITALS_BYTES:
+            before = self.state.observed
+            self.state.told(peer.address, unpack_address(body[VITALS_BYTES:]))
+            if before is not None and self.state.observed not in (None, before):
+                self._endpoint.counters["address-changed"] += 1
+
+    # -- for others ----------------------------------------------------------------------------------
+
+    def pass_on(self, peer: Peer, reply: Reply) -> None:
+        """A peer wants to be called by somebody it never wrote to: ask one of ours to do it."""
+        endpoint = self._endpoint
+        if not self._places.take(peer.address, endpoint.loop.time()):
+            reply.busy(60_000)
+            return
+        others = [each for each in self._some_peers() if each is not peer]
+        if not others:
+            reply.refuse("nobody here to call you")
+            return
+        helper = endpoint.rng.choice(others)
+
+        def asked(call: Call, error: DhtError | None, body: bytes) -> None:
+            if error is None:
+                reply()
+            else:
+                reply.refuse("nobody would call you")
+
+        endpoint.call(helper.address, endpoint.network_tag, CALL, pack_address(peer.address), asked)
+
+    def call(self, body: bytes, reply: Reply) -> None:
+        """A peer vouches for an address that it has a session with: greet it, unless we know it."""
+        endpoint = self._endpoint
+        address = unpack_address(body)
+        if not self._places.take(reply.peer.address, endpoint.loop.time()):
+            reply.busy(60_000)
+        elif endpoint.peer(address) is not None:
+            reply.refuse("no stranger to that one")
+        else:
+            endpoint.check(address)
+            reply()

@@ -1,0 +1,163 @@
+"""How others see a node: directly, through a translator, not at all; and what a change of address costs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dht.endpoint import Endpoint
+from dht.reachability import MAX_TELLERS, MIN_MISSED, Reachability, UnreachableError
+
+Run = Callable[[Any], None]
+
+
+class Translator(asyncio.DatagramProtocol):
+    """A NAT before one endpoint; `strict` lets only those in whom the endpoint has written to."""
+
+    def __init__(self, endpoint: Endpoint, *, strict: bool) -> None:
+        self._endpoint = endpoint
+        self._strict = strict
+        self._written: set[Any] = set()
+        self.dropped = 0
+        self.address: Any = None
+        self._transport: Any = None
+
+    async def move(self) -> None:
+        """Give the endpoint another address outside."""
+        if self._transport is not None:
+            self._transport.close()
+        loop = asyncio.get_running_loop()
+        self._transport, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=("127.0.0.1", 0))
+        self.address = self._transport.get_extra_info("sockname")
+        self._endpoint._socket.send = self.send  # type: ignore[union-attr, method-assign]
+
+    def send(self, data: bytes, address: Any) -> None:
+        self._written.add(address)
+        self._transport.sendto(data, address)
+
+    def datagram_received(self, data: bytes, address: Any) -> None:
+        if self._strict and address not in self._written:
+            self.dropped += 1
+        else:
+            self._endpoint._received(data, address)
+
+
+async def behind(world: Any, *, strict: bool, **options: Any) -> tuple[Endpoint, Translator]:
+    endpoint = await world.open(**options)
+    translator = Translator(endpoint, strict=strict)
+    await translator.move()
+    return endpoint, translator
+
+
+def test_a_node_behind_a_strict_translator_learns_that_and_may_not_serve(run: Run) -> None:
+    async def scenario(world: Any) -> None:
+        nodes = await world.grow(14, ["cpu"])
+        node, translator = await behind(world, strict=True)
+        assert node.reachability == "unknown" and node.observed_address is None
+        for peer in nodes[:4]:
+            await node.ping(peer.address)
+        with pytest.raises(UnreachableError, match=f"{translator.address[1]}.*forward this UDP port"):
+            await node.examine_reachability(serve=True)
+        assert node.reachability == "unreachable" and node.observed_address == translator.address
+        assert translator.dropped
+
+    run(scenario)
+
+
+def test_a_node_that_strangers_reach_is_direct_or_mapped(run: Run) -> None:
+    async def scenario(world: Any) -> None:
+        nodes = await world.grow(14, ["cpu"])
+        open_node = await world.open()
+        mapped, translator = await behind(world, strict=False)
+        for node in (open_node, mapped):
+            for peer in nodes[:4]:
+                await node.ping(peer.address)
+        assert await open_node.examine_reachability(serve=True) == "direct"
+        assert open_node.observed_address == open_node.address
+        assert await mapped.examine_reachability(serve=True) == "mapped"
+        assert mapped.observed_address == translator.address != mapped.address
+
+    run(scenario)
+
+
+def test_a_change_of_address_costs_one_handshake_and_no_answer(run: Run) -> None:
+    async def scenario(world: Any) -> None:
+        nodes = await world.grow(6, ["cpu"])
+        node, translator = await behind(world, strict=True)
+        overlay = node.overlay("cpu")
+        await overlay.join([nodes[0].address])
+        nodes[1].overlay("cpu").handle(1, lambda contact, body, reply: reply(str(contact.address[1]).encode()))
+        before = await overlay.ask(nodes[1].overlay("cpu").contact, 1, b"")
+        assert before == str(translator.address[1]).encode()
+        await translator.move()
+        after = await overlay.ask(nodes[1].overlay("cpu").contact, 1, b"")
+        assert after == str(translator.address[1]).encode() != before
+        known = nodes[1].overlay("cpu").table.by_id[overlay.node_id]
+        assert known.address == translator.address
+
+    run(scenario)
+
+
+def test_paths_that_are_kept_open_are_used_with_nothing_to_ask(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(world: Any) -> None:
+        monkeypatch.setattr("dht.reaching.KEEP_OPEN_IDLE_S", 0.01)
+        server, client = await world.open(), await world.open(client=True)
+        await client.ping(server.address)
+        # The first tick also asks how we are seen; from then on only kept paths are used.
+        client.reach.tick(client.loop.time())
+        await asyncio.sleep(0.1)
+        heard_s = client.peer(server.address).heard_s
+        client.reach.tick(client.loop.time())
+        await asyncio.sleep(0.1)
+        assert client.peer(server.address).heard_s == heard_s
+        client.keep_open(server.address)
+        client.reach.tick(client.loop.time())
+        await asyncio.sleep(0.1)
+        assert client.peer(server.address).heard_s > heard_s
+
+    run(scenario)
+
+
+def test_a_peer_calls_strangers_for_another_only_so_often(run: Run) -> None:
+    async def scenario(world: Any) -> None:
+        nodes = await world.grow(10, ["cpu"])
+        asker = await world.open()
+        answers = [asker.ask(nodes[0].address, -9, b"") for _ in range(40)]
+        granted = [each for each in await asyncio.gather(*answers, return_exceptions=True) if each == b""]
+        assert len(granted) <= 4
+
+    run(scenario)
+
+
+@given(st.integers(0, 16))
+def test_a_minority_of_liars_cannot_move_us(liars: int) -> None:
+    reachability = Reachability("local")
+    for n in range(MAX_TELLERS):
+        seen = ("10.9.9.9", 9) if n < liars else ("10.0.0.1", 4000)
+        reachability.told((f"10.1.0.{n + 1}", 4000), seen)
+    assert reachability.observed == ("10.0.0.1", 4000)
+
+
+def test_one_place_has_one_voice_and_too_few_say_nothing() -> None:
+    reachability = Reachability("public")
+    for n in range(50):
+        reachability.told((f"8.8.8.{n}", 4000), ("9.9.9.9", 9))
+    assert reachability.observed is None
+
+
+def test_a_stranger_outweighs_calls_that_did_not_come_until_its_proof_is_old() -> None:
+    reachability, own = Reachability("local"), ("10.0.0.1", 4000)
+    reachability.reached(0.0)
+    for _ in range(MIN_MISSED):
+        reachability.missed(10.0)
+    assert reachability.verdict(own, 10.0) == "direct" and reachability.verdict(own, 1_000.0) == "unknown"
+    for _ in range(MIN_MISSED):
+        reachability.missed(1_000.0)
+    assert reachability.verdict(own, 1_000.0) == "unreachable"
+    reachability.reached(1_001.0)
+    assert reachability.verdict(own, 1_001.0) == "direct"
