@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import inspect
 import json
 import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -142,11 +145,19 @@ class Live:
     ) -> Answer:
         """One command of the program, to its end, as the client if no other configuration is named."""
         path = self.plan.client.config if config is None else config
+        interpreter, paths = (sys.executable, {}) if user is None else readable_interpreter(user)
         done = subprocess.run(
-            [sys.executable, "-m", "xenonode.cli", *arguments, "--config", str(path), "--json"],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, cwd=ROOT,
-            env=environment(self.folder, environ), user=user, group=user, extra_groups=None if user is None else (),
-        )  # fmt: skip
+            [interpreter, "-m", "xenonode.cli", *arguments, "--config", str(path), "--json"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_TIMEOUT_S,
+            cwd=ROOT,
+            env=environment(self.folder, {**paths, **(environ or {})}),
+            user=user,
+            group=user,
+            extra_groups=None if user is None else (),
+        )
         return Answer(arguments, done.returncode, done.stdout, done.stderr)
 
     def close(self) -> None:
@@ -167,6 +178,22 @@ def environment(folder: Path, more: Mapping[str, str] | None = None) -> dict[str
     """An environment in which the program neither reads this user's settings nor writes into this user's folders."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("XENONODE_")}
     return {**kept, "XDG_STATE_HOME": f"{folder}/xdg", "XDG_CONFIG_HOME": f"{folder}/xdg", **(more or {})}
+
+
+@functools.cache
+def readable_interpreter(user: int) -> tuple[str, dict[str, str]]:
+    """A Python that this user may run, with the packages of ours; skips the test where there is none."""
+    packages = sysconfig.get_path("purelib")
+    for interpreter in (sys.executable, f"/usr/bin/python{sys.version_info[0]}.{sys.version_info[1]}"):
+        paths = {"PYTHONPATH": f"{ROOT}{os.pathsep}{packages}"}
+        with contextlib.suppress(OSError):
+            trial = [interpreter, "-c", "import xenonode.cli.main"]
+            done = subprocess.run(
+                trial, env={**os.environ, **paths}, user=user, group=user, extra_groups=(), capture_output=True
+            )
+            if done.returncode == 0:
+                return interpreter, paths
+    pytest.skip("no Python here that an unprivileged user may run")
 
 
 def leftovers(folder: Path, servers: Sequence[Path]) -> list[str]:
