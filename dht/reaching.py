@@ -33,7 +33,8 @@ CALLS_PER_PLACE = Allowance(0.1, 4)
 # Peers that are kept from forgetting us; a tick is 15 s, and translators forget after 30 s at the earliest.
 MAX_KEPT_OPEN = 16
 KEEP_OPEN_IDLE_S = 9.0
-# How often a node looks again from where it is seen.
+# When a node first looks from where it is seen, once it has peers to ask, and how often again.
+FIRST_LOOK_S = 60.0
 LOOK_AGAIN_S = 1_800.0
 
 
@@ -45,7 +46,7 @@ class Reaching:
         self._endpoint = endpoint
         self._places = Places(CALLS_PER_PLACE)
         self._kept_open: dict[Address, None] = {}
-        self._next_look_s = 0.0
+        self._next_look_s = -1.0
         self._came = asyncio.Event()
 
     # -- about ourselves -----------------------------------------------------------------------------
@@ -92,7 +93,9 @@ class Reaching:
             peer = self._endpoint.peer(address)
             if peer is None or peer.heard_s < now_s - KEEP_OPEN_IDLE_S:
                 self._endpoint.check(address)
-        if now_s >= self._next_look_s:
+        if self._next_look_s < 0:
+            self._next_look_s = now_s + FIRST_LOOK_S
+        elif now_s >= self._next_look_s:
             self._next_look_s = now_s + LOOK_AGAIN_S
             for peer in self._some_peers()[:3]:
                 self._endpoint.call(

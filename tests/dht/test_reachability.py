@@ -108,7 +108,6 @@ def test_paths_that_are_kept_open_are_used_with_nothing_to_ask(run: Run, monkeyp
         monkeypatch.setattr("dht.reaching.KEEP_OPEN_IDLE_S", 0.01)
         server, client = await world.open(), await world.open(client=True)
         await client.ping(server.address)
-        # The first tick also asks how we are seen; from then on only kept paths are used.
         client.reach.tick(client.loop.time())
         await asyncio.sleep(0.1)
         heard_s = client.peer(server.address).heard_s
