@@ -266,7 +266,8 @@ class Search:
     # ----- reading trie nodes
 
     def _launch(self, visit: Visit) -> None:
-        visit.prepare(self._strict, self._turn)
+        # Roots that are only compared need one replica; the one that is chosen is then confirmed by a second.
+        visit.prepare(self._strict and not self._comparing, self._turn)
         self._active[id(visit)] = visit
         self._ask_more(visit, [])
 
@@ -329,7 +330,7 @@ class Search:
 
     def _close(self, visit: Visit) -> None:
         del self._active[id(visit)]
-        if not visit.is_complete:
+        if not visit.is_complete and not self._comparing:
             self._unreachable[self._parts[visit.part].dimension, visit.prefix] = None
         self._tally.aggregation_points += bool(visit.children)
         self._tally.leaves += not visit.children
@@ -341,22 +342,35 @@ class Search:
             self._compared[visit.part] = visit
             if len(self._compared) < len(self._parts):
                 return
-            passing = {
-                self._parts[part].dimension: sum(child.leaves for child in root.children.values())
-                for part, root in self._compared.items()
-            }
-            name = choose(passing, self._schema, self._query.order, self._query.limit is not None)
-            self._comparing = {}
-            visit = next(root for part, root in self._compared.items() if self._parts[part].dimension == name)
+            visit = self._choose()
+            if self._strict and visit.is_complete:
+                visit.confirm()
+            if not visit.is_over:
+                self._active[id(visit)] = visit
+                self._ask_more(visit, [])
+            elif not visit.is_complete:
+                self._unreachable[self._parts[visit.part].dimension, ROOT] = None
         for prefix in sorted(visit.children):
             self._descend(visit.part, visit.children[prefix], visit.depth + 1)
-        if visit.limit and visit.matched > visit.rows and visit.rows >= visit.limit:
+        partly = visit.limit and visit.matched > visit.rows and visit.rows >= visit.limit
+        if partly and id(visit) not in self._active:
             # The leaf has more than we asked for, none better than the last that it gave.
             rest = Visit(
                 visit.part, visit.prefix, visit.last_rank, visit.matched - visit.rows, 1, visit.depth + 1,
                 visit.known_holders, visit.holders, visit.limit * 8,
             )
             self._queue(rest)
+
+    def _choose(self) -> Visit:
+        """The root, of those that could be read, that lets the fewest leaves through."""
+        read = {part: root for part, root in self._compared.items() if root.is_complete} or self._compared
+        passing = {
+            self._parts[part].dimension: sum(child.leaves for child in root.children.values())
+            for part, root in read.items()
+        }
+        name = choose(passing, self._schema, self._query.order, self._query.limit is not None)
+        self._comparing = {}
+        return next(root for part, root in read.items() if self._parts[part].dimension == name)
 
     def _descend(self, part: int, child: Child, depth: int) -> None:
         if (part, child.prefix) in self._seen:

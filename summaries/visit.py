@@ -61,6 +61,10 @@ class Visit:
         first = 0 if self.holders else turn
         self.sources += [Source(None, (first + replica) % REPLICAS) for replica in range(REPLICAS)]
 
+    def confirm(self) -> None:
+        """One replica is not enough after all: a strict search goes on from here."""
+        self.need = 2
+
     def next_sources(self) -> list[tuple[Source, bool]]:
         """Those to ask now, so that enough answers are under way, and whether for their digest only."""
         chosen = []

@@ -19,6 +19,7 @@ from summaries.bulk import build
 from summaries.execute import Search
 from summaries.node import TrieNode
 from summaries.query import Query
+from summaries.roots import RootView
 from summaries.schema import Schema
 from summaries.trie import Prefix
 from xenonode.first_schema import first_schema
@@ -30,6 +31,7 @@ from xenonode.simulation.search_bench.queries import CLASSES, draw
 from xenonode.simulation.search_bench.scan import scan
 
 METHODS = ("xenosearch", "xenosearch-strict", "bloom-2003", "driver-scan", "central-sqlite", "central-numpy")
+COLD = ("xenosearch-cold", "xenosearch-strict-cold")  # without remembered roots; only when asked for
 ADVERTS_A_NODE = 100  # 10,000 nodes hold a million
 NODES_MIN = 20
 TUNING_QUERIES = 20
@@ -80,7 +82,9 @@ class Bench:
     sqlite: SqliteIndex
     numpy: NumpyIndex
     cpu_ns: Callable[[], int]
+    roots: dict[str, RootView]
     bloom_bits: int = 0
+    turn: int = 0
 
     def run(self, kinds: Sequence[str], methods: Sequence[str], seed: int, queries: int) -> Iterator[Row]:
         """One row a class and method."""
@@ -97,7 +101,9 @@ class Bench:
         """Nodes, leaves and aggregation points, for display."""
         points = sum(bool(node.entries) for trie in self.tries.values() for node in trie.values())
         leaves = sum(not node.entries for trie in self.tries.values() for node in trie.values())
-        return f"{len(self.tries)} tries, {points} aggregation points, {leaves} leaves"
+        roots = self.network.root_cost
+        read = f"all roots remembered by {roots.questions} questions, {roots.control_bytes // 1000} kB, for 15 s"
+        return f"{len(self.tries)} tries, {points} aggregation points, {leaves} leaves; {read}"
 
     def _count(self, query: Query) -> int:
         return len(self.numpy.points(Query(query.where)))
@@ -141,7 +147,11 @@ class Bench:
 
     def _search(self, method: str, query: Query, cost: Cost) -> list[int]:
         if method.startswith("xenosearch"):
-            search = Search(self.schema, query, self.adverts.verify, strict=method == "xenosearch-strict")
+            # Every client has its turn, and a warm one remembers the roots; what that cost it is told apart.
+            self.turn += 1
+            roots = {} if method.endswith("-cold") else self.roots
+            strict = "strict" in method
+            search = Search(self.schema, query, self.adverts.verify, strict=strict, roots=roots, turn=self.turn)
             self.network.search(search, cost)
             return [match.id for match in search.result.matches]
         began = self.cpu_ns()
@@ -176,7 +186,8 @@ def prepare(seed: int, count: int, cpu_ns: Callable[[], int]) -> Bench:
         name = dimension.name
         tries[name] = _build(network, name)
         network.install(name, tries[name])
-    return Bench(schema, adverts, network, tries, SqliteIndex(adverts), NumpyIndex(schema, adverts), cpu_ns)
+    sqlite, columns = SqliteIndex(adverts), NumpyIndex(schema, adverts)
+    return Bench(schema, adverts, network, tries, sqlite, columns, cpu_ns, network.read_roots(0))
 
 
 def differences(seed: int, count: int, dimensions: Sequence[str], cpu_ns: Callable[[], int]) -> list[str]:

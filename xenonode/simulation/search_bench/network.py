@@ -20,9 +20,10 @@ from dht.contact import Contact
 from summaries.asks import ABSENT, REPLICAS, Ask, Outcome, Probe
 from summaries.execute import Search
 from summaries.holder import DEFAULT_CAPACITY, Action, Holder, Push, Reply
-from summaries.messages import Answer, Fetch, Message, Question, Read, from_fields, to_fields
+from summaries.messages import Answer, Fetch, Message, Overview, Question, Read, from_fields, to_fields
 from summaries.node import TrieNode
 from summaries.publish import Publication
+from summaries.roots import RootReading, RootView
 from summaries.trie import Prefix, trie_key
 from xenonode.simulation.search_bench.adverts import NOW_MS, AdvertSet
 
@@ -81,6 +82,7 @@ class IndexNetwork:
         self._requests = 0
         self._step = 0
         self.messages = self.message_bytes = 0
+        self.root_cost = Cost()
 
     def nearest(self, dimension: str, prefix: Prefix) -> tuple[bytes, ...]:
         """The R nodes nearest a trie node's key. Distinct 64 leading bits decide; ids are random, so they differ."""
@@ -142,6 +144,19 @@ class IndexNetwork:
         cost.wasted = sum(count for id, count in answers.items() if id not in found)
         cost.proofs -= cost.wasted
 
+    def read_roots(self, turn: int) -> dict[str, RootView]:
+        """What a searcher remembers who has looked at every dimension within the last seconds."""
+        views = {}
+        for dimension in self.schema.dimensions:
+            reading = RootReading(dimension.name, turn)
+            asks = reading.start(self.now_ms)
+            while asks:
+                ask = asks.pop()
+                asks += reading.answered(ask, self.ask(ask, self.root_cost, 1))
+            if reading.view is not None:
+                views[dimension.name] = reading.view
+        return views
+
     def ask(self, ask: Ask, cost: Cost, step: int) -> Outcome:
         """One question and its answer, at once: for methods that are no state machine."""
         heard: list[Outcome] = []
@@ -191,7 +206,9 @@ class IndexNetwork:
                 return
             target = near[ask.replica]
         message = ask.message
-        if isinstance(message, Read):
+        if isinstance(message, Overview):
+            cost.questions += 1
+        elif isinstance(message, Read):
             cost.pages += is_page(message)
             cost.questions += not is_page(message)
             cost.rounds = max(cost.rounds, step)
