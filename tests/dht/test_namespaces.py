@@ -141,3 +141,25 @@ def test_a_client_behind_a_nat_publishes_and_reads(hosts: Hosts) -> None:
     assert sorted(map(int, right["read"])) == sorted(SIZES), (left, right, wire)
     assert right["contacts"] == []  # a client is nobody's contact
     assert not left["faults"] and not right["faults"]
+
+
+def _examined(hosts: Hosts, *forwarded: str) -> dict[str, Any]:
+    """What a server behind a translator finds out, with ten nodes on the other side."""
+    hosts.wire(LEFT, OUTER, *forwarded)
+    right = hosts.start("right", "host.py", "right", RIGHT, PORT, "left", "-", 0, "100", "swarm")
+    assert _line(right) == "ready"
+    left = hosts.start("left", "host.py", "left", LEFT, PORT, "right", RIGHT, PORT, "100", "examine")
+    told = _told(left)
+    assert not told["faults"] and not _told(right)["faults"]
+    return told
+
+
+def test_a_server_behind_a_nat_finds_out_and_is_told_what_to_do(hosts: Hosts) -> None:
+    told = _examined(hosts)
+    assert told["reachability"] == "unreachable" and told["observed"][0] == OUTER, told
+    assert OUTER in told["advice"] and "forward this UDP port" in told["advice"]
+
+
+def test_a_server_whose_port_is_forwarded_is_reachable_through_the_nat(hosts: Hosts) -> None:
+    told = _examined(hosts, str(PORT))
+    assert told["reachability"] == "mapped" and told["observed"] == [OUTER, PORT], told

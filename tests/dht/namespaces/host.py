@@ -1,8 +1,9 @@
 """One host of the test: publishes a value of each size, reads the other's, and tells as JSON what came of it.
 
-    python host.py NAME ADDRESS PORT OTHER_NAME SEED_ADDRESS SEED_PORT SIZES [client]
+    python host.py NAME ADDRESS PORT OTHER_NAME SEED_ADDRESS SEED_PORT SIZES [client|examine|swarm]
 
-Without a seed ("-") it begins a network, and serves until its input closes.
+Without a seed ("-") it begins a network, and serves until its input closes; as a swarm with nine more nodes on the
+next ports. With `examine` it finds out whether others can reach it, as a server must.
 """
 
 from __future__ import annotations
@@ -20,11 +21,16 @@ from dht.envelope import open_envelope, seal
 from dht.errors import RemoteError
 from dht.handshake import Member
 from dht.identity import ED25519
+from dht.reachability import UnreachableError
 
 ISSUER = ED25519.generate(hashlib.sha256(b"issuer").digest())
 DIMENSION = "cores"
 HOUR_MS = 3_600_000
 ATTEMPTS = 5
+EXAMINATIONS = 6
+# So many that those who tell agree, and others are left who never heard of whom they call.
+TELLERS = 3
+SWARM = 10
 
 
 def now_ms() -> int:
@@ -51,41 +57,50 @@ def value_of(name: str, size: int) -> bytes:
     return random.Random(f"{name} {size}").randbytes(size)
 
 
-async def main() -> None:
-    name, address, port, other, seed_address, seed_port, sizes_text, *flags = sys.argv[1:]
-    sizes = [int(text) for text in sizes_text.split(",")]
+def make(name: str, *, client: bool) -> Endpoint:
     signer = signer_of(name)
-    credential = seal(
-        ISSUER,
-        "credential",
-        {
-            "key": signer.public_key,
-            "nonce": signer.public_key[:8],
-            "entity": name,
-            "expires_ms": now_ms() + HOUR_MS,
-        },
-    ).raw
-    endpoint = Endpoint(
+    body = {
+        "key": signer.public_key,
+        "nonce": signer.public_key[:8],
+        "entity": name,
+        "expires_ms": now_ms() + HOUR_MS,
+    }
+    return Endpoint(
         signer,
-        credential,
+        seal(ISSUER, "credential", body).raw,
         check,
         network_id=b"two hosts",
         now_ms=now_ms,
         rng=random.Random(name),
-        client="client" in flags,
+        client=client,
     )
+
+
+async def main() -> None:
+    name, address, port, other, seed_address, seed_port, sizes_text, *flags = sys.argv[1:]
+    sizes = [int(text) for text in sizes_text.split(",")]
+    endpoint = make(name, client="client" in flags)
     await endpoint.open(address, int(port))
     overlay = endpoint.overlay(DIMENSION)
     seeds = [] if seed_address == "-" else [(seed_address, int(seed_port))]
-    await overlay.join(seeds)
+    if "examine" in flags:
+        # Before it joins: whoever knows it already is no stranger who could call.
+        for number in range(TELLERS):
+            await endpoint.ping((seed_address, int(seed_port) + number))
+    else:
+        await overlay.join(seeds)
+    others = [make(f"{name}-{number}", client=False) for number in range(1, SWARM if "swarm" in flags else 1)]
+    for number, each in enumerate(others, start=1):
+        await each.open(address, int(port) + number)
+        await each.overlay(DIMENSION).join([endpoint.address])
     told: dict[str, Any] = {"name": name, "stored": {}, "read": {}}
-    for size in sizes:
+    for size in sizes if "examine" not in flags else []:
         holders = await overlay.put_value(key_of(name, size), value_of(name, size), now_ms() + HOUR_MS, seq=1)
         told["stored"][size] = holders
     if not seeds:
         print("ready", flush=True)
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
-    for size in sizes if seeds or "client" not in flags else []:
+    for size in sizes if "examine" not in flags and "swarm" not in flags else []:
         for attempt in range(1, ATTEMPTS + 1):
             found = await overlay.get_value(key_of(other, size), signer_of(other).public_key)
             if found == value_of(other, size):
@@ -93,9 +108,23 @@ async def main() -> None:
                 break
     told["contacts"] = [list(contact.address) for contact in overlay.table.by_id.values()]
     told["faults"] = endpoint.counters["fault"]
-    told["reachability"] = str(getattr(endpoint, "reachability", ""))
+    if "examine" in flags:
+        await examine(endpoint, told)
     print(json.dumps(told), flush=True)
-    await endpoint.close()
+    for each in (endpoint, *others):
+        await each.close()
+
+
+async def examine(endpoint: Endpoint, told: dict[str, Any]) -> None:
+    # One look may miss a call that was lost on the way; a server looks again before it gives up.
+    for _ in range(EXAMINATIONS):
+        try:
+            await endpoint.examine_reachability(serve=True)
+        except UnreachableError as error:
+            told["advice"] = str(error)
+        told["reachability"], told["observed"] = endpoint.reachability, endpoint.observed_address
+        if endpoint.reachability != "unknown":
+            return
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ Forwards IPv4 frames between two interfaces (packet sockets), because not every 
 does this. With a translation, the left host is behind a NAT as homes have them: one outer address, a port of its own
 for each inner one, and only who was sent something may answer. Prints what it did as JSON when its input closes.
 
-    python wire.py LEFT RIGHT LEFT_MAC RIGHT_MAC LOSS_PPM REORDER_PPM [INNER OUTER]
+    python wire.py LEFT RIGHT LEFT_MAC RIGHT_MAC LOSS_PPM REORDER_PPM [INNER OUTER [FORWARDED_PORT]]
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ class Wire:
         self.macs = [bytes.fromhex(mac.replace(":", "")) for mac in (left_mac, right_mac)]
         self.loss_ppm, self.reorder_ppm = int(loss_ppm), int(reorder_ppm)
         self.inner, self.outer = (
-            [ipaddress.IPv4Address(each).packed for each in translation] if translation else (b"", b"")
+            [ipaddress.IPv4Address(each).packed for each in translation[:2]] if translation else (b"", b"")
         )
-        self.ports: dict[int, int] = {}
-        self.inner_ports: dict[int, int] = {}
+        self.forwarded = int(translation[2]) if len(translation) > 2 else 0
+        self.ports: dict[int, int] = {self.forwarded: self.forwarded}
+        self.inner_ports: dict[int, int] = {self.forwarded: self.forwarded}
         self.permitted: set[tuple[int, bytes, int]] = set()
         self.counts: Counter[str] = Counter()
         self.rng = random.Random(4)
@@ -101,7 +102,8 @@ class Wire:
             packet[12:16] = self.outer
             packet[head : head + 2] = outer_port.to_bytes(2)
             return source == self.inner
-        if to != self.outer or (port, source, source_port) not in self.permitted:
+        permitted = port == self.forwarded or (port, source, source_port) in self.permitted
+        if to != self.outer or not permitted:
             return False
         packet[16:20] = self.inner
         packet[head + 2 : head + 4] = self.inner_ports[port].to_bytes(2)
