@@ -6,6 +6,9 @@ import asyncio
 from types import SimpleNamespace
 from typing import cast
 
+import pytest
+
+from dht.errors import EnvelopeError
 from xenonode import agent
 from xenonode.client import Client
 from xenonode.control.errors import ControlError
@@ -14,8 +17,9 @@ from xenonode.control.errors import ControlError
 class Sessions:
     """A client whose sessions end when their usage was signed often enough; a call may fail first."""
 
-    def __init__(self, failures: int) -> None:
+    def __init__(self, failures: int, failure: Exception | None = None) -> None:
         self.open = {b"\x01": failures}
+        self.failure = failure or ControlError("unreachable", "no answer", "try again")
         self.signed: list[str] = []
         self.records = SimpleNamespace(sessions=self._sessions)
 
@@ -27,7 +31,7 @@ class Sessions:
         key = bytes.fromhex(id)
         if self.open[key] > 0:
             self.open[key] -= 1
-            raise ControlError("unreachable", "no answer", "try again")
+            raise self.failure
         if key == b"\x01":
             self.open[b"\x02"] = 0  # a session that begins while the agent works
             await asyncio.sleep(0.01)
@@ -52,6 +56,15 @@ def test_a_server_that_does_not_answer_is_asked_again() -> None:
     told = run(client)
     assert client.signed == ["01", "02"]
     assert any("trying again" in line for line in told)
+
+
+@pytest.mark.parametrize("failure", [EnvelopeError("malformed msgpack"), KeyError("state")], ids=repr)
+def test_an_answer_that_makes_no_sense_keeps_no_other_session_from_being_signed_for(failure: Exception) -> None:
+    client = Sessions(1, failure)
+    client.open[b"\x03"] = 0  # on another server
+    told = run(client)
+    assert client.signed == ["03", "01", "02"]
+    assert any("makes no sense" in line for line in told)
 
 
 def test_without_open_sessions_it_ends_at_once() -> None:

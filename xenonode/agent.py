@@ -67,11 +67,13 @@ async def _sign_for(client: Client, id: str, tell: Tell) -> None:
                 tell(f"session {id[:12]}: its server knows it no longer")
                 return
             tell(f"session {id[:12]}: {error}; trying again")
-            await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
-            failures += 1
+        except Exception as error:  # whatever one server answers, the sessions on the others are still signed for
+            tell(f"session {id[:12]}: its server's answer makes no sense ({error!r:.200}); trying again")
         else:
             tell(f"session {id[:12]}: its final usage is signed")
             return
+        await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
+        failures += 1
 
 
 def start_in_background(folder: Path, arguments: Sequence[str]) -> int | None:

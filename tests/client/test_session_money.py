@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -227,5 +229,27 @@ def test_a_session_stopped_before_it_booted_costs_nothing() -> None:
         with pytest.raises(XenoError, match=r"owner needs the machine.*are back in the order"):
             await beginning
         assert world.manager.sessions[second].closed and world.manager.sessions[second].due_nano == 0
+
+    run_virtually(scenario())
+
+
+@pytest.mark.parametrize("nonsense", [{"start": 5}, {"start": b"xx"}, {"closed": "no"}, {"command_seq": None}], ids=str)
+def test_a_server_that_talks_nonsense_hides_no_other_session(nonsense: dict[str, object]) -> None:
+    async def scenario() -> None:
+        world = World()
+        await world.boot()
+        view = await world.begin()
+
+        async def lying(key: bytes, address: tuple[str, int], method: str, body: dict[str, Any]) -> dict[str, Any]:
+            answer = await world.client_to_server(key, address, method, body)
+            return {**answer, **nonsense} if method == "session.show" else answer
+
+        client = world.client_of(call_server=lying)
+        record = client._records.find(view.session)
+        client._records.keep(replace(record, start=b""))  # as if its start had not been seen yet
+        (listed,) = await client.list_all()
+        assert listed.state == "unreachable" and "cannot be read" in listed.reason
+        with pytest.raises(XenoError, match="cannot be read"):
+            await client.command(view.session, "pause")
 
     run_virtually(scenario())

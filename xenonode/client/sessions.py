@@ -273,14 +273,22 @@ class Sessions:
             ) from None
 
     async def _told(self, id: str) -> tuple[SessionRecord, dict[str, Any]]:
-        """What the server tells of a session now; a start record is kept when it is first seen."""
-        record = self._records.find(id)
+        """What the server tells of a session now; a start record is kept when it is first seen. Raises XenoError."""
+        try:
+            return await self._taken_in(self._records.find(id))
+        except (RemoteError, KeyError, TypeError) as error:
+            message = f"the server's answer cannot be read: {error}"
+            raise XenoError(message, "do not use this server", "bad_peer") from error
+
+    async def _taken_in(self, record: SessionRecord) -> tuple[SessionRecord, dict[str, Any]]:
         try:
             told = await self._ask(record, "session.show", {"session": record.id})
         except ControlError as error:
             if error.code != "unknown_session" or record.closed:
                 raise
             raise await self._opening.never_began(record) from error
+        if not isinstance(told["closed"], bool) or type(told["command_seq"]) is not int:
+            raise TypeError("a session's state is told in other words")
         if record.reservation:  # it did begin, though its server's answer was lost
             server_agreement = told["agreement"]
             signed, _ = Agreement.open(server_agreement, self._trust.scheme, signed_by=record.server)

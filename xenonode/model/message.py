@@ -67,6 +67,8 @@ class Message:
     @classmethod
     def open(cls, raw: bytes, scheme: Scheme, *, signed_by: bytes | None = None) -> tuple[Self, Envelope]:
         """Check a signed message and read it. Raises RemoteError where signature, type or fields do not fit."""
+        if not isinstance(raw, bytes):  # it may come out of another's answer, unchecked
+            raise MessageError(f"{cls.TYPE}: expected bytes, got {type(raw).__name__}")
         envelope = open_envelope(raw, scheme, expected=cls.TYPE, max_bytes=cls.MAX_BYTES)
         if signed_by is not None and envelope.key != signed_by:
             raise MessageError(f"{cls.TYPE}: signed by {envelope.key.hex()[:16]}, not by {signed_by.hex()[:16]}")
