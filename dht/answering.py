@@ -62,7 +62,7 @@ class Answering:
         try:
             if kind == PING:
                 overlay = endpoint.overlays.get(tag)
-                if tag != self._network_tag and (overlay is None or endpoint.is_client):
+                if tag != self._network_tag and (overlay is None or not overlay.active or endpoint.is_client):
                     reply.refuse("no such overlay here")
                     return
                 told = pack_address(peer.address) if body == TELL_ADDRESS else b""
@@ -83,7 +83,7 @@ class Answering:
                     handler(peer, body, reply)
             else:
                 overlay = endpoint.overlays.get(tag)
-                if overlay is None:
+                if overlay is None or not overlay.active:
                     reply.refuse("no such overlay here")
                 else:
                     overlay.requested(peer, kind, body, reply)

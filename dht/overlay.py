@@ -50,6 +50,8 @@ class Overlay:
         self.measures = OverlayMeasures()
         self._listeners: list[Callable[[], None]] = []
         self._change_told = True
+        # Whether this node takes part: until it leaves.
+        self.active = True
         self.joining = Joining(self)
         self.publishing = Publishing(self)
         self.serving = Serving(self)
@@ -60,10 +62,12 @@ class Overlay:
 
     async def join(self, seeds: Sequence[Address]) -> None:
         """Enter the overlay through any of the seeds (IP addresses); without seeds, begin a new one."""
+        self.active = True
         await self.joining.join(seeds)
 
     async def leave(self) -> None:
-        """Say goodbye to the neighbours and forget the overlay."""
+        """Say goodbye to the neighbours and forget the overlay; the endpoint's other ones go on. `join` comes back."""
+        self.active = False
         await self.joining.leave()
         self.table.flush()
         self.publishing.clear()
@@ -325,7 +329,7 @@ class Overlay:
         """A server took part in this overlay under a session of its own."""
         contact = peer.contacts.get(self.tag) or self.contact_of(peer)
         known = self.table.by_id.get(contact.node_id)
-        if known is not contact and self.table.add_contact(contact):
+        if known is not contact and self.active and self.table.add_contact(contact):
             self._changed()
             if known is None:
                 self.publishing.arrived(contact)
@@ -352,6 +356,8 @@ class Overlay:
 
     def tick(self, now_ms: int) -> None:
         """What is due now, each kind of it bounded."""
+        if not self.active:
+            return
         self.shelf.expire(now_ms)
         if not len(self.table):
             self.joining.feel_for_seeds()

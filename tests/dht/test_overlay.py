@@ -210,3 +210,21 @@ def test_a_node_that_left_is_forgotten_at_once_and_changes_are_told(run: Run) ->
         assert told == [1]
 
     run(scenario)
+
+
+def test_a_node_leaves_one_dimension_and_stays_in_the_others_until_it_comes_back(run: Run) -> None:
+    async def scenario(world: Any) -> None:
+        nodes = await world.grow(6, ["cpu", "memory"])
+        gone = nodes[5]
+        await gone.overlay("cpu").leave()
+        await asyncio.sleep(0.2)
+        assert not gone.overlay("cpu").peers() and len(gone.overlay("memory").peers()) == 5
+        contact = Contact(gone.overlay("cpu").node_id, gone.address)
+        with pytest.raises(PeerRefusedError, match="no such overlay"):
+            await nodes[0].overlay("cpu").ask(contact, 1, b"")
+        assert len(await nodes[0].overlay("cpu").find(bytes(20))) == 5
+        assert len(await nodes[0].overlay("memory").find(bytes(20))) == 6
+        await gone.overlay("cpu").join([nodes[0].address])
+        assert len(await nodes[1].overlay("cpu").find(gone.overlay("cpu").node_id)) == 6
+
+    run(scenario)
