@@ -27,7 +27,7 @@ from hypervisor import guest_image
 from hypervisor.embedded import owner_tag
 from xenonode import config
 from xenonode.client import Client, Operator
-from xenonode.demo.network import DemoNetwork
+from xenonode.demo.network import DemoNetwork, remove_outside
 from xenonode.demo.plan import DemoPlan, Place, make_plan
 from xenonode.demo.processes import Process
 from xenonode.env import LiveEnv
@@ -168,10 +168,16 @@ class Live:
         finally:
             self.run(self.network.stop())
             self._runner.close()
+            for place in self._servers():
+                remove_outside(place)
 
     def leftovers(self) -> list[str]:
         """What is left of it on this machine, besides its folder."""
-        return leftovers(self.folder, [place.folder for place in self.plan.servers])
+        return leftovers(self.folder, self._servers())
+
+    def _servers(self) -> list[Path]:
+        """Folders of all servers, those of `another` too, whether they ever ran or not."""
+        return sorted(path for path in self.folder.iterdir() if path.is_dir())
 
 
 def environment(folder: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:
