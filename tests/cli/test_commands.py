@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from xenonode.cli import main
+from xenonode.cli.output import Output
 
 PROGRAM = [sys.executable, "-c", "from xenonode.cli.main import main; main()"]
 
@@ -222,3 +223,16 @@ def test_an_unexpected_error_is_one_line_and_a_log(tmp_path: Path) -> None:
     broken = [sys.executable, "-c", program, "broken"]
     done = subprocess.run([*broken, "--debug"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 70 and "Traceback" in done.stderr
+
+
+def test_what_others_say_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    steering = "eu\x1b]0;title\x07\x1b[2J\x9b31m\r\x7f"
+    output = Output(False)
+    output.rows([], ("region",), [(steering,)], "none")
+    output.facts({}, [("reason", steering), ("told", {steering: 1})])
+    output.note(steering)
+    main._report({"code": "refused", "message": steering, "next_step": steering}, False, 1)
+    captured = capsys.readouterr()
+    for text in (captured.out, captured.err):
+        assert "eu" in text and "title" in text
+        assert all(letter in "\n\t" or letter.isprintable() for letter in text)

@@ -22,6 +22,7 @@ from hypervisor.errors import HypervisorError
 from summaries.errors import SummariesError
 from xenonode.cli import account, configs, corp, doctor, join, looking, network, orders, sessions
 from xenonode.cli.command import InterruptedByUser
+from xenonode.cli.output import shown
 from xenonode.control.errors import ControlError
 from xenonode.errors import XenoError
 from xenonode.folder import default_folder
@@ -144,9 +145,9 @@ def _report(fields: dict[str, str], as_json: bool, status: int) -> int:
         if as_json:
             print(json.dumps(fields, ensure_ascii=False), file=sys.stderr)
         else:
-            print(f"error: {fields['message']}", file=sys.stderr)
+            print(shown(f"error: {fields['message']}"), file=sys.stderr)
             if fields["next_step"]:
-                print(f"next:  {fields['next_step']}", file=sys.stderr)
+                print(shown(f"next:  {fields['next_step']}"), file=sys.stderr)
         sys.stderr.flush()
     except OSError:
         pass  # nobody listens; the status still tells

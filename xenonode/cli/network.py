@@ -9,6 +9,7 @@ import typer
 
 from dht.identity import NODE_ID_BYTES
 from xenonode.cli.command import Run, command
+from xenonode.cli.output import shown
 
 HEX_DIGITS = 2 * NODE_ID_BYTES
 ID_SHOWN = 12
@@ -74,7 +75,7 @@ async def metrics(
     """Show what a node counts and measures, as Prometheus text."""
     async with run.client() as client:
         found = await client.metrics(server)
-    run.output.text(found, found["text"])
+    run.output.text(found, shown(found["text"]))
     if found["alarm"]:
         run.output.note(f"ALARM: {found['alarm']}")
 

@@ -29,6 +29,8 @@ WIDTH_WHEN_PIPED = 200
 """A pipe has no width; rich would guess 80 and fold the keys."""
 LIKELY_A_DATE_MS = 10**12
 """A time in milliseconds above this is a moment after September 2001, not a length."""
+_CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+"""What a terminal obeys rather than shows: others' words (a region, a refusal's reason) must not move its cursor."""
 MARKS = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[red]FAIL[/]"}
 
 
@@ -69,7 +71,7 @@ class Output:
         table = Table(*columns, box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
         count = 0
         for row in rows:
-            table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
+            table.add_row(*(cell if isinstance(cell, Text) else Text(shown(str(cell))) for cell in row))
             count += 1
         self._console.print(table if count else escape(empty))
         self._flush()
@@ -84,12 +86,12 @@ class Output:
         table = Table.grid(padding=(0, 2))
         for name, each in facts:
             for inner, value in _spread(name, each):
-                table.add_row(Text(inner.replace("_", " "), style="dim"), Text(value, overflow="fold"))
+                table.add_row(Text(shown(inner.replace("_", " ")), style="dim"), Text(shown(value), overflow="fold"))
         self._console.print(table)
         self._flush()
 
     def text(self, value: object, text: str) -> None:
-        """`value` as JSON, or a text as it is."""
+        """`value` as JSON, or a text as it is: what an environment wrote is the reader's own, as with ssh."""
         if self.as_json:
             self.json(value)
         else:
@@ -98,7 +100,7 @@ class Output:
     def note(self, text: str) -> None:
         """A line of progress for people, on stderr; silent for programs."""
         if not self.as_json:
-            self._progress.print(escape(text))
+            self._progress.print(escape(shown(text)))
 
     def _flush(self) -> None:
         self._write(self._page.getvalue())
@@ -117,6 +119,11 @@ class Output:
     def mark(self, level: str) -> Text:
         """ok, warn or fail, in its colour."""
         return Text.from_markup(MARKS[level])
+
+
+def shown(text: str) -> str:
+    """Text as it may reach a terminal, without the characters that would steer it."""
+    return text.translate(_CONTROLS)
 
 
 def moment(time_ms: int) -> str:
