@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Self
 
 from dht.contact import Contact
-from dht.coordinates import Coordinate
 from dht.errors import RemoteError
 from dht.routing import K
 from dht.tracing import Hop, trace
@@ -246,11 +245,8 @@ class Client:
 
     async def advert(self, server: str) -> VerifiedAdvert:
         """A server's own current advert, by the first digits of its key or by HOST:PORT of its control connection."""
-        host, colon, port = server.rpartition(":")
-        if colon and port.isdigit():
-            key, address = None, (host.strip("[]"), int(port))
-        else:
-            key, address = self.records.found(server)
+        place = Address.parse(server)
+        key, address = self.records.found(server) if place is None else (None, place.pair)
         member = self._member()
         transport = self._home.transport(member.papers.certificate, [member.papers.authority])
         connection = await connect(*address, key, transport=transport)
@@ -308,12 +304,6 @@ class Client:
             return await self._call_corp("metrics", {})
         found = await self.advert(server)
         return await self._call_server(found.server_key, found.advert.control.pair, "metrics", {})
-
-    async def coordinate(self, host: str) -> Coordinate:
-        """The network coordinate of a member, by the address of its search traffic."""
-        name, _, port = host.rpartition(":")
-        peer = await self._joined()
-        return (await peer.endpoint.ping((name.strip("[]"), int(port)))).coordinate
 
     async def _joined(self) -> Peer:
         if self._peer is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import ClassVar
 
 from dht.envelope import Envelope
@@ -90,6 +91,15 @@ class Address:
     def __post_init__(self) -> None:
         require(0 < self.port < 65536, f"port {self.port} is not in 1..65535")
         require(0 < len(self.host) <= 45, "host must be a literal address")
+
+    @classmethod
+    def parse(cls, text: str) -> Address | None:
+        """HOST:PORT, with a literal host and a port that there is; None for anything else."""
+        host, _, port = text.rpartition(":")
+        try:
+            return cls(str(ip_address(host.strip("[]"))), int(port))
+        except ValueError:
+            return None
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from dht.contact import unpack_address
 from dht.coordinates import Coordinate
 from dht.endpoint import Endpoint
 from dht.errors import DhtError
-from summaries.asks import Ask, Outcome, Probe
+from summaries.asks import REPLICAS, Ask, Outcome, Probe
 from summaries.execute import Counts, Search
+from summaries.explain import Explanation, why_empty
+from summaries.plan import constrained
 from summaries.query import Query
+from summaries.roots import ROOT_LIFE_MS, RootReading, RootView
 from summaries.schema import Schema
 from xenonode.env import Env
 from xenonode.errors import XenoError
 from xenonode.model.advert import VerifiedAdvert
+from xenonode.model.entity import Address
 from xenonode.search.adverts import Adverts
 from xenonode.search.asking import Asker
 from xenonode.search.kinds import ADVERT
@@ -29,6 +33,8 @@ from xenonode.search.kinds import ADVERT
 SEARCH_TIMEOUT_S = 30.0
 """A search of a million adverts takes some ten rounds of at most two seconds; beyond this, what was found is told."""
 MICROSECONDS = 1_000
+ROOTS_TIMEOUT_S = 5.0
+"""Two time-outs of a question: the roots only save time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,7 @@ class SearchAnswer:
     most_total: int
     counts: Counts
     duration_ms: float
+    explanation: Explanation | None = None
 
 
 class Searcher:
@@ -60,14 +67,25 @@ class Searcher:
     def __init__(self, endpoint: Endpoint, schema: Schema, adverts: Adverts, asker: Asker, env: Env) -> None:
         self._endpoint, self._schema, self._adverts = endpoint, schema, adverts
         self.asker, self.env = asker, env
+        self._roots: dict[str, RootView] = {}
+        self._searched_ms = -ROOT_LIFE_MS
+        self._rng = env.rng("searches")
 
-    async def search(self, query: Query, *, strict: bool = True) -> SearchAnswer:
-        """Resolve the query's hosts, run it, and return what matches, best first. Raises XenoError."""
+    async def search(self, query: Query, *, strict: bool = True, explain: bool = False) -> SearchAnswer:
+        """Resolve the query's hosts, run it, and return what matches, best first. Raises XenoError.
+
+        Who searches again within seconds remembers the roots of the tries (`counts.root_age_ms` says how old they
+        were). `explain` adds the plan and what was read, and for an empty answer what it failed on.
+        """
         loop = asyncio.get_running_loop()
         places = {host: await self._locate(host) for host in query.hosts()}
         resolved = query.resolve(places, origin=in_microseconds(self._endpoint.coordinate))
-        search = Search(self._schema, resolved, self._adverts.point, strict=strict)
-        began_s = loop.time()
+        began_s, bytes_out, bytes_in = loop.time(), self.asker.bytes_out, self.asker.bytes_in
+        turn = self._rng.randrange(REPLICAS)
+        if self.env.now_ms() - self._searched_ms < ROOT_LIFE_MS:
+            await self._read_roots(constrained(self._schema, resolved), turn)
+        self._searched_ms = self.env.now_ms()
+        search = Search(self._schema, resolved, self._adverts.point, strict=strict, roots=self._roots, turn=turn)
         run = _Run(self, search)
         try:
             async with asyncio.timeout(SEARCH_TIMEOUT_S):
@@ -77,7 +95,41 @@ class Searcher:
             late = True
         finally:
             run.stop()
-        return self._answer(resolved, search, late, (loop.time() - began_s) * 1000)
+        answer = self._answer(resolved, search, late, (loop.time() - began_s) * 1000)
+        if not explain:
+            return answer
+        explained = replace(
+            search.explanation, bytes_out=self.asker.bytes_out - bytes_out, bytes_in=self.asker.bytes_in - bytes_in
+        )
+        if not answer.servers and len(search.filter.terms) == 1:
+            await self._read_roots(constrained(self._schema, resolved), turn)
+            counts, relaxations = why_empty(self._schema, search.filter.terms[0], self._roots)
+            explained = replace(explained, constraints=counts, relaxations=relaxations)
+        return replace(answer, explanation=explained)
+
+    async def _read_roots(self, names: Sequence[str], turn: int) -> None:
+        """Remember the roots of these dimensions' tries; those that cannot be read in time are done without."""
+        now_ms = self.env.now_ms()
+        self._roots = {name: view for name, view in self._roots.items() if view.is_fresh(now_ms)}
+        readings = [RootReading(name, turn) for name in names if name not in self._roots]
+        try:
+            async with asyncio.timeout(ROOTS_TIMEOUT_S):
+                await asyncio.gather(*(self._read_root(reading) for reading in readings))
+        except TimeoutError:
+            pass  # the search reads them itself
+        self._roots.update({one.dimension: one.view for one in readings if one.view is not None})
+
+    async def _read_root(self, reading: RootReading) -> None:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def send(asks: Sequence[Ask]) -> None:
+            for ask in asks:
+                self.asker.carry(ask, lambda outcome, ask=ask: send(reading.answered(ask, outcome)))  # type: ignore[misc]
+            if reading.finished and not done.done():
+                done.set_result(None)
+
+        send(reading.start(self.env.now_ms()))
+        await done
 
     def _answer(self, query: Query, search: Search, late: bool, duration_ms: float) -> SearchAnswer:
         result = search.result
@@ -103,15 +155,15 @@ class Searcher:
         )
 
     async def _locate(self, host: str) -> tuple[int, int, int, int]:
-        name, colon, port = host.rpartition(":")
-        if not colon or not port.isdigit():
+        place = Address.parse(host)
+        if place is None:
             raise XenoError(
                 f"near: {host!r} is no address of a member",
                 "write near(HOST:PORT, 30 ms) with a member's UDP address (see 'xenonode peers'), or coord(x, y, z, h)",
                 "unknown_host",
             )
         try:
-            pong = await self._endpoint.ping((name.strip("[]"), int(port)))
+            pong = await self._endpoint.ping(place.pair)
         except DhtError as error:
             raise XenoError(
                 f"near: {host} does not answer ({error})",
