@@ -15,6 +15,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Self
 
+from dht.contradictions import Contradiction
 from dht.envelope import Envelope
 from dht.errors import RemoteError
 from dht.identity import Signer
@@ -24,12 +25,14 @@ from hypervisor.adapter import Hypervisor
 from hypervisor.forwarded import ForwardedHypervisor
 from xenonode import membership
 from xenonode.config import CorpConfig, ServerConfig
+from xenonode.control.errors import ControlError
 from xenonode.control.pool import ConnectionPool
 from xenonode.control.server import Caller, Server, serve
 from xenonode.control.stream import Transport
 from xenonode.control.tls import Authority, issue, make_authority
 from xenonode.corp import founding
 from xenonode.corp.database import open_database
+from xenonode.corp.errors import RefusedError
 from xenonode.corp.founding import Founded
 from xenonode.corp.members import Certify
 from xenonode.corp.service import CorpService
@@ -59,6 +62,8 @@ from xenonode.server.service import ANONYMOUS, ServerService
 from xenonode.server.sessions import SessionManager
 
 LOGGER = logging.getLogger("xenonode.node")
+REPORTS_MAX = 256
+"""Contradictions that one node brings to XenoCorp while it runs: XenoCorp keeps 16 of each liar's."""
 CORP_ANONYMOUS = ("info", "register")
 PUBLISH_CHECK_S = 1.0
 FAREWELL_S = 5.0
@@ -83,6 +88,7 @@ class Node:
         self.peer: Peer
         self.control: Server
         self._ending = AsyncExitStack()
+        self._reports = 0
 
     async def close(self) -> None:
         """Stop in order. Guests go on running."""
@@ -93,7 +99,25 @@ class Node:
             self.env, self.home.signer, held.papers.credential, held.trust, held.published, client=False
         )
         self._ending.push_async_callback(peer.close)
+        peer.endpoint.contradictions.listen(self._contradicted)
         await peer.open(udp.pair, known_peers(self.home))
+
+    def _contradicted(self, proof: Contradiction) -> None:
+        """Somebody signed two records with one sequence number: XenoCorp keeps the proof."""
+        if self._reports < REPORTS_MAX:
+            self._reports += 1
+            LOGGER.warning("key %s contradicts itself in record %d", proof.owner.hex(), proof.seq)
+            self.env.spawn(self._report(proof), "report a contradiction")
+
+    async def _report(self, proof: Contradiction) -> None:
+        """Bring a proof to XenoCorp; one that it does not want is dropped."""
+        try:
+            await self._bring(proof)
+        except (ControlError, RefusedError) as error:
+            LOGGER.warning("the proof against %s was not taken: %s", proof.owner.hex(), error)
+
+    async def _bring(self, proof: Contradiction) -> None:
+        """Hand a proof to XenoCorp, as each role can."""
 
     async def _join(self) -> None:
         await self.peer.join()
@@ -211,6 +235,9 @@ class CorpNode(Node):
         renewing = env.spawn(self._stay_member(transport, own.credential), "renew own credential")
         self._ending.callback(sweeping.cancel)
         self._ending.callback(renewing.cancel)
+
+    async def _bring(self, proof: Contradiction) -> None:
+        await self.service.note_equivocation(proof.first, proof.second)
 
     async def _admit_operator(self) -> None:
         """Leave in the folder what the operator's commands need to connect; a new certificate at every half-life."""
@@ -395,6 +422,9 @@ class ServerNode(Node):
             LOGGER.warning("the advert could not be withdrawn and will expire: %s", error)
 
     # -- XenoCorp ----------------------------------------------------------------------------------------
+
+    async def _bring(self, proof: Contradiction) -> None:
+        await self._call_corp("fraud.report", {"first": proof.first, "second": proof.second})
 
     async def _call_corp(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
         network = self.held.network

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from dht.identity import ED25519
+from dht.record import seal_record
 from xenonode.control.errors import ControlError
 from xenonode.corp import schema
 from xenonode.corp.errors import CorpLocalError
@@ -140,3 +141,23 @@ def test_certificates_come_from_the_callable_that_is_handed_in() -> None:
     reply = world.do(None, "register", registration=world.registration("alice", "client").seal(signer).raw)
     assert reply["certificate"] == b"PEM"
     assert asked == [(signer.public_key, reply["entity"], "client", world.now_ms, world.now_ms + 7 * DAY_MS)]
+
+
+def test_a_proof_that_a_member_contradicts_itself_is_kept_whoever_brings_it() -> None:
+    world = World()
+    liar, witness = world.member("liar", "server"), world.member("witness", "client")
+    key = bytes(20)
+    expires_ms = world.now_ms + 60_000
+    one, other = (seal_record(liar, "cores", key, 1, expires_ms, text) for text in (b"yes", b"no"))
+    elsewhere = seal_record(liar, "cores", bytes(range(20)), 1, expires_ms, b"no")
+    stranger = ED25519.generate(seed("stranger"))
+    two = [seal_record(stranger, "cores", key, 1, expires_ms, text) for text in (b"yes", b"no")]
+    for first, second in ((one, one), (one, elsewhere), (one, one[:-1]), two):
+        with pytest.raises(ControlError):
+            world.do(witness, "fraud.report", first=first, second=second)
+    with pytest.raises(ControlError):
+        world.do(None, "fraud.report", first=one, second=other)
+    for pair in ((one, other), (other, one)):
+        assert world.do(witness, "fraud.report", first=pair[0], second=pair[1]) == {}
+    (proof,) = world.do(world.keys.operator, "fraud.list")["proofs"]
+    assert (proof["suspect"], proof["kind"]) == (liar.public_key, "equivocation")

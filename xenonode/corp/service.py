@@ -16,13 +16,13 @@ from dht.identity import Scheme
 from xenonode.corp import fraud, statements, status, sweep
 from xenonode.corp.books import Books
 from xenonode.corp.claimbook import ClaimBook
-from xenonode.corp.desk import Desk
+from xenonode.corp.desk import Desk, proved_key
 from xenonode.corp.errors import RefusedError
 from xenonode.corp.founding import CorpKeys
 from xenonode.corp.member_methods import MemberMethods
-from xenonode.corp.members import Certify, Member, Registry
+from xenonode.corp.members import Certify, Member, Registry, need
 from xenonode.corp.money_methods import MoneyMethods
-from xenonode.corp.requests import Body, Caller, Handler, Method, audit_reply, fraud_reply, guarded
+from xenonode.corp.requests import Body, Caller, Handler, Method, audit_reply, fraud_reply, guarded, octets
 from xenonode.corp.store import Store
 from xenonode.corp.terms import Terms
 from xenonode.corp.vault import Vault
@@ -60,6 +60,7 @@ class CorpService:
             "status": self._status,
             "ledger.audit": self._audit,
             "fraud.list": self._fraud_list,
+            "fraud.report": self._fraud_report,
         }
         others = (MemberMethods(self._desk, self._registry), MoneyMethods(self._desk, self._claims))
         for each in others:
@@ -103,6 +104,24 @@ class CorpService:
     async def _fraud_list(self, caller: Caller, body: Body) -> Body:
         self._desk.operator_only(caller)
         return {"proofs": [fraud_reply(proof) for proof in await self._desk.store.run(fraud.proofs)]}
+
+    async def _fraud_report(self, caller: Caller, body: Body) -> Body:
+        """From any member: two signed things that contradict one another prove it whoever brings them."""
+        proved_key(caller)
+        await self.note_equivocation(octets(body, "first"), octets(body, "second"))
+        return {}
+
+    async def note_equivocation(self, first: bytes, second: bytes) -> None:
+        """Keep the proof that somebody signed two records with one sequence number. Raises RefusedError."""
+        suspect = fraud.equivocator(first, second, self._desk.scheme)
+        one, other = sorted((first, second))
+        work = functools.partial(_note, suspect, one, other, self._desk.now_ms())
+        await self._desk.store.run(work)
+
+
+def _note(suspect: bytes, first: bytes, second: bytes, now_ms: int, books: Books) -> None:
+    need(books, suspect)  # keys that nobody registered cost nothing, and could fill the ledger
+    fraud.note_bounded(books, "equivocation", suspect, first, second, now_ms)
 
 
 def _run(step: sweep.Step, now_ms: int, books: Books) -> None:
