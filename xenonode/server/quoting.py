@@ -15,8 +15,7 @@ from xenonode.model.session import QUOTE_HOLD_MS, Quote, QuoteRequest, Refusal
 from xenonode.server.admission import Admission, Hold
 from xenonode.server.audit_log import AuditLog
 from xenonode.server.errors import RefusedError
-
-NO_SESSION = b""
+from xenonode.server.refusals import NO_SESSION, Refusals
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +40,7 @@ class QuoteDesk:
     ) -> None:
         self._signer, self._scheme, self._admission = signer, scheme, admission
         self._audit, self._advert, self._wall_ms = audit, advert, wall_ms
+        self._refusals = Refusals(audit, "refused")
 
     def quote(self, client: bytes, raw: bytes) -> Answer:
         """Answer a client's request. Raises RemoteError for one that is no request of this client to this server."""
@@ -63,7 +63,7 @@ class QuoteDesk:
 
     def _refuse(self, client: bytes, request: bytes, reasons: tuple[str, ...], now_ms: int) -> Answer:
         refusal = Refusal(request, client, reasons, now_ms).seal(self._signer)
-        self._audit.add("refused", NO_SESSION, {"client": client, "reasons": list(reasons)}, now_ms)
+        self._refusals.note(NO_SESSION, client, reasons, now_ms)
         return Answer(None, refusal.raw)
 
     def _accept(self, client: bytes, id: bytes, request: QuoteRequest, advert: Envelope, now_ms: int) -> Answer:

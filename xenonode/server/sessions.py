@@ -33,6 +33,7 @@ from xenonode.server.guests import Guests, StartGuest
 from xenonode.server.journal import Journal
 from xenonode.server.launching import guest_name
 from xenonode.server.ports import CorpPort
+from xenonode.server.refusals import Refusals
 from xenonode.server.releasing import Releases
 from xenonode.server.session_core import step
 from xenonode.server.session_state import HOLDING, LIVE, Session, requested
@@ -73,6 +74,7 @@ class SessionManager:
         journal.count("run", run)
         self._guests = Guests(env, signer, hypervisor, admission, self._clock, run, self.apply, start_guest)
         self._releases = Releases(journal, signer, env.now_ms)
+        self._refusals = Refusals(audit, "agreement_refused")
         self._pump = ClaimPump(
             corp,
             trust,
@@ -163,7 +165,7 @@ class SessionManager:
         if self._releases.is_spent(reservation_envelope.id):
             faults = (*faults, "the reservation is used up or was given up; reserve again")
         if faults:
-            self._audit.add("agreement_refused", envelope.id, {"client": client, "reasons": list(faults)}, wall_ms)
+            self._refusals.note(envelope.id, client, faults, wall_ms)
             raise RefusedError("; ".join(faults), "ask for a new quote and sign what it says", "agreement")
         offered = self._admission.offer.find(agreement.environment)
         image = "" if offered is None else offered.image
