@@ -68,6 +68,25 @@ class CountedTask(asyncio.Task[Any]):
     __hash__ = CountedFuture.__hash__
 
 
+class Arrival:
+    """A datagram on its way: what a timer's handle is to the loop, at a third of its cost; nobody cancels it."""
+
+    __slots__ = ("_context", "_scheduled", "data", "loop", "source", "transport")
+    _cancelled = False
+
+    def __init__(self, loop: VirtualLoop, transport: Any, data: bytes, source: tuple[str, int]) -> None:
+        self.loop, self.transport, self.data, self.source = loop, transport, data, source
+        self._context: contextvars.Context = transport.context
+
+    def _run(self) -> None:
+        try:
+            self._context.run(self.transport.arrive, self.data, self.source)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self.loop.call_exception_handler({"message": "a datagram's receiver failed", "exception": error})
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """The loop. `network` (set by `Network`) answers for sockets; `inline_executor` runs executor calls in place."""
 
@@ -81,7 +100,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.network: Any = None
         self.horizon_ns = horizon_ns
         self._inline_executor = inline_executor
-        self._timers: list[tuple[int, int, asyncio.TimerHandle]] = []
+        self._timers: list[tuple[int, int, Any]] = []
         self._sequence = 0
         self._hashes = 0
         self._failure: BaseException | None = None
@@ -115,6 +134,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._sequence += 1
         heapq.heappush(self._timers, (when_ns, self._sequence, handle))
         return handle
+
+    def deliver_at_ns(self, when_ns: int, transport: Any, data: bytes, source: tuple[str, int]) -> None:
+        """Let a datagram arrive at `when_ns`, in the receiver's own context."""
+        self._sequence += 1
+        heapq.heappush(self._timers, (when_ns, self._sequence, Arrival(self, transport, data, source)))
 
     def call_at(
         self,
@@ -155,8 +179,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 raise HorizonError(f"the run is not over at its horizon of {self.horizon_ns / NANOSECONDS} virtual s")
             self.now_ns = max(self.now_ns, timers[0][0])
         while timers and timers[0][0] <= self.now_ns:
-            handle: asyncio.Handle = heapq.heappop(timers)[2]
-            handle._scheduled = False  # type: ignore[attr-defined]
+            handle = heapq.heappop(timers)[2]
+            handle._scheduled = False
             if handle._cancelled:
                 self._timer_cancelled_count -= 1
             else:

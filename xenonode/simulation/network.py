@@ -13,7 +13,7 @@ import errno
 import hashlib
 import struct
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from xenonode.simulation.datagrams import open_datagrams
@@ -45,8 +45,11 @@ class Conditions:
     corrupt_ppm: int = 0  # one bit of the payload is flipped (datagrams only: TCP's checksum would drop it)
     mtu_bytes: int = LARGEST_DATAGRAM_BYTES  # longer datagrams vanish
     bandwidth_bit_per_s: int | None = None  # of the sender's uplink, shared by all it sends
+    certain: bool = field(init=False, compare=False, repr=False)  # nothing is left to chance, nor to a queue
 
     def __post_init__(self) -> None:
+        chance = self.loss_ppm or self.duplicate_ppm or self.reorder_ppm or self.corrupt_ppm or self.jitter_us
+        object.__setattr__(self, "certain", not chance and self.bandwidth_bit_per_s is None)
         chances = (self.loss_ppm, self.duplicate_ppm, self.reorder_ppm, self.corrupt_ppm)
         if not all(0 <= chance <= MILLION for chance in chances):
             raise SimulationError(f"a chance is out of 0..{MILLION} ppm: {chances}")
@@ -233,8 +236,18 @@ class Network:
         """Decide a datagram's fate, trace it, and schedule its arrival; `refused` hears of a closed port."""
         destination = self._by_address.get(to[0]) or (self.own_host() if to[0] in OWN_ADDRESSES else None)
         self.statistics.sent += 1
-        if destination is None or self.blocked(source, destination):
+        if destination is None or (self._partitions and self.blocked(source, destination)):
             self.statistics.blocked += 1
+            return
+        conditions = self.conditions_of(source, destination)
+        if conditions.certain and len(data) <= conditions.mtu_bytes:
+            # The pair's count goes on, so that what is drawn once chance returns does not depend on this.
+            sent = source.sent
+            sent[destination.identity] = sent.get(destination.identity, 0) + 1
+            due_ns = self.loop.now_ns + self.latency_ns(source, destination)
+            header = _TRACE.pack(source.identity, source_port, destination.identity, to[1], due_ns)
+            self.trace.note("datagram", header + data)
+            self._schedule(source, source_port, data, destination, to[1], due_ns, refused)
             return
         draws = self.draw(source, destination)
         arrival_ns = self.arrival_ns(source, destination, len(data), draws)
@@ -243,7 +256,6 @@ class Network:
         if arrival_ns is None:
             self.statistics.lost += 1
             return
-        conditions = self.conditions_of(source, destination)
         if data and draws[4] * MILLION >> 32 < conditions.corrupt_ppm:
             self.statistics.corrupted += 1
             damaged = bytearray(data)
@@ -267,9 +279,7 @@ class Network:
     ) -> None:
         transport = destination.datagram_ports.get(port)
         if transport is not None:  # in the receiver's own context: if it dies first, the loop drops the arrival
-            self.loop.call_at_ns(
-                when_ns, transport.arrive, data, (source.address, source_port), context=transport.context
-            )
+            self.loop.deliver_at_ns(when_ns, transport, data, (source.address, source_port))
         elif destination.up:
             self.loop.call_at_ns(2 * when_ns - self.loop.now_ns, refused)
 

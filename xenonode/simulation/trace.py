@@ -21,15 +21,20 @@ class Trace:
         self._now_ns = now_ns
         self._hash = hashlib.blake2b(digest_size=DIGEST_BYTES)
         self.listener = listener
+        self._names: dict[str, bytes] = {}
         self.entries = 0
 
     def note(self, kind: str, data: bytes) -> None:
         """Enter one thing that happened now."""
-        now_ns, name = self._now_ns(), kind.encode()
+        now_ns, name = self._now_ns(), self._names.get(kind) or self._name(kind)
         self.entries += 1
         self._hash.update(_HEADER.pack(now_ns, len(name), len(data)) + name + data)
         if self.listener is not None:
             self.listener(now_ns, kind, data)
+
+    def _name(self, kind: str) -> bytes:
+        name = self._names[kind] = kind.encode()
+        return name
 
     def hexdigest(self) -> str:
         """Return the hash so far."""
