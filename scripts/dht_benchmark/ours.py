@@ -53,7 +53,8 @@ class Ours:
         for node in self.nodes[:ASKERS]:
             for first in range(0, nodes, MEETINGS_AT_ONCE):
                 others = self.nodes[first : first + MEETINGS_AT_ONCE]
-                await asyncio.gather(*(node.ping(other.address) for other in others if other is not node))
+                meetings = (node.ping(other.address) for other in others if other is not node)
+                await asyncio.gather(*meetings, return_exceptions=True)
 
     async def open(self, nodes: int, seed: int) -> None:
         self.rng = random.Random(seed)
