@@ -188,6 +188,8 @@ class Holder:
         elif isinstance(message, ZoneUpdate):
             self._zone_update(message, sender, request, now_ms)
         elif isinstance(message, Marked):
+            if not self._may_hold(message.prefix, sender):  # splits are for ever: a stranger's would shred the trie
+                raise MessageError("the sender is not near this prefix's key")
             node = self._nodes.get(message.prefix)
             if node is not None and node.mark(message.splits):
                 self._hand_over(node, now_ms)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 import pytest
 from summaries_world import World, attributes
 
 from summaries.filter import Filter
 from summaries.holder import Holder, Push, Reply
-from summaries.messages import Accepted, Insert, Moved, NotReady, Read, Refused, Stale, ZoneUpdate
+from summaries.messages import Accepted, Insert, Marked, Moved, NotReady, Read, Refused, Stale, ZoneUpdate
 from summaries.parse import parse
 from summaries.publish import Publication
 from summaries.query import matches
@@ -208,10 +209,20 @@ def test_a_network_of_one_and_of_two_nodes_serves() -> None:
         assert result.complete and set(result.ids()) == wanted
 
 
-def world_of_one() -> Holder:
+def test_a_stranger_cannot_split_a_leaf() -> None:
+    holder = world_of_one(may_hold=lambda prefix, sender: sender == b"peer")
+    splits = (1 << 63) - 1
+    (refused,) = holder.received(Marked(ROOT, splits), b"stranger", 9, 1_000)
+    assert isinstance(refused, Reply) and isinstance(refused.message, Refused)
+    assert not holder.nodes()[ROOT].splits
+    assert isinstance(serve(holder, Marked(ROOT, splits)), Accepted)
+    assert holder.nodes()[ROOT].splits
+
+
+def world_of_one(**options: Any) -> Holder:
     world, raws = make(12, 1, 2)
     points = {b"1": world.adverts[raws[0]]}
-    holder = Holder(SCHEMA, NAME, b"me", lambda raw, now: points.get(raw), incarnation=1, capacity=4)
+    holder = Holder(SCHEMA, NAME, b"me", lambda raw, now: points.get(raw), incarnation=1, capacity=4, **options)
     pull = holder.received(Read(ROOT, Filter(), Order()), b"r", 0, 1_000)
     from summaries.messages import Digest
 
