@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 
 import pytest
@@ -168,6 +169,24 @@ def test_a_listener_that_is_not_tls_is_named_as_another_protocol() -> None:
             await connect(*address, world.key("server"), transport=world.transport("client"))
         assert caught.value.code == "bad_peer"
         other.close()
+
+    play_tls(scenario)
+
+
+def test_who_hangs_up_in_mid_handshake_takes_nobody_s_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tls, "MAX_HANDSHAKES", 3)
+
+    async def scenario(world: TlsWorld) -> None:
+        server = await serve("127.0.0.1", 0, {"whoami": whoami}, transport=world.transport("server"))
+        for _ in range(12):
+            _, writer = await asyncio.open_connection(*server.address)
+            await asyncio.sleep(0.02)
+            writer.transport.abort()
+            await asyncio.sleep(0.02)
+            gc.collect()  # a lost connection is a cycle of asyncio's objects
+        connection = await connect(*server.address, world.key("server"), transport=world.transport("client"))
+        await connection.close()
+        await server.close()
 
     play_tls(scenario)
 

@@ -15,6 +15,7 @@ import os
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -131,7 +132,9 @@ class _ServerObject(ssl.SSLObject):
 class _ServerContext(ssl.SSLContext):
     sslobject_class = _ServerObject
     failed: Callable[[str], None]
-    begun: dict[ssl.SSLObject, float]  # handshakes that go on, oldest first, and when they began
+    # Handshakes that go on, oldest first, and when they began. Weak, because nobody tells us of a connection that is
+    # lost in mid-handshake: it frees its place when asyncio lets go of it, or else after the time-out.
+    begun: WeakKeyDictionary[ssl.SSLObject, float]
 
     def begin(self, session: ssl.SSLObject) -> None:
         """Count a handshake, or refuse it: whoever stalls in one has proved nothing yet."""
@@ -149,7 +152,7 @@ def server_context(
 ) -> ssl.SSLContext:
     """Return a server's context: TLS 1.3, clients' certificates checked, and required unless `anonymous`."""
     context = _ServerContext(ssl.PROTOCOL_TLS_SERVER)
-    context.failed, context.begun = failed, {}
+    context.failed, context.begun = failed, WeakKeyDictionary()
     context.verify_mode = ssl.CERT_OPTIONAL if anonymous else ssl.CERT_REQUIRED
     context.num_tickets = 0  # no resumption: every connection proves a certificate that is valid now
     return _prepare(context, identity, authorities)
