@@ -23,7 +23,8 @@ from summaries.answer import digest_of
 from summaries.asks import ABSENT, REPLICAS, Absent, Ask, Outcome, Probe
 from summaries.attributes import LARGEST
 from summaries.errors import LocalError, RemoteError
-from summaries.filter import CompiledFilter
+from summaries.explain import Explanation, NodeRead, describe
+from summaries.filter import CompiledFilter, Filter
 from summaries.idset import IdSet
 from summaries.messages import AdvertIs, Answer, Child, Fetch, NotReady, Read, Row
 from summaries.plan import Part, choose, make_plan
@@ -151,6 +152,7 @@ class Search:
         if dimension is not None:
             schema.dimension(dimension)
         self._compared: dict[int, Visit] = {}
+        self._nodes: list[Visit] = []  # that were read, for the explanation
         self._window = MAX_READS if query.limit is None else FIRST_WAVE
         self._wave = 1  # reads until the next wave; the root is a wave of its own
         self._heap: list[tuple[int, int, int, Visit]] = []
@@ -263,6 +265,24 @@ class Search:
             len(self._live) + unread,
         )
 
+    @property
+    def explanation(self) -> Explanation:
+        """The plan, and every trie node that was read."""
+        parts = self._parts
+        nodes = (
+            NodeRead(
+                parts[visit.part].dimension, visit.prefix, visit.depth, visit.succeeded, len(visit.children),
+                visit.pruned, visit.matched,
+            )
+            for visit in {id(one): one for one in self._nodes}.values()
+        )
+        return Explanation(tuple((part.dimension, describe(part.filter)) for part in parts), tuple(nodes))
+
+    @property
+    def filter(self) -> Filter:
+        """What holders are asked: the query's condition, perhaps weakened."""
+        return self._filter
+
     # ----- reading trie nodes
 
     def _launch(self, visit: Visit) -> None:
@@ -332,6 +352,7 @@ class Search:
         del self._active[id(visit)]
         if not visit.is_complete and not self._comparing:
             self._unreachable[self._parts[visit.part].dimension, visit.prefix] = None
+        self._nodes.append(visit)
         self._tally.aggregation_points += bool(visit.children)
         self._tally.leaves += not visit.children
         self._tally.pruned += visit.pruned

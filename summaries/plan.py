@@ -15,6 +15,7 @@ from types import MappingProxyType
 
 from summaries.dimension import BINS
 from summaries.filter import Comparison, CompiledFilter, Filter, Term
+from summaries.query import Query, filter_of
 from summaries.rank import Order
 from summaries.roots import RootView
 from summaries.schema import ENVIRONMENT, LOCATION, Schema
@@ -66,6 +67,13 @@ def make_plan(
         groups.setdefault(name, []).append(term)
     parts = tuple(Part(name, Filter(tuple(terms))) for name, terms in sorted(groups.items()))
     return Plan(parts, ())
+
+
+def constrained(schema: Schema, query: Query) -> tuple[str, ...]:
+    """The dimensions whose roots help to plan a query, and to say why it finds nothing."""
+    names = [name for term in filter_of(query)[0].terms for _, name in ranked(schema, term)]
+    preferred = _order_dimension(schema, query.order)
+    return tuple(dict.fromkeys([*names, *([preferred] if preferred else [])])) or ("price.cpu",)
 
 
 def _leaves(schema: Schema, view: RootView, filter_: Filter, order: Order) -> int:

@@ -232,14 +232,16 @@ class Client:
 
     # -- finding servers ---------------------------------------------------------------------------------
 
-    async def search(self, text: str, *, strict: bool = True, currency: str = "USD") -> SearchAnswer:
-        """Servers that match, best first; every one's own signed advert was checked."""
+    async def search(
+        self, text: str, *, strict: bool = True, currency: str = "USD", explain: bool = False
+    ) -> SearchAnswer:
+        """Servers that match, best first; every one's own signed advert was checked. `explain`: and why it is so."""
         try:
             query = parse(text, currency=currency)
         except SummariesError as error:
             raise XenoError(str(error), "see 'xenonode search --help' for examples", "query") from error
         peer = await self._joined()
-        answer = await peer.searcher.search(query, strict=strict)
+        answer = await peer.searcher.search(query, strict=strict, explain=explain)
         self.records.keep_found([each.advert for each in answer.servers])
         return answer
 

@@ -43,6 +43,7 @@ class Asker:
 
     def __init__(self, places: Places, env: Env) -> None:
         self._places, self._env = places, env
+        self.bytes_out = self.bytes_in = 0  # of questions and answers, for who explains a search
 
     def carry(self, ask: Ask, done: Done, failed: Failed | None = None) -> None:
         """Send one question, after the wait that it asks for."""
@@ -55,11 +56,11 @@ class Asker:
         placement = self._places.joined(ask.dimension)
         if placement is not None:
             if ask.holder is not None:
-                _call(placement, ask, Contact.unpack(ask.holder), done)
+                self._call(placement, ask, Contact.unpack(ask.holder), done)
                 return
             holders = placement.remembered(ask.prefix)
             if holders is not None:
-                _to_replica(placement, ask, holders, done)
+                self._to_replica(placement, ask, holders, done)
                 return
         self._env.spawn(self._locate(ask, done, failed), f"holders of {ask.dimension} {ask.prefix}")
 
@@ -73,34 +74,35 @@ class Asker:
                 failed(error)
             return
         if ask.holder is not None:
-            _call(placement, ask, Contact.unpack(ask.holder), done)
+            self._call(placement, ask, Contact.unpack(ask.holder), done)
         else:
-            _to_replica(placement, ask, await placement.find(ask.prefix), done)
+            self._to_replica(placement, ask, await placement.find(ask.prefix), done)
 
+    def _to_replica(self, placement: Placement, ask: Ask, holders: list[Contact], done: Done) -> None:
+        rest = [each for each in holders if each.packed not in ask.exclude]
+        if ask.replica < len(rest):
+            self._call(placement, ask, rest[ask.replica], done)
+        else:
+            # Nobody at all is a network that cannot be reached; too few is one that is small.
+            asyncio.get_running_loop().call_soon(done, ABSENT if holders else None)
 
-def _to_replica(placement: Placement, ask: Ask, holders: list[Contact], done: Done) -> None:
-    rest = [each for each in holders if each.packed not in ask.exclude]
-    if ask.replica < len(rest):
-        _call(placement, ask, rest[ask.replica], done)
-    else:
-        # Nobody at all is a network that cannot be reached; too few is one that is small.
-        asyncio.get_running_loop().call_soon(done, ABSENT if holders else None)
+    def _call(self, placement: Placement, ask: Ask, contact: Contact, done: Done) -> None:
+        def heard(answer: bytes | None, error: DhtError | None) -> None:
+            if answer is None:
+                placement.forget(ask.prefix)
+                done(None)
+                return
+            self.bytes_in += len(answer)
+            try:
+                message = from_fields(wire.unpack(answer))
+            except (DhtError, MessageError):
+                done(None)
+            else:
+                done(message)
 
-
-def _call(placement: Placement, ask: Ask, contact: Contact, done: Done) -> None:
-    def heard(answer: bytes | None, error: DhtError | None) -> None:
-        if answer is None:
-            placement.forget(ask.prefix)
-            done(None)
-            return
         try:
-            message = from_fields(wire.unpack(answer))
-        except (DhtError, MessageError):
-            done(None)
-        else:
-            done(message)
-
-    try:
-        placement.overlay.ask_then(contact, TRIE, wire.pack(to_fields(ask.message)), heard)
-    except LocalError:  # the endpoint is closing, or has more calls open than it may
-        asyncio.get_running_loop().call_soon(done, None)
+            body = wire.pack(to_fields(ask.message))
+            self.bytes_out += len(body)
+            placement.overlay.ask_then(contact, TRIE, body, heard)
+        except LocalError:  # the endpoint is closing, or has more calls open than it may
+            asyncio.get_running_loop().call_soon(done, None)
