@@ -34,6 +34,10 @@ MEMORY_NODES, MEMORY_OVERLAYS = 100, 8
 CHURN_SHARE, CHURN_HOURS = 0.5, 1.0
 
 
+class ContenderError(Exception):
+    """A contender's process ended before its time."""
+
+
 class Worker:
     """One contender in a process of its own."""
 
@@ -48,7 +52,7 @@ class Worker:
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"a contender ended with status {self.process.wait()} instead of an answer to {do!r}")
+            raise ContenderError(f"a contender ended with status {self.process.wait()} instead of an answer to {do!r}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -91,10 +95,19 @@ def live(nodes: int, keys: int, rounds: int, seed: int, result: dict[str, Any]) 
     workers = {name: Worker() for name in (OURS, SHIPPED, PATCHED, *rivals)}
     tallies = {(name, kind): Tally() for name in workers for kind in KINDS}
     for name, worker in workers.items():
-        built = worker.ask("build", name=name, nodes=nodes, keys=keys, seed=seed)
+        try:
+            built = worker.ask("build", name=name, nodes=nodes, keys=keys, seed=seed)
+        except ContenderError as error:
+            if name not in rivals:
+                raise
+            # Another version of a library that is only here for comparison: told, and left out.
+            print(f"  {name} is left out: {error}", flush=True)
+            rivals.remove(name)
+            continue
         idle = worker.ask("idle", seconds=1.0)
         idle_ms = idle["cpu_s"] * 1e3
         print(f"  built {name}: {built['cpu_s']:.1f} CPU s; idle: {idle_ms:.1f} CPU ms a second", flush=True)
+    workers = {name: worker for name, worker in workers.items() if name in (OURS, SHIPPED, PATCHED, *rivals)}
     for turn in range(rounds + 1):
         for kind in KINDS:
             for name, worker in workers.items():

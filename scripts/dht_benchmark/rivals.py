@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 from typing import Any
 
 from scripts.dht_benchmark.contender import Achieved
@@ -118,15 +119,16 @@ class OpenDht:
     async def build(self, nodes: int, keys: int, seed: int) -> None:
         import opendht
 
+        ports: list[int] = []
         self.library = opendht
         self.rng = random.Random(seed)
         for _ in range(min(nodes, MOST_NODES)):
             node = opendht.DhtRunner()
-            node.run(port=0)
+            ports.append(_free_port())
+            node.run(port=ports[-1])
             self.nodes.append(node)
-        first = self.nodes[0].getBoundPort()
         for node in self.nodes[1:]:
-            node.bootstrap("127.0.0.1", str(first))
+            node.bootstrap("127.0.0.1", str(ports[0]))
         await asyncio.sleep(8)
         for number in range(min(keys, IN_FLIGHT)):
             key = opendht.InfoHash.get(f"key {number}")
@@ -160,3 +162,11 @@ class OpenDht:
     async def close(self) -> None:
         for node in self.nodes:
             node.join()
+
+
+def _free_port() -> int:
+    """A UDP port that nobody has just now; the library does not tell which one it took."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("", 0))
+        port: int = probe.getsockname()[1]
+        return port
