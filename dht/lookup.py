@@ -123,16 +123,17 @@ class Lookup:
         state, namers, namer = self._state, self._namers, contact.node_id
         self._judge(contact, -GOOD_CREDIT)
         for each in contacts:
-            known = state.get(each.node_id)
+            node_id = each.node_id
+            known = state.get(node_id)
             if known is None:
                 if self._admit is None or self._admit(each):
                     self._note(path, each)
-                    namers[each.node_id] = [namer]
-            elif each.node_id in namers:
-                namers[each.node_id].append(namer)
+                    namers[node_id] = [namer]
+            elif (named_by := namers.get(node_id)) is not None:
+                named_by.append(namer)
                 if known == _DOUBTED and self._blame.get(namer, 0) < MAX_BLAME:
-                    state[each.node_id] = _NEW
-                    self._path_of[each.node_id].done = False
+                    state[node_id] = _NEW
+                    self._path_of[node_id].done = False
         return self._advance()
 
     def slow(self, contact: Contact) -> list[Contact]:
