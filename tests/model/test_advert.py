@@ -83,11 +83,25 @@ def test_a_good_advert_verifies_and_names_its_owner() -> None:
         (replace(ADVERT, credential=credential(role="client")), SERVER, NOW_MS, "role client"),
         (replace(ADVERT, credential=credential(issuing=OTHER)), SERVER, NOW_MS, "no issuing key"),
         (replace(ADVERT, gone=True), SERVER, NOW_MS, "withdrawn"),
+        (replace(ADVERT, udp=Address("8.8.8.8", 53)), SERVER, NOW_MS, "no address for a network of profile 'local'"),
+        (replace(ADVERT, control=Address("224.0.0.1", 53)), SERVER, NOW_MS, "no address"),
+        (replace(ADVERT, control=Address("a.example", 53)), SERVER, NOW_MS, "no address"),
     ],
 )
 def test_an_advert_that_does_not_prove_itself_is_refused(advert: Advert, signer: Signer, now_ms: int, why: str) -> None:
     with pytest.raises(RemoteError, match=why):
         verify_advert(advert.seal(signer).raw, TRUST, now_ms)
+
+
+def test_a_public_network_takes_no_advert_that_leads_to_its_readers_own_machine() -> None:
+    public = Trust(replace(network(), profile="public"), ED25519)
+    elsewhere = Address("1.1.1.1", 7410)
+    verify_advert(replace(ADVERT, udp=elsewhere, control=elsewhere).seal(SERVER).raw, public, NOW_MS)
+    for lying in (replace(ADVERT, udp=elsewhere), replace(ADVERT, control=elsewhere)):
+        for loopback in (Address("127.0.0.1", 22), Address("::1", 22), Address("10.0.0.1", 22)):
+            changed = replace(lying, control=loopback) if lying.udp == elsewhere else replace(lying, udp=loopback)
+            with pytest.raises(RemoteError, match="no address"):
+                verify_advert(changed.seal(SERVER).raw, public, NOW_MS)
 
 
 def test_a_lapsed_issuing_key_vouches_for_nobody() -> None:

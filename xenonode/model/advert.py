@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from dht.contact import admits
 from dht.envelope import Envelope
 from xenonode.model.entity import Address, Credential, Trust
 from xenonode.model.errors import MessageError
@@ -150,7 +151,7 @@ def advert_row_id(server_key: bytes) -> int:
 
 
 def verify_advert(raw: bytes, trust: Trust, now_ms: int, *, allow_gone: bool = False) -> VerifiedAdvert:
-    """Check an advert whole: signature, its server's credential, expiry. Raises RemoteError."""
+    """Check an advert whole: signature, its server's credential, dates, addresses. Raises RemoteError."""
     advert, envelope = Advert.open(raw, trust.scheme)
     credential = trust.credential(advert.credential, now_ms, roles=("server",))
     if credential.key != envelope.key:
@@ -159,6 +160,9 @@ def verify_advert(raw: bytes, trust: Trust, now_ms: int, *, allow_gone: bool = F
         raise MessageError(f"advert: expired {(now_ms - advert.expires_ms) // 1000} s ago")
     if advert.issued_ms > now_ms + 120_000:
         raise MessageError("advert: issued in the future; a clock is wrong")
+    for address in (advert.udp, advert.control):
+        if not admits(address.host, trust.network.profile):
+            raise MessageError(f"advert: {address} is no address for a network of profile {trust.network.profile!r}")
     if advert.gone and not allow_gone:
         raise MessageError("advert: withdrawn")
     return VerifiedAdvert(advert, credential, envelope)
