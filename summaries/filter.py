@@ -19,7 +19,7 @@ from summaries.attributes import ATTRIBUTES, ENVIRONMENT_KINDS, LARGEST, MAX_COO
 from summaries.errors import MessageError
 from summaries.point import Rows, widened
 from summaries.schema import ENVIRONMENT, Schema
-from summaries.zone import LOCATION_STEP_US, Zone
+from summaries.zone import LOCATION_STEP_US, WORD_ATTRIBUTES, Zone, word_bit
 
 OPERATORS = ("=", "!=", "<", "<=", ">", ">=")
 MAX_TERMS = 64  # a disjunction of more is weakened before it is sent
@@ -98,6 +98,12 @@ class Comparison:
             return 1 << schema.dimension(ENVIRONMENT).slot(self.attribute, str(self.value))
         return None
 
+    def word_bits(self) -> int:
+        """The bits of a zone's words that a match must have."""
+        if self.attribute in WORD_ATTRIBUTES and self.operator == "=" and not self.negated:
+            return word_bit(self.attribute, str(self.value))
+        return 0
+
     def to_fields(self) -> list[Any]:
         value = list(self.value) if isinstance(self.value, tuple) else self.value
         return [self.attribute, OPERATORS.index(self.operator), value, self.currency, self.negated]
@@ -168,12 +174,13 @@ class CompiledFilter:
 
 class _CompiledTerm:
     def __init__(self, schema: Schema, term: Term) -> None:
-        self.mask = 0
+        self.mask = self.words = 0
         self.bounds: dict[int, tuple[int, int]] = {}  # column -> inclusive integers
         self.within = [test for test in term if isinstance(test, Within) and not test.negated]
         for test in term:
             if isinstance(test, Within):
                 continue
+            self.words |= test.word_bits()
             bit, bounds = test.environment_bit(schema), test.bounds()
             if bit is not None:
                 self.mask |= bit
@@ -191,7 +198,7 @@ class _CompiledTerm:
         self.impossible = any(low > high for low, high in self.bounds.values())
 
     def passes(self, zone: Zone) -> bool:
-        if self.impossible or self.mask & ~zone.environments:
+        if self.impossible or self.mask & ~zone.environments or self.words & ~zone.words:
             return False
         lows, highs = zone.lows, zone.highs
         for place, low, high in self.bins:

@@ -336,8 +336,8 @@ def _read_cursor(value: object) -> Cursor:
 
 
 def _read_zone(value: object) -> Zone:
-    if not isinstance(value, list) or len(value) != 8:
-        raise MessageError("a zone has eight fields")
+    if not isinstance(value, list) or len(value) != 9:
+        raise MessageError("a zone has nine fields")
     lows, highs = octets(32)[1](value[0]), octets(32)[1](value[1])
     if len(lows) != len(highs):
         raise MessageError("a zone has as many least as greatest bins")
@@ -346,12 +346,12 @@ def _read_zone(value: object) -> Zone:
         raise MessageError("a box has six bounds")
     environments, height = _U64[1](value[2]), integer(0, MAX_HEIGHT_STEPS)[1](value[4])
     price, count, leaves = integer(0, LARGEST)[1](value[5]), _COUNT[1](value[6]), _COUNT[1](value[7])
-    return Zone(lows, highs, environments, box, height, price, count, leaves)
+    return Zone(lows, highs, environments, box, height, price, count, leaves, _U64[1](value[8]))
 
 
 def _write_zone(zone: Zone) -> list[Any]:
     z = zone
-    return [z.lows, z.highs, z.environments, list(z.box), z.height, z.price, z.count, z.leaves]
+    return [z.lows, z.highs, z.environments, list(z.box), z.height, z.price, z.count, z.leaves, z.words]
 
 
 _U64 = integer(0, (1 << 64) - 1)

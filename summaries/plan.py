@@ -102,6 +102,8 @@ def ranked(schema: Schema, term: Term) -> list[tuple[float, str]]:
             if not test.negated:
                 shares[LOCATION] = min(shares.get(LOCATION, 1.0), _NEAR_SHARE)
             continue
+        if test.attribute in ("country", "region") and test.word_bits():  # servers of a country lie together
+            shares[LOCATION] = min(shares.get(LOCATION, 1.0), _NEAR_SHARE)
         bit, limits = test.environment_bit(schema), test.bounds()
         if bit is not None:
             share = 2.0 / (len(schema.dimension(ENVIRONMENT).categories) + 1)

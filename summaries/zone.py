@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+import xxhash
+
 from summaries.attributes import LARGEST
 from summaries.point import Point, Rows, environment_mask
 from summaries.schema import Schema
@@ -23,6 +25,7 @@ ROOM_BINS = 32  # an eighth of a dimension
 ROOM_STEPS = 512  # 33 ms, about a tenth of the way around the Earth
 ROOM_HEIGHT_STEPS = 64  # 4 ms
 MAX_COUNT = (1 << 32) - 1
+WORD_ATTRIBUTES = ("country", "region", "feature")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ class Zone:
     price: int = LARGEST  # least price.cpu, exact
     count: int = 0
     leaves: int = 0
+    words: int = 0  # which countries, regions and features there may be: one of 64 bits a word
 
     @classmethod
     def empty(cls, schema: Schema) -> Zone:
@@ -56,6 +60,7 @@ class Zone:
             point.number("price.cpu"),
             1,
             1,
+            words_of(point),
         )
 
     @classmethod
@@ -80,6 +85,7 @@ class Zone:
             min(point.number("price.cpu") for point in rows.points),
             len(rows),
             1,
+            _all_words(rows),
         )
 
     def covers(self, other: Zone) -> bool:
@@ -90,6 +96,7 @@ class Zone:
             all(mine <= theirs for mine, theirs in zip(self.lows, other.lows))
             and all(mine >= theirs for mine, theirs in zip(self.highs, other.highs))
             and not other.environments & ~self.environments
+            and not other.words & ~self.words
             and all(mine <= theirs for mine, theirs in zip(self.box[:3], other.box[:3]))
             and all(mine >= theirs for mine, theirs in zip(self.box[3:], other.box[3:]))
             and self.height <= other.height
@@ -112,6 +119,7 @@ class Zone:
             min(self.price, other.price),
             min(self.count + other.count, MAX_COUNT),
             min(self.leaves + other.leaves, MAX_COUNT),
+            self.words | other.words,
         )
 
     def widened(self, other: Zone, count: int, leaves: int) -> Zone:
@@ -143,6 +151,31 @@ class Zone:
         """The zone of one set as two replicas saw it: bounds unite, counts do not add."""
         both = self.union(other)
         return replace(both, count=max(self.count, other.count), leaves=max(self.leaves, other.leaves))
+
+
+def word_bit(attribute: str, word: str) -> int:
+    """The bit of a word in a zone's `words`."""
+    return 1 << (xxhash.xxh3_64_intdigest(f"{attribute}={word}".encode()) & 63)
+
+
+def words_of(point: Point) -> int:
+    """The bits of all words of a point that zones know."""
+    found = point.derived.get("words")
+    if found is None:
+        found = 0
+        for attribute in WORD_ATTRIBUTES:
+            value = point.attributes.get(attribute, ())
+            for word in (value,) if isinstance(value, str) else value if isinstance(value, tuple) else ():
+                found |= word_bit(attribute, str(word))
+        point.derived["words"] = found
+    return int(found)
+
+
+def _all_words(rows: Rows) -> int:
+    found = 0
+    for point in rows.points:
+        found |= words_of(point)
+    return found
 
 
 def union_of(zones: Iterable[Zone], empty: Zone) -> Zone:
