@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from dht.errors import DhtError
 from xenonode.control.errors import ControlError
 from xenonode.errors import XenoError
+from xenonode.model.errors import ModelError
 from xenonode.model.session import Agreement
 from xenonode.server import releasing
 
@@ -229,6 +231,22 @@ def test_a_session_stopped_before_it_booted_costs_nothing() -> None:
         with pytest.raises(XenoError, match=r"owner needs the machine.*are back in the order"):
             await beginning
         assert world.manager.sessions[second].closed and world.manager.sessions[second].due_nano == 0
+
+    run_virtually(scenario())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"authorized_keys": ("two\nlines",)}, {"hostname": "\ud800"}, {"hostname": "a" * 70_000}],
+    ids=("a key of two lines", "no text", "too long"),
+)
+def test_what_cannot_be_agreed_sets_no_money_aside(wrong: dict[str, Any]) -> None:
+    async def scenario() -> None:
+        world = World()
+        await world.boot()
+        with pytest.raises((ModelError, DhtError)):
+            await world.begin(**wrong)
+        assert world.state()["reserved_nano"] == 0 and world.state()["reservations"] == []
 
     run_virtually(scenario())
 

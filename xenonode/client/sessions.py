@@ -19,7 +19,7 @@ from xenonode.control.errors import ControlError
 from xenonode.env import Env
 from xenonode.errors import XenoError
 from xenonode.model.entity import CLOCK_TOLERANCE_MS, Address, Trust
-from xenonode.model.money import Settlement, format_amount
+from xenonode.model.money import ID_BYTES, Settlement, format_amount
 from xenonode.model.resources import Resources
 from xenonode.model.session import (
     RECEIPT_PERIOD_MS,
@@ -64,14 +64,11 @@ class Sessions:
         progress: Progress = lambda text: None,
     ) -> SessionView:
         """Reserve, agree, launch, and wait until the environment can be used. Raises XenoError or ControlError."""
-        reservation, reservation_raw, reservation_id = await self._opening.reserve(order, quote, server, lease_ms)
-        amount = format_amount(reservation.amount_nano, reservation.currency)
-        progress(f"XenoCorp reserved {amount} for this server")
         _, quote_envelope = Quote.open(quote_raw, self._trust.scheme, signed_by=server)
-        agreement = Agreement(
+        draft = Agreement(  # before any money is set aside: what cannot be agreed must not keep it
             client=self._signer.public_key,
             server=server,
-            reservation=reservation_id,
+            reservation=bytes(ID_BYTES),
             quote=quote_envelope.id,
             advert=quote.advert,
             advert_seq=quote.advert_seq,
@@ -80,10 +77,20 @@ class Sessions:
             image_sha256=quote.image_sha256,
             prices=quote.prices,
             receipt_period_ms=receipt_period_ms,
-            exposure_nano=exposure_limit_nano(reservation.amount_nano, reservation.rate_cap_nano_per_hour),
+            exposure_nano=0,
             audit_policy="standard",
             authorized_keys=authorized_keys,
             hostname=hostname,
+            made_ms=0,
+        )
+        draft.seal(self._signer)
+        reservation, reservation_raw, reservation_id = await self._opening.reserve(order, quote, server, lease_ms)
+        amount = format_amount(reservation.amount_nano, reservation.currency)
+        progress(f"XenoCorp reserved {amount} for this server")
+        agreement = replace(
+            draft,
+            reservation=reservation_id,
+            exposure_nano=exposure_limit_nano(reservation.amount_nano, reservation.rate_cap_nano_per_hour),
             made_ms=self._env.now_ms(),
         )
         sealed = agreement.seal(self._signer)
