@@ -1,0 +1,55 @@
+"""The search benchmark compares what is comparable: the same answers, and tries that publishing would have grown."""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from xenonode.simulation.search_bench import figure
+from xenonode.simulation.search_bench.bench import CLASSES, METHODS, Bench, Row, differences, prepare
+
+SIZE, SEED, QUERIES = 1_200, 7, 6
+FIELDS = {
+    "adverts", "class", "method", "queries", "rpcs_mean", "rpcs_p95", "rounds_p95", "control_kb_mean",
+    "client_cpu_ms", "recall", "wasted", "busiest_share",
+}  # fmt: skip
+
+
+@cache
+def bench() -> Bench:
+    return prepare(SEED, SIZE, count().__next__)
+
+
+@cache
+def rows(kind: str) -> tuple[Row, ...]:
+    return tuple(bench().run([kind], METHODS, SEED, QUERIES))
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_every_method_returns_the_same_verified_answers(kind: str) -> None:
+    assert [(row.method, row.recall, row.wrong) for row in rows(kind)] == [(method, 1.0, 0) for method in METHODS]
+
+
+def test_only_the_bloom_filters_fetch_adverts_in_vain() -> None:
+    assert all(not row.wasted for kind in CLASSES for row in rows(kind) if row.method != "bloom-2003")
+    assert any(row.wasted for kind in CLASSES for row in rows(kind) if row.method == "bloom-2003")
+
+
+def test_a_strict_search_asks_more_and_takes_no_more_rounds_on_a_quiet_network() -> None:
+    for kind in CLASSES:
+        relaxed, strict = rows(kind)[:2]
+        assert strict.rpcs_mean > relaxed.rpcs_mean and strict.rounds_p95 <= relaxed.rounds_p95 + 1
+
+
+def test_a_row_has_the_fields_that_were_promised_and_a_line_in_the_table(tmp_path: Path) -> None:
+    row = rows("conjunction")[0]
+    assert set(row.to_fields()) >= FIELDS
+    figure.write_csv(rows("conjunction"), tmp_path / "rows.csv")
+    assert len((tmp_path / "rows.csv").read_text().splitlines()) == 1 + len(METHODS)
+
+
+def test_a_bulk_load_is_what_publishing_leads_to() -> None:
+    assert differences(SEED, 700, ["cores"], count().__next__) == []
