@@ -69,7 +69,7 @@ async def serve_until_stopped(run: Run, folder: Path, name: str, start: Callable
             run.output.json({"pid": os.getpid(), **node.status()})
         else:
             for field, value in node.status().items():
-                if isinstance(value, str | int):
+                if isinstance(value, str | int) and value != "":
                     run.output.note(f"  {field}: {value}")
         try:
             await stopped.wait()
