@@ -78,6 +78,8 @@ def outline(node: TrieNode, overview: Overview, reader: bytes) -> Outline:
     children = []
     for prefix, zone, holders in node.children():
         children.append(Outlined(prefix, zone, _mark(holders), len(holders), _named(holders, prefix, reader, 1)))
+    if not children and len(node.rows):
+        children.append(Outlined(node.prefix, node.zone, 0, 0, ()))  # a leaf: itself
     room = MAX_MESSAGE_BYTES - _FRAME_BYTES
     page: list[Outlined] = []
     for child in children[overview.first :]:

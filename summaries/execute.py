@@ -187,7 +187,7 @@ class Search:
     def _plan(self) -> None:
         """Which tries: as the caller says, by the roots that we know, or by comparing the roots of a few."""
         ordered, limited = self._query.order, self._query.limit is not None
-        views = {name: view for name, view in self._roots.items() if view.is_fresh(self._now_ms)}
+        views = {name: view for name, view in self._roots.items() if view.is_fresh(self._now_ms) and not view.has_rows}
         self._roots = views
         if self._named is not None:  # a caller that compares plans
             self._parts = [Part(self._named, self._filter)]

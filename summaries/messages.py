@@ -278,7 +278,7 @@ class Outlined:
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """To Overview: some of `total` children."""
+    """To Overview: some of `total` children; of a leaf, itself."""
 
     KIND: ClassVar[int] = 26
     prefix: Prefix

@@ -25,11 +25,12 @@ MAX_TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class RootView:
-    """One dimension's root as it was at `read_ms`. Without children, or with rows of its own, it is read anew."""
+    """One dimension's root as it was at `read_ms`. One with rows of its own is read anew by every search."""
 
     dimension: str
     read_ms: int
     children: tuple[Outlined, ...]
+    has_rows: bool = False
 
     def is_fresh(self, now_ms: int) -> bool:
         return 0 <= now_ms - self.read_ms < ROOT_LIFE_MS
@@ -93,8 +94,9 @@ class RootReading:
     def _conclude(self) -> None:
         self.finished = True
         children = {one.prefix: one for first in sorted(self._pages) for one in self._pages[first]}
-        if self._total is not None and len(children) == self._total and children and not self._has_rows:
-            self.view = RootView(self.dimension, self._now_ms, tuple(children[prefix] for prefix in sorted(children)))
+        if self._total is not None and len(children) == self._total and children:
+            ordered = tuple(children[prefix] for prefix in sorted(children))
+            self.view = RootView(self.dimension, self._now_ms, ordered, self._has_rows)
 
     def _ask(self, first: int, after_ms: int = 0) -> Ask:
         self._number += 1

@@ -115,6 +115,22 @@ def test_a_changed_advert_replaces_the_old_one_and_a_withdrawn_one_is_gone(world
     world(scenario)
 
 
+@worlds
+def test_an_explanation_says_what_was_read_and_why_nothing_was_found(world: Callable[[Scenario], None]) -> None:
+    async def scenario(adverts: list[Advertised], client: Peer) -> None:
+        found = await client.searcher.search(parse("cores >= 1"), explain=True)
+        assert found.explanation is not None and len(found.servers) == SERVERS
+        assert found.explanation.nodes and found.explanation.bytes_in > found.explanation.bytes_out > 0
+        nothing = await client.searcher.search(parse("cores >= 100000"), explain=True)
+        assert nothing.complete and not nothing.servers and nothing.explanation is not None
+        assert nothing.explanation.plan[0][0] == "cores"
+        assert [(one.least, one.most > 0) for one in nothing.explanation.constraints] == [(0, False)]
+        assert nothing.explanation.relaxations
+        assert (await client.searcher.search(parse("cores >= 1"))).explanation is None
+
+    world(scenario)
+
+
 def test_hosts_in_near_are_members_that_answer() -> None:
     async def scenario(servers: list[Advertised], client: Peer) -> None:
         host, port = servers[0].peer.endpoint.address
