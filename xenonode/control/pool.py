@@ -33,9 +33,20 @@ class ConnectionPool:
         *,
         timeout_ms: int = CALL_TIMEOUT_MS,
     ) -> dict[str, Any]:
-        """Ask a peer, connecting first if there is no connection; never repeats a call by itself."""
-        connection = await self._connection((address[0], address[1], expected_key))
-        return await connection.call(method, body, timeout_ms=timeout_ms)
+        """Ask a peer, connecting first if there is no connection.
+
+        A call over a kept connection whose other end has gone meanwhile is repeated once over a new one. It may have
+        acted the first time; every method's ids make that harmless.
+        """
+        key = (address[0], address[1], expected_key)
+        kept = self._connections.get(key)
+        connection = await self._connection(key)
+        try:
+            return await connection.call(method, body, timeout_ms=timeout_ms)
+        except ControlError:
+            if connection is not kept or connection.open:
+                raise
+        return await (await self._connection(key)).call(method, body, timeout_ms=timeout_ms)
 
     async def _connection(self, key: Key) -> Connection:
         connection = self._connections.pop(key, None)
