@@ -105,7 +105,7 @@ class Story:
         order = await self._order()
         wish, answer = await self._search()
         first = await self._session(answer, order, "first")
-        await self._second_look(wish, answer)
+        await self._second_look(first, answer)
         second = await self._session(await self._client.search(wish.text), order, "second")
         await self._neighbours(first, second)
         await self._changes(first)
@@ -267,9 +267,10 @@ class Story:
         """Run a command in the guest by the system's own ssh client."""
         return await run_inside(await self._client.ssh_command(view.session), command)
 
-    async def _second_look(self, wish: Wish, before: SearchAnswer) -> None:
+    async def _second_look(self, first: SessionView, before: SearchAnswer) -> None:
         self._teller.step("The server's advert shows less available, and a search sees it")
-        server = before.servers[0].advert
+        # Not always the best in rank: that one may have refused.
+        server = next(each.advert for each in before.servers if each.advert.server_key == first.server)
         had = server.advert.available.cpu_ms_per_s
         text = f"cpu.available <= {had - SESSION.cpu_ms_per_s} ms/s and cpu.total >= {SESSION.cpu_ms_per_s} ms/s"
         deadline_s = asyncio.get_running_loop().time() + SEEN_TIMEOUT_S
