@@ -151,7 +151,10 @@ class Bench:
             self.turn += 1
             roots = {} if method.endswith("-cold") else self.roots
             strict = "strict" in method
-            search = Search(self.schema, query, self.adverts.verify, strict=strict, roots=roots, turn=self.turn)
+            budget = 4 * len(self.adverts.by_id)  # of questions: enough for a query that matches everything
+            search = Search(
+                self.schema, query, self.adverts.verify, strict=strict, roots=roots, turn=self.turn, max_rpcs=budget
+            )
             self.network.search(search, cost)
             return [match.id for match in search.result.matches]
         began = self.cpu_ns()
