@@ -36,12 +36,14 @@ class ConsoleTeller(Teller):
     """Tells the story to a person, with the time that has passed."""
 
     def __init__(self, console: Console) -> None:
-        self._console, self._chapter = console, 0
+        self._console, self._chapter, self._began_s = console, 0, 0.0
 
     def step(self, text: str) -> None:
         """A new chapter."""
+        now_s = asyncio.get_running_loop().time()
+        self._began_s = self._began_s or now_s
         self._chapter += 1
-        self._console.print(f"\n[bold]{self._chapter:2}. {escape(text)}[/]")
+        self._console.print(f"\n[bold]{self._chapter:2}. {escape(text)}[/] [dim]({now_s - self._began_s:.0f} s)[/]")
 
     def say(self, text: str) -> None:
         """One line."""

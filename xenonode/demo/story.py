@@ -40,7 +40,7 @@ GROWN = Resources(150, 160 * MIB, 32 * MIB, 1_000_000)
 """After the resize: more CPU, and memory given back to the host."""
 LEASE_MS = 15 * 60_000
 CREDIT, ORDER = "25 USD", "2 USD"
-QOS_WINDOW_S = 12.0
+QOS_WINDOW_S = 10.0
 QOS_TOLERANCE = 0.10
 BURN_CPU = "setsid sh -c 'while :; do :; done' </dev/null >/dev/null 2>&1 &"
 BURN_MEMORY = "dd if=/dev/zero of=/tmp/ballast bs=1M count=48 2>/dev/null; ls -l /tmp/ballast | awk '{print $5}'"
@@ -344,10 +344,10 @@ class Story:
 
     async def _ends(self, first: SessionView, second: SessionView, order: str) -> None:
         self._teller.step("Both sessions end: final usage, receipts, claims, settlement")
-        ended = []
-        for view in (second, first):
-            ended.append(await self._client.session_stop(view.session, self._teller.say))
-            must(ended[-1].closed, f"session {view.session[:12]} was not settled in time")
+        ends = (self._client.session_stop(view.session, self._teller.say) for view in (first, second))
+        ended = await asyncio.gather(*ends)
+        for view in ended:
+            must(view.closed, f"session {view.session[:12]} was not settled in time")
         await asyncio.gather(*self._signing)
         record = await self._client.usage(first.session)
         must(record is not None and record.final, "the last usage record is not final")
