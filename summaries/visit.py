@@ -95,7 +95,10 @@ class Visit:
         self.whole -= not digest_only
         if absent:
             self.absent += 1
-            self.sources = [one for one in self.sources if one.holder is not None or one.again]
+            # Where there is no second nearest there is no third; the nearest may be yet to be asked.
+            self.sources = [
+                one for one in self.sources if one.holder is not None or one.again or one.replica < source.replica
+            ]
         else:
             self.failed += 1
             if not source.again:

@@ -1,0 +1,27 @@
+"""Whom a search asks for one trie node, wherever among the replicas it begins."""
+
+from __future__ import annotations
+
+import pytest
+
+from summaries.asks import REPLICAS
+from summaries.trie import ROOT
+from summaries.visit import Visit
+
+
+@pytest.mark.parametrize("turn", range(REPLICAS))
+@pytest.mark.parametrize("there_are", range(1, REPLICAS + 1))
+def test_a_small_network_is_read_as_far_as_it_goes(there_are: int, turn: int) -> None:
+    visit, asked = Visit(0, ROOT), list[int]()
+    visit.prepare(True, turn)
+    while asking := visit.next_sources():
+        for source, digest_only in asking:
+            asked.append(source.replica)
+            if source.replica < there_are:
+                for whole in visit.answered(source, 7, digest_only):
+                    visit.answered(whole, 7, False)
+            else:
+                visit.miss(source, digest_only, absent=True)
+    assert visit.is_over and visit.is_complete
+    assert len([replica for replica in asked if replica < there_are]) == min(there_are, 2)
+    assert len(asked) == len(set(asked))
