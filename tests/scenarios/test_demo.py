@@ -89,6 +89,7 @@ class Demo:
         assert self._process.stderr is not None
         for line in self._process.stderr:
             self.told.append(line)
+            self._find()  # whoever waits for another demonstration must not miss this one's folder
 
 
 @pytest.fixture(scope="module")

@@ -168,7 +168,6 @@ def _server(shape: ServerShape, company: str) -> dict[str, object]:
         **_owner(f"{company} Hosting Ltd", shape.country, f"ops@{company.lower()}.example"),
         "region": shape.region[:24],
         "features": list(shape.features),
-        "receipt_period": f"{RECEIPT_PERIOD_S} s",
         "advert_period": "60 s",
         "share.cores": shape.cores,
         "share.cpu": units.format_cpu(share.cpu_ms_per_s),
