@@ -185,6 +185,7 @@ def test_who_hangs_up_in_mid_handshake_takes_nobody_s_place(monkeypatch: pytest.
             await asyncio.sleep(0.02)
             gc.collect()  # a lost connection is a cycle of asyncio's objects
         connection = await connect(*server.address, world.key("server"), transport=world.transport("client"))
+        assert connection.peer_key == world.key("server") and server.statistics.handshakes_failed == 0
         await connection.close()
         await server.close()
 

@@ -51,7 +51,6 @@ NOWHERE = Path("/nonexistent")
 """Stands where a live role has a folder or a file; nothing in a simulated world opens one."""
 ACCESS_US = 2_000
 """One way through both ends' access networks: what is left of a latency between neighbours."""
-LOCAL_US = 250
 SCHEMA_SAMPLES = 3_000
 """As many shares as breakpoints have bins to fill, a quarter of what the live schema is drawn from."""
 IMAGES = (
