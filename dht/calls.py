@@ -112,6 +112,11 @@ class Calls:
         session = peer.session
         if session is None:
             return
+        if peer.is_client and call.tag != self._endpoint.network_tag:
+            # Whatever a client says of an overlay counts for nothing, so it is not asked.
+            error = PeerIdentityError(f"a client answers at {peer.address}, and clients serve nothing")
+            self._endpoint.loop.call_soon(self.end, call, error, b"")
+            return
         expected = call.contact
         if expected is not None:
             actual = peer.contacts.get(call.tag)

@@ -77,6 +77,8 @@ class Endpoint:
         self.member = member_check(credential, now_ms())
         if self.member.public_key != signer.public_key:
             raise LocalError("the credential is of another key than the signer's")
+        if not client and not self.member.serves:
+            raise LocalError("this credential lets nobody serve: open the endpoint as a client")
         self.counters: Counter[str] = Counter()
         self.contradictions = Contradictions(self.counters, self.fault)
         self.round_trips = Histogram(ROUND_TRIP_MS)

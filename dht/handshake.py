@@ -40,12 +40,13 @@ _CLIENT_FLAG = 1
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """What a checked credential says of its holder."""
+    """What a checked credential says of its holder; only one that `serves` may hold and answer for others."""
 
     public_key: bytes
     issuer_nonce: bytes
     entity: str
     expires_ms: int
+    serves: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +151,7 @@ class Handshaker:
         signature = self._signer.sign(b"xeno-welcome1\0" + digest)
         fields = [own_session, own_ephemeral, self._flags, self.credential, signature]
         first, second = self._keys(secret, ephemeral, digest)
-        keys = SessionKeys(member, flags == _CLIENT_FLAG, own_session, session, second, first)
+        keys = SessionKeys(member, _is_client(flags, member), own_session, session, second, first)
         return seal(WELCOME, self.network_tag, session, 0, wire.pack(fields), self.network_key), keys
 
     def cookie_in(self, body: bytes) -> bytes:
@@ -178,7 +179,7 @@ class Handshaker:
         if not self._scheme.verify(member.public_key, b"xeno-welcome1\0" + digest, signature):
             raise PeerIdentityError("a WELCOME that its credential's key did not sign")
         first, second = self._keys(outgoing.secret, ephemeral, digest)
-        return SessionKeys(member, flags == _CLIENT_FLAG, outgoing.session, peer_session, first, second)
+        return SessionKeys(member, _is_client(flags, member), outgoing.session, peer_session, first, second)
 
     def _keys(self, secret: bytes, ephemeral: bytes, digest: bytes) -> tuple[bytes, bytes]:
         """The initiator's and the responder's sending key (HKDF's shape, with BLAKE2b as the keyed hash)."""
@@ -203,6 +204,11 @@ class Handshaker:
     def _is_cookie(self, cookie: bytes, address: Address, session: int, now_ms: int) -> bool:
         epoch = now_ms // COOKIE_EPOCH_MS
         return any(hmac.compare_digest(cookie, self._cookie(address, session, each)) for each in (epoch, epoch - 1))
+
+
+def _is_client(flags: int, member: Member) -> bool:
+    """Whether a peer serves nothing: by its own word, or because its credential does not let it."""
+    return flags == _CLIENT_FLAG or not member.serves
 
 
 def _expect_bytes(value: object, length: int) -> bytes:

@@ -28,6 +28,8 @@ from xenonode.search.holding import TrieHolding
 from xenonode.search.placement import Placement
 from xenonode.search.searching import Searcher
 
+SERVING_ROLES = ("server", "corp")
+"""Roles that hold parts of the overlays; a client's credential only lets it ask."""
 SEEDS_MAX = 8
 """Addresses that a start tries at once, besides the network file's own seeds."""
 
@@ -155,7 +157,8 @@ class Peer:
 
     def _member(self, credential_raw: bytes, now_ms: int) -> Member:
         credential = self.trust.credential(credential_raw, now_ms)
-        return Member(credential.key, credential.issuer_nonce, credential.entity, credential.expires_ms)
+        serves = credential.role in SERVING_ROLES
+        return Member(credential.key, credential.issuer_nonce, credential.entity, credential.expires_ms, serves)
 
 
 def describe_holdings(peer: Peer) -> dict[str, dict[str, int]]:

@@ -30,7 +30,7 @@ def check(raw: bytes, at_ms: int) -> Member:
     if envelope.key != ISSUER.public_key or envelope.body["expires_ms"] <= at_ms:
         raise RemoteError("no credential of this benchmark")
     body = envelope.body
-    return Member(body["key"], body["nonce"], body["entity"], body["expires_ms"])
+    return Member(body["key"], body["nonce"], body["entity"], body["expires_ms"], serves=True)
 
 
 class Ours:

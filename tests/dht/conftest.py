@@ -31,14 +31,17 @@ def member_check(raw: bytes, now_ms: int) -> Member:
     body = envelope.body
     if body["expires_ms"] <= now_ms:
         raise RemoteError("an expired credential")
-    return Member(body["key"], body["nonce"], body["entity"], body["expires_ms"])
+    return Member(body["key"], body["nonce"], body["entity"], body["expires_ms"], body["role"] != "client")
 
 
-def credential_for(signer: Signer, *, issuer: Signer = ISSUER, expires_ms: int | None = None) -> bytes:
+def credential_for(
+    signer: Signer, *, issuer: Signer = ISSUER, expires_ms: int | None = None, role: str = "server"
+) -> bytes:
     body = {
         "key": signer.public_key,
         "nonce": signer.public_key[:8],
         "entity": signer.public_key.hex()[:8],
+        "role": role,
         "expires_ms": wall_ms() + 3_600_000 if expires_ms is None else expires_ms,
     }
     return seal(issuer, "credential", body).raw

@@ -10,7 +10,7 @@ import pytest
 
 from dht.contact import Contact
 from dht.endpoint import Endpoint
-from dht.errors import JoinError, LocalError, PeerRefusedError, PeerTimeoutError
+from dht.errors import JoinError, LocalError, PeerIdentityError, PeerRefusedError, PeerTimeoutError
 from dht.record import seal_record
 from dht.reply import Reply
 
@@ -138,7 +138,7 @@ def test_a_client_finds_and_asks_but_nobody_keeps_it(run: Run) -> None:
             assert client.address not in node.known_addresses()
             assert overlay.node_id not in node.overlay("cpu").table.by_id
         contact = overlay.contact
-        with pytest.raises(PeerRefusedError):
+        with pytest.raises(PeerIdentityError):
             await nodes[7].overlay("cpu").ask(contact, 5, b"")
 
     run(scenario)

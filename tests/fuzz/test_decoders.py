@@ -33,7 +33,7 @@ MUTATIONS = 1_500
 
 def _member(raw: bytes, now_ms: int) -> Member:
     key = open_envelope(raw, ED25519, "credential").key
-    return Member(key, key[:8], "", NOW_MS + 1)
+    return Member(key, key[:8], "", NOW_MS + 1, serves=True)
 
 
 def _shaker() -> Handshaker:

@@ -19,7 +19,7 @@ PORT = 4_000
 
 def check(credential: bytes, now_ms: int) -> Member:
     key, nonce, entity, expires_ms = decode(credential)  # type: ignore[misc]
-    return Member(key, nonce, entity, expires_ms)  # type: ignore[arg-type]
+    return Member(key, nonce, entity, expires_ms, True)  # type: ignore[arg-type]
 
 
 def run(seed: int, loss_ppm: int = 10_000) -> tuple[str, int]:

@@ -144,7 +144,7 @@ class OverlayWorld:
         member = self._members.get(credential)
         if member is None:
             key, nonce, entity, expires_ms = decode(credential)  # type: ignore[misc, str-unpack]
-            member = self._members[credential] = Member(key, nonce, entity, expires_ms)  # type: ignore[arg-type]
+            member = self._members[credential] = Member(key, nonce, entity, expires_ms, True)  # type: ignore[arg-type]
         return member
 
     def add(self) -> OverlayNode:

@@ -46,7 +46,7 @@ def check(raw: bytes, at_ms: int) -> Member:
     if envelope.key != ISSUER.public_key:
         raise RemoteError("a credential of another issuer")
     body = envelope.body
-    return Member(body["key"], body["nonce"], body["entity"], body["expires_ms"])
+    return Member(body["key"], body["nonce"], body["entity"], body["expires_ms"], serves=True)
 
 
 def key_of(name: str, size: int) -> bytes:

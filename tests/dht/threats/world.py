@@ -64,12 +64,21 @@ class World:
         """The time that every member's clock shows."""
         return next(iter(self.nodes.values())).env.now_ms() if self.nodes else 0
 
-    def credential(self, signer: Signer, *, issuer: Signer | None = None, expires_ms: int | None = None) -> bytes:
+    def credential(
+        self,
+        signer: Signer,
+        *,
+        issuer: Signer | None = None,
+        expires_ms: int | None = None,
+        role: str = "server",
+        entity: str | None = None,
+    ) -> bytes:
         """A credential of this key, by our issuer or by another."""
         body = {
             "key": signer.public_key,
             "nonce": signer.public_key[:8],
-            "entity": signer.public_key.hex()[:8],
+            "entity": entity or signer.public_key.hex()[:8],
+            "role": role,
             "expires_ms": self.now_ms() + 200 * HOUR_MS if expires_ms is None else expires_ms,
         }
         return seal(issuer or self.issuer, "credential", body).raw
@@ -82,7 +91,7 @@ class World:
         body = envelope.body
         if body["expires_ms"] <= now_ms:
             raise RemoteError("an expired credential")
-        return Member(body["key"], body["nonce"], body["entity"], body["expires_ms"])
+        return Member(body["key"], body["nonce"], body["entity"], body["expires_ms"], body["role"] != "client")
 
     async def node(
         self, name: str, *, address: str | None = None, signer: Signer | None = None, **options: Any
@@ -110,7 +119,7 @@ class World:
         return Handshaker(
             signer,
             credential,
-            lambda raw, now_ms: Member(signer.public_key, signer.public_key[:8], "", 1 << 62),
+            lambda raw, now_ms: Member(signer.public_key, signer.public_key[:8], "", 1 << 62, serves=True),
             self.scheme,
             self.exchange,
             network_id=NETWORK,
