@@ -15,8 +15,8 @@ from typing import Any
 import xxhash
 
 from summaries.filter import CompiledFilter, Filter
+from summaries.forms import MAX_HOLDERS, child_fields, entry_fields, outlined_fields, posting_fields
 from summaries.messages import (
-    MAX_HOLDERS,
     Answer,
     Child,
     Cursor,
@@ -29,10 +29,6 @@ from summaries.messages import (
     Pull,
     Read,
     Row,
-    child_fields,
-    entry_fields,
-    outlined_fields,
-    posting_fields,
 )
 from summaries.node import TrieNode
 from summaries.packing import HEADER_BYTES, Packable, row_width

@@ -12,26 +12,24 @@ replicas (visit.py); what could not be read makes the result partial, and is nam
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from heapq import heappop, heappush
-from typing import Literal
+from itertools import count
 
 from summaries.answer import digest_of
-from summaries.asks import ABSENT, REPLICAS, Absent, Ask, Outcome, Probe
+from summaries.asks import ABSENT, Absent, Ask, Outcome, Probe
 from summaries.attributes import LARGEST
-from summaries.errors import LocalError, RemoteError
+from summaries.candidates import Candidates, Finish, Verify
+from summaries.errors import LocalError
 from summaries.explain import Explanation, NodeRead, describe
 from summaries.filter import CompiledFilter, Filter
 from summaries.idset import IdSet
-from summaries.messages import AdvertIs, Answer, Child, Fetch, NotReady, Read, Row
+from summaries.messages import Answer, Child, NotReady, Read
 from summaries.plan import Part, choose, make_plan
-from summaries.point import Point
-from summaries.query import Query, filter_of, matches
+from summaries.query import Query, filter_of
 from summaries.rank import LAST
 from summaries.reading import MAX_RETRIES, Reading, Span
+from summaries.result import Counts, Match, SearchResult, Tally
 from summaries.roots import RootView
 from summaries.schema import Schema
 from summaries.trie import ROOT, Prefix
@@ -40,86 +38,10 @@ from summaries.visit import Source, Visit
 MAX_READS = 64  # trie nodes read at once (search.md: waves of up to 64)
 FIRST_WAVE = 2  # with a limit: the root, then waves of 4, 8 .. 64, so that a small limit reads little
 FIRST_WAVE_WARM = 4  # without having to wait for the root
-MAX_PROBES = 32  # servers probed at once
-MAX_CANDIDATES = 100_000
 MAX_RPCS = 20_000  # a search's whole budget: a hundred times what a conjunction over 1M adverts needs
 MAX_UNREACHABLE = 1_000  # of the ranges that the budget left out, how many are named
 OVERFETCH = 4  # rows asked of a leaf beyond the limit, for those that fail their probe
 NEVER = LAST + 1
-
-Finish = Literal["probe", "fetch", "none"]
-Verify = Callable[[bytes, int], Point | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """One advert that matches. Without a finish step, `point` is None and the row is hearsay."""
-
-    id: int
-    seq: int
-    rank: int
-    contact: bytes
-    point: Point | None = None
-    advert: bytes = b""
-    round_trip_us: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What a search cost. `rounds` is the longest chain of questions that had to wait for another."""
-
-    rpcs: int = 0
-    rounds: int = 0
-    aggregation_points: int = 0
-    leaves: int = 0
-    pruned: int = 0
-    probes: int = 0
-    rejected: int = 0  # candidates whose current advert does not match, or is gone
-    root_age_ms: int = 0  # how old the oldest root was that was believed, or confirmed by digest
-
-
-@dataclass(frozen=True, slots=True)
-class SearchResult:
-    """`unreachable` names (dimension, prefix) of what could not be read by enough replicas."""
-
-    matches: tuple[Match, ...]
-    counts: Counts
-    unreachable: tuple[tuple[str, Prefix], ...]
-    unverified: tuple[int, ...]  # ids that match by a row, whose advert nobody would show
-    least_total: int
-    most_total: int
-
-    @property
-    def complete(self) -> bool:
-        return not self.unreachable and not self.unverified
-
-    def ids(self) -> IdSet:
-        return IdSet(match.id for match in self.matches)
-
-
-@dataclass(slots=True)
-class _Candidate:
-    row: Row
-    dimension: str
-    prefix: Prefix
-    sources: list[Source]  # replicas that showed this row: each may be asked for the advert
-    depth: int
-    state: Literal["new", "probing", "verified", "rejected"] = "new"
-    match: Match | None = None
-    rank: int = 0
-    seq: int = 0  # the newest seen of this server: in a row, or verified
-
-
-@dataclass(slots=True)
-class _Tally:
-    rpcs: int = 0
-    rounds: int = 0
-    aggregation_points: int = 0
-    leaves: int = 0
-    pruned: int = 0
-    probes: int = 0
-    rejected: int = 0
-    root_age_ms: int = 0
 
 
 class Search:
@@ -141,9 +63,9 @@ class Search:
     ) -> None:
         if query.order.by == "latency" and not query.order.hosts:
             raise LocalError("resolve the query's hosts to coordinates first")
-        self._schema, self._query, self._verify = schema, query, verify
+        self._schema, self._query = schema, query
         self._max_rpcs = max_rpcs
-        self._strict, self._finish, self._exclude = strict, finish, exclude or IdSet()
+        self._strict = strict
         self._filter, self._exact = filter_of(query)
         self._roots, self._turn = roots or {}, turn
         self._named = dimension
@@ -158,18 +80,15 @@ class Search:
         self._heap: list[tuple[int, int, int, Visit]] = []
         self._active: dict[int, Visit] = {}
         self._readings: dict[int, tuple[Reading, Span]] = {}
-        self._fetches: dict[int, _Candidate] = {}
-        self._probes: dict[int, _Candidate] = {}
         self._seen: set[tuple[int, Prefix]] = set()
-        self._candidates: dict[int, _Candidate] = {}
-        self._live: list[tuple[int, int]] = []  # (rank, id) of every candidate not rejected
-        self._fresh: deque[int] = deque()
         self._unreachable: dict[tuple[str, Prefix], None] = {}
-        self._unverified: dict[int, None] = {}
-        self._tally = _Tally()
-        self._number = 0
+        self._tally = Tally()
+        self._numbers = count(1)
         self._now_ms = 0
         self._out: list[Ask | Probe] = []
+        self._candidates = Candidates(
+            query, verify, finish, exclude or IdSet(), self._tally, self._numbers, self._out
+        )
         self._started = False
 
     # ----- what the driver calls
@@ -220,10 +139,7 @@ class Search:
     def answered(self, ask: Ask, reply: Outcome, now_ms: int) -> list[Ask | Probe]:
         """Take in the reply to an ask (None: no answer; ABSENT: no such replica)."""
         self._now_ms = now_ms
-        candidate = self._fetches.pop(ask.number, None)
-        if candidate is not None:
-            advert = reply.advert if isinstance(reply, AdvertIs) else b""
-            self._judge(candidate, advert, None, last_chance=True)
+        self._candidates.fetched(ask, reply, now_ms)
         reading, span = self._readings.pop(ask.number, (None, (0, 0)))
         if reading is not None:
             self._read(reading, span, ask, reply)
@@ -235,34 +151,26 @@ class Search:
     ) -> list[Ask | Probe]:
         """Take in a server's current signed advert (None: it did not answer)."""
         self._now_ms = now_ms
-        candidate = self._probes.pop(probe.number, None)
-        if candidate is not None:
-            self._judge(candidate, advert or b"", round_trip_us, last_chance=False)
+        self._candidates.probed(probe, advert, now_ms, round_trip_us)
         self._pump()
         return self._flush()
 
     @property
     def finished(self) -> bool:
-        return self._started and not (self._readings or self._fetches or self._probes)
+        return self._started and not (self._readings or self._candidates.is_busy)
 
     @property
     def result(self) -> SearchResult:
         """What was found so far; final once finished."""
-        limit = self._query.limit
-        found = [self._candidates[id].match for _, id in self._live if self._candidates[id].state == "verified"]
-        chosen = [match for match in found if match is not None][:limit]
         unread = sum(visit.count for _, _, _, visit in self._heap) + sum(one.count for one in self._active.values())
-        tally = self._tally
+        candidates = self._candidates
         return SearchResult(
-            tuple(chosen),
-            Counts(
-                tally.rpcs, tally.rounds, tally.aggregation_points, tally.leaves, tally.pruned, tally.probes,
-                tally.rejected, tally.root_age_ms,
-            ),
+            candidates.found(self._query.limit),
+            self._tally.counts(),
             tuple(sorted(self._unreachable)),
-            tuple(sorted(self._unverified)),
-            len(self._live),
-            len(self._live) + unread,
+            tuple(sorted(candidates.unverified)),
+            candidates.count,
+            candidates.count + unread,
         )
 
     @property
@@ -303,14 +211,13 @@ class Search:
         part = self._parts[visit.part]
         named = tuple(dict.fromkeys(visit.holders)) if reading.source.holder is None else ()
         for span in reading.next_spans():
-            self._number += 1
             question = Read(
                 visit.prefix, part.filter, self._query.order, visit.limit, LARGEST, 2 if self._strict else 1,
                 span[0], reading.digest_only,
             )
             ask = Ask(
-                self._number, part.dimension, visit.prefix, question, reading.source.holder, reading.source.replica,
-                named, after_ms,
+                next(self._numbers), part.dimension, visit.prefix, question, reading.source.holder,
+                reading.source.replica, named, after_ms,
             )
             self._readings[ask.number] = reading, span
             self._tally.rpcs += 1
@@ -321,7 +228,9 @@ class Search:
         visit, whole = reading.visit, list[Source]()
         if isinstance(reply, Answer) and reply.prefix == visit.prefix:
             visit.take(reply)
-            self._offer(visit, reply.rows, reading.source)
+            dimension = self._parts[visit.part].dimension
+            if not self._candidates.offer(dimension, visit.prefix, visit.depth, reply.rows, reading.source):
+                self._unreachable[dimension, visit.prefix] = None
             if reply.rows:
                 visit.last_rank = max(visit.last_rank, reply.rows[-1].rank)
             reading.took(span, reply)
@@ -405,84 +314,12 @@ class Search:
         )
 
     def _queue(self, visit: Visit) -> None:
-        self._number += 1
         # Among equals the deeper first: with a limit, leaves end a search and aggregation points do not.
-        heappush(self._heap, (visit.bound, -visit.prefix.length, self._number, visit))
+        heappush(self._heap, (visit.bound, -visit.prefix.length, next(self._numbers), visit))
 
     def _leaf_limit(self) -> int:
         limit = self._query.limit
         return 0 if limit is None or not self._exact else limit + OVERFETCH
-
-    # ----- candidates
-
-    def _offer(self, visit: Visit, rows: tuple[Row, ...], source: Source) -> None:
-        dimension = self._parts[visit.part].dimension
-        for row in rows:
-            if row.id in self._exclude:
-                continue
-            old = self._candidates.get(row.id)
-            if old is None:
-                if len(self._candidates) >= MAX_CANDIDATES:
-                    self._unreachable[dimension, visit.prefix] = None
-                    return
-            elif old.seq >= row.seq or old.state == "probing":
-                if old.row.seq == row.seq and old.prefix == visit.prefix and len(old.sources) < REPLICAS:
-                    old.sources.append(source)
-                continue
-            else:
-                self._drop_live(old)
-            made = _Candidate(row, dimension, visit.prefix, [source], visit.depth, rank=row.rank, seq=row.seq)
-            self._candidates[row.id] = made
-            insort(self._live, (made.rank, row.id))
-            if self._finish == "none":
-                made.state, made.match = "verified", Match(row.id, row.seq, row.rank, row.contact)
-            elif old is None or old.state != "new":
-                self._fresh.append(row.id)
-
-    def _drop_live(self, candidate: _Candidate) -> None:
-        place = bisect_left(self._live, (candidate.rank, candidate.row.id))
-        if place < len(self._live) and self._live[place] == (candidate.rank, candidate.row.id):
-            del self._live[place]
-
-    def _judge(self, candidate: _Candidate, advert: bytes, round_trip_us: int | None, *, last_chance: bool) -> None:
-        """Verify a candidate's signed advert and match it exactly."""
-        row = candidate.row
-        point: Point | None = None
-        if advert:
-            try:
-                point = self._verify(advert, self._now_ms)
-            except RemoteError:
-                point = None
-        if point is not None and (point.id != row.id or (last_chance and point.seq < row.seq)):
-            point = None
-        if point is None and candidate.sources:
-            self._fetch(candidate)  # the server is silent: a leaf replica's copy is the fall-back
-            return
-        self._drop_live(candidate)
-        if point is None:
-            candidate.state = "rejected"
-            self._unverified[row.id] = None
-            return
-        candidate.seq = max(candidate.seq, point.seq)
-        expired = point.gone or point.expires_s <= self._now_ms // 1000
-        if expired or not matches(self._query, point.attributes):
-            candidate.state = "rejected"
-            self._tally.rejected += 1
-            return
-        candidate.state, candidate.rank = "verified", self._query.order.rank(point.attributes)
-        candidate.match = Match(
-            point.id, point.seq, candidate.rank, point.contact or row.contact, point, advert, round_trip_us
-        )
-        insort(self._live, (candidate.rank, row.id))
-
-    def _fetch(self, candidate: _Candidate) -> None:
-        self._number += 1
-        question = Fetch(candidate.prefix, candidate.row.id)
-        source = candidate.sources.pop(0)
-        ask = Ask(self._number, candidate.dimension, candidate.prefix, question, source.holder, source.replica)
-        self._fetches[ask.number] = candidate
-        self._tally.rpcs += 1
-        self._out.append(ask)
 
     # ----- what next
 
@@ -499,44 +336,18 @@ class Search:
             bound = self._heap[0][0]
             if limit is not None:
                 # Enough that is certainly better (with an order), or enough of anything (without).
-                better = bisect_left(self._live, (bound, -1)) if ordered else len(self._live)
+                better = self._candidates.better(bound) if ordered else self._candidates.count
                 if better >= limit:
                     break
             self._launch(heappop(self._heap)[3])
-        if limit is None:
-            while self._fresh and len(self._probes) + len(self._fetches) < MAX_PROBES:
-                self._finish_one(self._candidates[self._fresh.popleft()])
-            return
         floor = min((visit.bound for visit in self._active.values()), default=NEVER)
         if self._heap:
             floor = min(floor, self._heap[0][0])
-        # Without an order any that verify will do: what is under way already must not be overtaken.
-        under_way = sum(self._candidates[id].state != "new" for _, id in self._live) if not ordered else 0
-        for rank, id in self._live[:limit] if ordered else list(self._live):
-            if rank >= floor if ordered else under_way >= limit:
-                break
-            under_way += self._candidates[id].state == "new"
-            if len(self._probes) + len(self._fetches) >= MAX_PROBES:
-                break
-            self._finish_one(self._candidates[id])
-
-    def _finish_one(self, candidate: _Candidate) -> None:
-        if candidate.state != "new":
-            return
-        candidate.state = "probing"
-        self._tally.rounds = max(self._tally.rounds, candidate.depth + 1)
-        if self._finish == "fetch" or not candidate.row.contact:
-            self._fetch(candidate)
-            return
-        self._number += 1
-        probe = Probe(self._number, candidate.row.contact, candidate.row.id, candidate.row.seq)
-        self._probes[probe.number] = candidate
-        self._tally.rpcs += 1
-        self._tally.probes += 1
-        self._out.append(probe)
+        self._candidates.finish(floor)
 
     def _flush(self) -> list[Ask | Probe]:
-        out, self._out = self._out, []
+        out = list(self._out)
+        self._out.clear()
         return out
 
 

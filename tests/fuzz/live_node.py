@@ -23,8 +23,20 @@ from dht.record import seal_record
 from dht.routing import K
 from dht.sessions import MAX_HALF_OPEN, MAX_LOST, SESSION_LIMIT
 from summaries.filter import Filter
+from summaries.forms import to_fields
 from summaries.holder import Holder
-from summaries.messages import Delete, Fetch, Insert, Locate, Marked, Offer, Posting, Pull, Read, ZoneUpdate, to_fields
+from summaries.messages import (
+    Delete,
+    Fetch,
+    Insert,
+    Locate,
+    Marked,
+    Offer,
+    Posting,
+    Pull,
+    Read,
+    ZoneUpdate,
+)
 from summaries.point import Point
 from summaries.rank import Order
 from summaries.schema import Schema

@@ -20,7 +20,7 @@ from dht.identity import ED25519, X25519_EXCHANGE
 from dht.record import open_record, seal_record
 from dht.vitals import Vitals, unpack_vitals
 from summaries.errors import MessageError
-from summaries.messages import from_fields
+from summaries.forms import from_fields
 
 from .mutator import Mutator
 

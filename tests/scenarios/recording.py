@@ -18,7 +18,8 @@ from dht.endpoint import Endpoint
 from dht.identity import ED25519
 from dht.record import seal_record
 from summaries.filter import Filter
-from summaries.messages import Insert, Read, to_fields
+from summaries.forms import to_fields
+from summaries.messages import Insert, Read
 from summaries.rank import Order
 from summaries.trie import ROOT
 from tests.corp.world import World as CorpWorld

@@ -14,8 +14,9 @@ from random import Random
 
 from summaries.asks import ABSENT, Ask, Outcome, Probe
 from summaries.execute import Search, SearchResult
+from summaries.forms import from_fields, to_fields
 from summaries.holder import Holder, Push, Reply
-from summaries.messages import Message, from_fields, to_fields
+from summaries.messages import Message
 from summaries.point import Point
 from summaries.publish import Posting, Publication
 from summaries.query import Query

@@ -10,7 +10,17 @@ from summaries_world import World, attributes
 
 from summaries.filter import Filter
 from summaries.holder import Holder, Push, Reply
-from summaries.messages import Accepted, Insert, Marked, Moved, NotReady, Read, Refused, Stale, ZoneUpdate
+from summaries.messages import (
+    Accepted,
+    Insert,
+    Marked,
+    Moved,
+    NotReady,
+    Read,
+    Refused,
+    Stale,
+    ZoneUpdate,
+)
 from summaries.parse import parse
 from summaries.publish import Publication
 from summaries.query import matches
@@ -101,7 +111,7 @@ def test_a_dead_replica_costs_no_recall_and_two_make_the_answer_partial() -> Non
 
 def test_an_old_zone_never_replaces_a_newer_one() -> None:
     holder = world_of_one()
-    wide = Zone.of_point(SCHEMA, holder._verify(b"1", 0))  # type: ignore[arg-type]
+    wide = Zone.of_point(SCHEMA, holder._state.verify(b"1", 0))  # type: ignore[arg-type]
     child = Prefix(0, 1)
     serve(holder, ZoneUpdate(child, 5, 2, wide, 0))
     late = serve(holder, ZoneUpdate(child, 5, 1, Zone.empty(SCHEMA), 0))
@@ -136,7 +146,7 @@ def test_an_insert_waits_until_the_parent_knows_the_wider_zone() -> None:
 def test_what_does_not_verify_or_does_not_belong_here_is_refused_and_changes_nothing() -> None:
     holder = world_of_one()
     before = holder.statistics()
-    key = keys_of(SCHEMA, NAME, holder._verify(b"1", 0))[0]  # type: ignore[arg-type]
+    key = keys_of(SCHEMA, NAME, holder._state.verify(b"1", 0))[0]  # type: ignore[arg-type]
     other = (key + (1 << 63)) % (1 << 64)
     for message in (
         Insert(ROOT, key, b"forged"),

@@ -9,6 +9,7 @@ from summaries_world import World, attributes
 
 from summaries.errors import MessageError
 from summaries.filter import Comparison, Filter, Within
+from summaries.forms import from_fields, to_fields
 from summaries.holder import Reply
 from summaries.messages import (
     Accepted,
@@ -37,8 +38,6 @@ from summaries.messages import (
     Stale,
     Wanted,
     ZoneUpdate,
-    from_fields,
-    to_fields,
 )
 from summaries.rank import Order
 from summaries.schema import Schema

@@ -16,7 +16,7 @@ from xenonode.model.advert import VerifiedAdvert, verify_advert
 from xenonode.model.entity import Trust
 
 ADVERTS_REMEMBERED_MAX = 65_536
-"""As many as the rows that one holder keeps (`summaries.holder.MAX_ROWS`): about 130 MB when full."""
+"""As many as the rows that one holder keeps (`summaries.keeping.MAX_ROWS`): about 130 MB when full."""
 
 
 class _Known(dict[bytes, tuple[VerifiedAdvert, Point]]):

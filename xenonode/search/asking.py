@@ -15,7 +15,7 @@ from dht.contact import Contact
 from dht.errors import DhtError, LocalError
 from summaries.asks import ABSENT, Ask, Outcome
 from summaries.errors import MessageError
-from summaries.messages import from_fields, to_fields
+from summaries.forms import from_fields, to_fields
 from xenonode.env import Env
 from xenonode.errors import XenoError
 from xenonode.search.kinds import TRIE

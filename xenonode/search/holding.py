@@ -16,8 +16,9 @@ from dht.errors import DhtError, WireError
 from dht.overlay import Overlay
 from dht.reply import Reply as WireReply
 from summaries.errors import MessageError
+from summaries.forms import from_fields, to_fields
 from summaries.holder import Action, Holder, Push, Reply
-from summaries.messages import Message, Refused, from_fields, to_fields
+from summaries.messages import Message, Refused
 from xenonode.env import Env
 from xenonode.search.kinds import TRIE
 from xenonode.search.placement import Placement

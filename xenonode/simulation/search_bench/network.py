@@ -19,8 +19,9 @@ from dht import wire
 from dht.contact import Contact
 from summaries.asks import ABSENT, REPLICAS, Ask, Outcome, Probe
 from summaries.execute import Search
+from summaries.forms import from_fields, to_fields
 from summaries.holder import DEFAULT_CAPACITY, Action, Holder, Push, Reply
-from summaries.messages import Answer, Fetch, Message, Overview, Question, Read, from_fields, to_fields
+from summaries.messages import Answer, Fetch, Message, Overview, Question, Read
 from summaries.node import TrieNode
 from summaries.publish import Publication
 from summaries.roots import RootReading, RootView

@@ -1,0 +1,71 @@
+"""Telling a trie node's parent what it summarises, and answering those who wait for the parent to know.
+
+Decides when a claim sets out and when a waiting request is answered: rule 1 of holder.py, widen before acknowledging.
+"""
+
+from __future__ import annotations
+
+from summaries.holder_state import RETRY_MS, HolderState
+from summaries.messages import Accepted, NotReady, ZoneUpdate
+from summaries.node import TrieNode, Waiter
+from summaries.trie import ROOT
+
+MAX_WAITERS = 256  # unanswered requests at one trie node; the oldest is told to retry
+
+
+class Climbing:
+    """Claims on their way up."""
+
+    def __init__(self, state: HolderState) -> None:
+        self._state = state
+
+    def settle(self, node: TrieNode, now_ms: int) -> None:
+        """Answer who can be answered; claim a wider zone when someone still waits for it."""
+        if not node.ready:
+            return
+        if node.prefix == ROOT:
+            node.claimed, node.settled = node.zone, True
+        if node.settled:
+            waiting = []
+            for waiter in node.waiters:
+                if node.claimed.covers(waiter.zone):
+                    self._state.reply(waiter.request, Accepted(node.splits))
+                else:
+                    waiting.append(waiter)
+            node.waiters = waiting
+        if node.is_idle and not node.version:
+            return  # an empty leaf that no parent has heard of
+        if not node.climbing and not (node.settled and node.claimed.covers(node.zone)):
+            if not node.claimed.covers(node.zone):
+                node.grew = True
+            self.climb(node, now_ms)
+
+    def wait(self, node: TrieNode, waiter: Waiter) -> None:
+        if len(node.waiters) >= MAX_WAITERS:
+            self._state.reply(node.waiters.pop(0).request, NotReady(RETRY_MS))
+        node.waiters.append(waiter)
+
+    def release_overtaken(self, node: TrieNode) -> None:
+        """What waits for a zone that a newer word has since narrowed would wait for ever."""
+        for waiter in [one for one in node.waiters if not node.zone.covers(one.zone)]:
+            node.waiters.remove(waiter)
+            self._state.reply(waiter.request, NotReady(RETRY_MS))
+
+    def climb(self, node: TrieNode, now_ms: int) -> None:
+        parent = node.prefix.parent
+        if parent is None or node.climbing:
+            return
+        version = node.version + 1
+        zone = node.zone.roomy() if node.grew else node.zone
+        update = ZoneUpdate(node.prefix, self._state.incarnation, version, zone, node.splits)
+        if self._state.push(parent, update, now_ms, node=node.prefix) is not None:
+            # From here on the parent may know no more than this, so nothing wider is settled.
+            node.version, node.claimed, node.settled, node.climbing = version, zone, False, True
+            node.told_ms = now_ms
+
+    def arrived(self, node: TrieNode, version: int, now_ms: int) -> None:
+        """A quorum of the parent's holders has this claim."""
+        node.climbing = False
+        if node.version == version:
+            node.settled = True
+        self.settle(node, now_ms)

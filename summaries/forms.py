@@ -1,0 +1,166 @@
+"""How messages are written: the positional list of each kind, and the bounds of every field.
+
+Decides what is well-formed: `from_fields` gives a message of which every part is within its bounds, or raises
+MessageError. Leaves bytes and MACs to the driver. `to_fields` gives [kind, ...] of integers, texts, bytes and lists, at
+most MAX_MESSAGE_BYTES when packed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any, cast
+
+from summaries.attributes import LARGEST
+from summaries.errors import MessageError
+from summaries.fields import Codec, boolean, integer, many, octets, record, text
+from summaries.filter import Filter
+from summaries.messages import (
+    MAX_OFFER,
+    Accepted,
+    AdvertIs,
+    Answer,
+    Child,
+    Cursor,
+    Delete,
+    Digest,
+    EntryFact,
+    Fetch,
+    Here,
+    Insert,
+    Locate,
+    Marked,
+    Message,
+    Moved,
+    NotReady,
+    Offer,
+    Outline,
+    Outlined,
+    Overview,
+    Posting,
+    Pull,
+    Read,
+    Refused,
+    Row,
+    Stale,
+    Wanted,
+    ZoneUpdate,
+)
+from summaries.packing import pack_rows, unpack_rows
+from summaries.point import LARGEST_SEQUENCE, MAX_CONTACT_BYTES
+from summaries.rank import Order
+from summaries.trie import Prefix
+from summaries.zone import MAX_COUNT, MAX_HEIGHT_STEPS, Zone
+
+MAX_ADVERT_BYTES = 1_040  # with an insert's prefix, key and framing: under 1,100
+MAX_HOLDERS = 8  # holders named for one child
+MAX_ITEMS = 128  # children, rows or postings in one message; the size bound is met long before
+MAX_TOTAL = 1 << 20  # items of one answer: eight times the rows that a holder keeps
+MAX_RETRY_MS = 60_000
+
+
+def to_fields(message: Message) -> list[Any]:
+    """The positional list that the driver packs."""
+    kind = type(message)
+    codecs = _FORMS[kind]
+    return [kind.KIND, *(codec[0](getattr(message, name)) for name, codec in codecs)]
+
+
+def from_fields(data: object) -> Message:
+    """Read what to_fields wrote; anything else raises MessageError."""
+    try:
+        if not isinstance(data, list) or not data or type(data[0]) is not int:
+            raise MessageError("a message is a list that starts with its kind")
+        kind = _KINDS.get(data[0])
+        if kind is None:
+            raise MessageError(f"unknown message {data[0]}")
+        codecs = _FORMS[kind]
+        if len(data) != len(codecs) + 1:
+            raise MessageError(f"{kind.__name__} has {len(codecs)} fields")
+        return cast(Message, kind(**{name: codec[1](value) for (name, codec), value in zip(codecs, data[1:])}))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise MessageError(f"malformed message: {error}") from None
+
+
+# ----- field codecs: (write, read) pairs
+
+
+def _read_cursor(value: object) -> Cursor:
+    if not isinstance(value, list) or len(value) > 4:
+        raise MessageError("a cursor has at most four parts")
+    for part in value:
+        if isinstance(part, bytes):
+            if len(part) > MAX_CONTACT_BYTES:
+                raise MessageError("a cursor's bytes are at most 64")
+        elif type(part) is not int or not -LARGEST <= part < 1 << 64:
+            raise MessageError("a cursor holds integers and bytes")
+    return tuple(value)
+
+
+def _read_zone(value: object) -> Zone:
+    if not isinstance(value, list) or len(value) != 9:
+        raise MessageError("a zone has nine fields")
+    lows, highs = octets(32)[1](value[0]), octets(32)[1](value[1])
+    if len(lows) != len(highs):
+        raise MessageError("a zone has as many least as greatest bins")
+    box = many(integer(-32768, 32767), 6)[1](value[3])
+    if len(box) != 6:
+        raise MessageError("a box has six bounds")
+    environments, height = _U64[1](value[2]), integer(0, MAX_HEIGHT_STEPS)[1](value[4])
+    price, count, leaves = integer(0, LARGEST)[1](value[5]), _COUNT[1](value[6]), _COUNT[1](value[7])
+    return Zone(lows, highs, environments, box, height, price, count, leaves, _U64[1](value[8]))
+
+
+def _write_zone(zone: Zone) -> list[Any]:
+    z = zone
+    return [z.lows, z.highs, z.environments, list(z.box), z.height, z.price, z.count, z.leaves, z.words]
+
+
+_U64 = integer(0, (1 << 64) - 1)
+_SEQ = integer(0, LARGEST_SEQUENCE)
+_COUNT = integer(0, MAX_COUNT)
+_RANK = integer(-LARGEST, LARGEST)
+_CONTACT = octets(MAX_CONTACT_BYTES)
+_ADVERT = octets(MAX_ADVERT_BYTES)
+_CURSOR: Codec = (list, _read_cursor)
+_PREFIX = record(Prefix, _U64, integer(0, 64))
+_ZONE: Codec = (_write_zone, _read_zone)
+_FILTER: Codec = (Filter.to_fields, Filter.from_fields)
+_ORDER: Codec = (Order.to_fields, Order.from_fields)
+_CHILD = record(Child, _PREFIX, _RANK, _COUNT, _COUNT, integer(0, 255), many(_CONTACT, MAX_HOLDERS))
+_ROWS: Codec = (
+    lambda rows: pack_rows([(row.id, row.seq, row.rank, row.contact) for row in rows]),
+    lambda data: tuple(Row(*row) for row in unpack_rows(data, MAX_ITEMS)),
+)
+_CHILDREN = many(_CHILD, MAX_ITEMS)
+_TOTAL = integer(0, MAX_TOTAL)
+_POSTING = record(Posting, _U64, _U64, _SEQ)
+_ENTRY = record(EntryFact, _PREFIX, _CONTACT, _U64, _U64, _ZONE)
+
+_OUTLINED = record(Outlined, _PREFIX, _ZONE, integer(0, (1 << 32) - 1), integer(0, 255), many(_CONTACT, MAX_HOLDERS))
+
+_SHAPES: dict[Any, tuple[Codec, ...]] = {
+    Locate: (_PREFIX, _U64),
+    Insert: (_PREFIX, _U64, _ADVERT),
+    Delete: (_PREFIX, _U64, _ADVERT),
+    Read: (_PREFIX, _FILTER, _ORDER, integer(0, 1 << 20), _RANK, integer(1, MAX_HOLDERS), _TOTAL, boolean()),
+    Fetch: (_PREFIX, _U64),
+    Pull: (_PREFIX, _CURSOR),
+    ZoneUpdate: (_PREFIX, _U64, _U64, _ZONE, _U64),
+    Marked: (_PREFIX, _U64),
+    Offer: (_PREFIX, many(_POSTING, MAX_OFFER)),
+    Overview: (_PREFIX, _TOTAL),
+    Outline: (_PREFIX, many(_OUTLINED, MAX_ITEMS), _TOTAL, boolean()),
+    Accepted: (_U64,),
+    Moved: (_PREFIX,),
+    Here: (),
+    Stale: (_SEQ,),
+    Answer: (_PREFIX, _CHILDREN, _ROWS, _COUNT, _COUNT, _TOTAL, _U64),
+    AdvertIs: (_ADVERT,),
+    Digest: (_PREFIX, boolean(), _U64, many(_POSTING, MAX_ITEMS), many(_ENTRY, MAX_ITEMS), _CURSOR),
+    NotReady: (integer(0, MAX_RETRY_MS),),
+    Refused: (text(200),),
+    Wanted: (many(integer(0, MAX_OFFER - 1), MAX_OFFER),),
+}
+_FORMS = {kind: tuple(zip([field.name for field in fields(kind)], codecs)) for kind, codecs in _SHAPES.items()}
+_KINDS = {kind.KIND: kind for kind in _SHAPES}
+child_fields, posting_fields, entry_fields, outlined_fields = _CHILD[0], _POSTING[0], _ENTRY[0], _OUTLINED[0]

@@ -1,0 +1,190 @@
+"""Splitting a leaf, and handing its rows down to the leaves below.
+
+Decides when a leaf splits, whose turn it is to hand over, and when a row may be dropped here: rule 2 of holder.py.
+Rows are offered first and inserted only where they are wanted, since replicas split together and each has them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import xxhash
+
+from summaries.climbing import Climbing
+from summaries.holder_state import HolderState
+from summaries.messages import MAX_OFFER, Insert, Marked, Message, Moved, Offer, Posting, Wanted
+from summaries.node import TrieNode
+from summaries.pending import Pending, quorum
+from summaries.trie import Prefix, destination, path_bits
+
+MAX_SHAPES = 4_096  # aggregation points of others whose split bits are remembered
+HANDOVER_WINDOW = 16  # rows on their way to children at once: a few datagrams' burst per peer
+OFFER_WINDOW = 8
+TURNS, TURN_MS = 4, 3_000  # replicas hand over one after the other: 3 s is three ticks
+MAX_HOPS = 12  # Moved answers that one row follows: deeper than any trie
+
+
+class Handing:
+    """Rows on their way down. `turn` says the how-manieth of a prefix's holders this one is, from 0."""
+
+    def __init__(self, state: HolderState, climbing: Climbing, turn: Callable[[Prefix], int] | None) -> None:
+        self._state, self._climbing = state, climbing
+        self._turn = turn or self._drawn_turn
+        self._shape: dict[Prefix, int] = {}  # split bits of aggregation points that others hold
+        self._handing: set[tuple[Prefix, int, int]] = set()  # rows offered or inserted below, not concluded
+        self._wanted: set[tuple[Prefix, int, int]] = set()  # rows that were offered below and are wanted
+        self._inserting = self._offering = 0
+
+    def split(self, node: TrieNode, now_ms: int) -> None:
+        if node.ready and node.overflow(self._state.capacity):
+            self._state.push(node.prefix, Marked(node.prefix, node.splits), now_ms)
+            self._climbing.climb(node, now_ms)
+            self.hand_over(node, now_ms)
+
+    def hand_over(self, node: TrieNode, now_ms: int) -> None:
+        """Send rows that belong below to their leaf: offer them first, then insert what is wanted."""
+        if not node.ready or not node.is_split or not len(node.rows):
+            return
+        if not node.hand_over_ms:
+            # Replicas split together. Those whose turn is later find most of the work done.
+            node.hand_over_ms = now_ms + min(self._turn(node.prefix), TURNS - 1) * TURN_MS
+        if node.hand_over_ms > now_ms:
+            return
+        full = self._offering >= OFFER_WINDOW
+        if full and self._inserting >= HANDOVER_WINDOW:
+            return
+        offers: dict[Prefix, list[Posting]] = {}
+        for id, key, seq in node.rows.postings():
+            row = (node.prefix, id, key)
+            if row in self._handing:
+                continue
+            if full and (row not in self._wanted or self._inserting >= HANDOVER_WINDOW):
+                continue
+            where = self._below(node.destination(key), key)
+            if row not in self._wanted:
+                offers.setdefault(where, []).append(Posting(id, key, seq))
+            elif self._inserting < HANDOVER_WINDOW:
+                insert = Insert(where, key, node.rows.raw_of(id, key) or b"")
+                if self._state.push(where, insert, now_ms, node=node.prefix, row=(id, key, seq)) is not None:
+                    self._handing.add(row)
+                    self._inserting += 1
+        for where in sorted(offers):
+            for start in range(0, len(offers[where]), MAX_OFFER):
+                if self._offering >= OFFER_WINDOW:
+                    return
+                some = tuple(offers[where][start : start + MAX_OFFER])
+                if self._state.push(where, Offer(where, some), now_ms, node=node.prefix) is not None:
+                    self._handing.update((node.prefix, one.id, one.key) for one in some)
+                    self._offering += 1
+
+    def offered(self, message: Offer, request: object) -> None:
+        """Say which of the offered rows a child still lacks. Unsettled ones count as lacking."""
+        node = self._state.nodes.get(message.prefix)
+        if node is not None and node.is_split and message.postings:
+            self._state.reply(request, Moved(node.destination(message.postings[0].key)))
+            return
+        wanted = tuple(range(len(message.postings)))
+        if node is not None and node.ready and node.settled and node.claimed.covers(node.zone):
+            held = [node.rows.find(one.id, one.key) for one in message.postings]
+            wanted = tuple(
+                place
+                for place, (point, one) in enumerate(zip(held, message.postings))
+                if point is None or point.seq < one.seq
+            )
+        self._state.reply(request, Wanted(wanted))
+
+    def take_wanted(self, token: int, pending: Pending, asked: int, reply: Message | None, now_ms: int) -> None:
+        offer = pending.message
+        if not isinstance(offer, Offer):
+            return
+        if isinstance(reply, Wanted):
+            pending.agreed += 1
+            pending.wanted.update(place for place in reply.places if place < len(offer.postings))
+        else:
+            if isinstance(reply, Moved) and offer.prefix.covers(reply.prefix):
+                self._told_moved(reply.prefix)
+            pending.failed += 1
+        if pending.failed > asked - quorum(asked):
+            self._let_go(token, pending)
+        elif pending.agreed >= quorum(asked):
+            self._let_go(token, pending)  # which frees its rows: they are dropped or inserted next
+            node = self._state.nodes.get(pending.prefix)
+            for place, one in enumerate(offer.postings):
+                if place in pending.wanted:
+                    self._wanted.add((pending.prefix, one.id, one.key))
+                elif node is not None:
+                    self._drop_handed(node, (one.id, one.key, one.seq))
+            if node is not None:
+                self.hand_over(node, now_ms)
+
+    def handed(self, pending: Pending, now_ms: int) -> None:
+        """A quorum of the child's holders has the row: it is theirs now."""
+        node = self._state.nodes.get(pending.prefix)
+        if node is None or pending.row is None:
+            return
+        self._drop_handed(node, pending.row)
+        self.hand_over(node, now_ms)
+
+    def follow(self, token: int, pending: Pending, message: Insert, where: Prefix, now_ms: int) -> None:
+        """The child is split already: send the row to where it belongs now."""
+        self._let_go(token, pending)
+        if pending.row is None or pending.hops >= MAX_HOPS or where.length <= message.prefix.length:
+            return
+        if not where.contains(message.key):
+            return
+        self._told_moved(where)
+        id, key, _ = pending.row
+        again = Insert(where, key, message.advert)
+        hops = pending.hops + 1
+        if self._state.push(where, again, now_ms, node=pending.prefix, row=pending.row, hops=hops) is not None:
+            self._handing.add((pending.prefix, id, key))
+            self._inserting += 1
+
+    def learn(self, node: TrieNode, splits: int, now_ms: int) -> None:
+        """Our parent knows of splits below us: a replica of ours was fuller than we are."""
+        if not node.prefix.is_anchor and node.mark(splits):
+            self.hand_over(node, now_ms)
+
+    def free(self, pending: Pending) -> None:
+        """The rows of an insert or offer are not under way any more."""
+        if pending.row is not None:
+            self._handing.discard((pending.prefix, pending.row[0], pending.row[1]))
+            self._inserting -= 1
+        elif isinstance(pending.message, Offer):
+            self._handing.difference_update((pending.prefix, one.id, one.key) for one in pending.message.postings)
+            self._offering -= 1
+
+    def forget_gone(self) -> None:
+        """Forget what was wanted of rows that are not here any more."""
+        nodes = self._state.nodes
+        self._wanted = {row for row in self._wanted if row[0] in nodes and len(nodes[row[0]].rows)}
+
+    def _let_go(self, token: int, pending: Pending) -> None:
+        """Whatever comes of it, these rows are not under way any more."""
+        del self._state.pushes[token]
+        self.free(pending)
+
+    def _drop_handed(self, node: TrieNode, row: tuple[int, int, int]) -> None:
+        id, key, seq = row
+        self._wanted.discard((node.prefix, id, key))
+        held = node.rows.find(id, key)
+        if held is not None and held.seq == seq:
+            node.rows.drop(id, key)
+        if not len(node.rows):
+            node.refresh_ms = 0  # tell the parent at the next tick that this is a leaf no more
+
+    def _below(self, where: Prefix, key: int) -> Prefix:
+        """Where a key belongs under `where`, as far as others told us when we last got it wrong."""
+        while (deeper := destination(where, self._shape.get(where.anchor, 0), key)) != where:
+            where = deeper
+        return where
+
+    def _told_moved(self, where: Prefix) -> None:
+        anchor = where.parent
+        if anchor is not None:
+            if anchor not in self._shape and len(self._shape) >= MAX_SHAPES:
+                del self._shape[next(iter(self._shape))]
+            self._shape[anchor] = self._shape.get(anchor, 0) | path_bits(where)
+
+    def _drawn_turn(self, prefix: Prefix) -> int:
+        return xxhash.xxh3_64_intdigest(self._state.me + prefix.bits.to_bytes(8, "big")) % TURNS

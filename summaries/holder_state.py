@@ -1,0 +1,70 @@
+"""What the parts of one holder share: its trie nodes, its pushes in flight, and what is to be sent.
+
+Decides the bounds of what is in flight and nothing else. climbing.py, handing.py and recovering.py each know this, and
+holder.py knows them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from summaries.errors import LocalError
+from summaries.messages import Question, Result
+from summaries.node import TrieNode
+from summaries.pending import Action, Pending, Push, Reply, Verify
+from summaries.schema import Schema
+from summaries.trie import Prefix
+
+MAX_PUSHES = 1_024  # pushes in flight
+RETRY_MS = 150  # about one round trip across an ocean
+REBUILD_MS = 15_000
+
+
+class HolderState:
+    """One node's trie nodes of one dimension, and its questions to others."""
+
+    def __init__(
+        self,
+        schema: Schema,
+        dimension: str,
+        me: bytes,
+        verify: Verify,
+        incarnation: int,
+        capacity: int,
+        may_hold: Callable[[Prefix, bytes], bool],
+    ) -> None:
+        if capacity < 1:
+            raise LocalError("a leaf holds at least one row")
+        self.schema, self.dimension, self.me, self.incarnation = schema, dimension, me, incarnation
+        self.capacity = capacity
+        self.verify, self.may_hold, self.axis = verify, may_hold, schema.dimension(dimension)
+        self.nodes: dict[Prefix, TrieNode] = {}
+        self.pushes: dict[int, Pending] = {}
+        self._next_token = 1
+        self._out: list[Action] = []
+
+    def push(
+        self,
+        where: Prefix,
+        message: Question,
+        now_ms: int,
+        *,
+        node: Prefix | None = None,
+        row: tuple[int, int, int] | None = None,
+        hops: int = 0,
+        to: bytes | None = None,
+    ) -> int | None:
+        """Send to the R nearest `where`, or to one; None when too much is in flight already."""
+        if len(self.pushes) >= MAX_PUSHES:
+            return None
+        token, self._next_token = self._next_token, self._next_token + 1
+        self.pushes[token] = Pending(node or where, now_ms, message, set(), hops=hops, row=row)
+        self._out.append(Push(token, where, message, to))
+        return token
+
+    def reply(self, request: object, message: Result) -> None:
+        self._out.append(Reply(request, message))
+
+    def flush(self) -> list[Action]:
+        out, self._out = self._out, []
+        return out
