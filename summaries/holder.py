@@ -143,6 +143,11 @@ class Holder:
             "pushes": len(self._state.pushes),
         }
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is held and nothing under way, so that a tick would change nothing."""
+        return not self._nodes and not self._pushes
+
     def install(self, node: TrieNode) -> None:
         """Keep a trie node that was built elsewhere (bulk.py), in the place of what is held."""
         self._state.nodes[node.prefix] = node

@@ -16,7 +16,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any, Protocol, TypeVar
 
-from dht.identity import ED25519, Scheme
+from dht.identity import ED25519, X25519_EXCHANGE, KeyExchange, Scheme
 
 SEED_BYTES = 32  # an Ed25519 seed (RFC 8032, section 5.1.5)
 
@@ -30,6 +30,10 @@ class Env(Protocol):
     @property
     def scheme(self) -> Scheme:
         """The signature scheme that this world's members use."""
+
+    @property
+    def exchange(self) -> KeyExchange:
+        """How two of them agree on a secret."""
 
     def now_ms(self) -> int:
         """Wall time of this node in Unix milliseconds; its clock may be skewed. Expiry only, never time-outs."""
@@ -75,6 +79,7 @@ class LiveEnv:
 
     def __init__(self) -> None:
         self.scheme: Scheme = ED25519
+        self.exchange: KeyExchange = X25519_EXCHANGE
         self._tasks = Tasks()
         self._system = random.SystemRandom()
 

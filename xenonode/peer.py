@@ -53,12 +53,14 @@ class Peer:
             rng=env.rng("endpoint"),
             client=client,
             profile=trust.network.profile,
+            exchange=env.exchange,
         )
         self.asker = Asker(self, env)
         self.searcher = Searcher(self.endpoint, self.schema, self.adverts, self.asker, env)
         self.holdings: dict[str, TrieHolding] = {}
         self._placements: dict[str, Placement] = {}
         self._joining: dict[str, asyncio.Task[None]] = {}
+        self._joined: dict[str, Placement] = {}
         self._seeds: list[Address] = []
 
     async def start(self, udp: Address, known: Sequence[Address] = ()) -> None:
@@ -88,6 +90,11 @@ class Peer:
             if isinstance(outcome, BaseException):
                 raise outcome
 
+    def warm_start(self, dimension: str, contacts: Sequence[Contact]) -> None:
+        """Take part in a dimension among contacts that are known to be true (a simulator's, never a datagram's)."""
+        placement = self._joined[dimension] = self._place(dimension)
+        placement.overlay.warm_start(contacts)
+
     async def close(self) -> None:
         """Stop holding, say goodbye, close the socket."""
         for holding in self.holdings.values():
@@ -101,20 +108,14 @@ class Peer:
 
     def joined(self, dimension: str) -> Placement | None:
         """Where a dimension's trie nodes live, once its overlay is joined."""
-        task = self._joining.get(dimension)
-        if task is None or not task.done() or task.cancelled() or task.exception() is not None:
-            return None
-        return self._placements[dimension]
+        return self._joined.get(dimension)
 
     async def placement(self, dimension: str) -> Placement:
         """Where a dimension's trie nodes live; joins its overlay the first time. Raises XenoError."""
-        placement = self._placements.get(dimension)
-        if placement is None:
-            overlay = self.endpoint.overlay(dimension)
-            key_of = partial(trie_key, self.trust.network.network_id, self.schema.epoch, dimension)
-            placement = self._placements[dimension] = Placement(overlay, key_of)
-            if not self.is_client:
-                self._hold(overlay, placement)
+        placement = self._joined.get(dimension)
+        if placement is not None:
+            return placement
+        placement = self._place(dimension)
         task = self._joining.get(dimension)
         if task is None:
             name = f"join {dimension}"
@@ -127,6 +128,17 @@ class Peer:
             raise XenoError(
                 str(error), "start XenoCorp ('xenonode corp serve') or another seed first", "no_seed"
             ) from error
+        self._joined[dimension] = placement
+        return placement
+
+    def _place(self, dimension: str) -> Placement:
+        placement = self._placements.get(dimension)
+        if placement is None:
+            overlay = self.endpoint.overlay(dimension)
+            key_of = partial(trie_key, self.trust.network.network_id, self.schema.epoch, dimension)
+            placement = self._placements[dimension] = Placement(overlay, key_of)
+            if not self.is_client:
+                self._hold(overlay, placement)
         return placement
 
     async def _enter(self, overlay: Overlay) -> None:
@@ -152,8 +164,7 @@ class Peer:
             may_hold=placement.may_hold,
             turn=placement.rank,
         )
-        holding = self.holdings[overlay.dimension] = TrieHolding(overlay, holder, placement, self.env)
-        holding.start()
+        self.holdings[overlay.dimension] = TrieHolding(overlay, holder, placement, self.env)
 
     def _member(self, credential_raw: bytes, now_ms: int) -> Member:
         credential = self.trust.credential(credential_raw, now_ms)

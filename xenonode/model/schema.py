@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 from dht import wire
@@ -18,6 +19,8 @@ from xenonode.model.message import Message, require
 
 SCHEMA_BYTES_MAX = 1 << 20
 """Eleven dimensions of 4,096 breakpoints take about 200 KB."""
+SCHEMAS_REMEMBERED_MAX = 4
+"""This epoch's and the last one's; the many nodes of a simulation share one object (some 300 kB)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +46,15 @@ class PublishedSchema(Message):
     @property
     def schema(self) -> Schema:
         """The dimensions. Raises RemoteError."""
-        schema = Schema.from_fields(wire.decode(self.encoded, max_bytes=SCHEMA_BYTES_MAX))
+        schema = _decoded(self.encoded)
         if schema.epoch != self.epoch:
             raise MessageError("schema: its epoch is not the one it was published under")
         return schema
+
+
+@lru_cache(maxsize=SCHEMAS_REMEMBERED_MAX)
+def _decoded(encoded: bytes) -> Schema:
+    return Schema.from_fields(wire.decode(encoded, max_bytes=SCHEMA_BYTES_MAX))
 
 
 def schema_hash(raw: bytes) -> bytes:

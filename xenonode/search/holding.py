@@ -34,21 +34,26 @@ class TrieHolding:
         self.holder = holder
         self._overlay, self._placement, self._env = overlay, placement, env
         self._timer: asyncio.TimerHandle | None = None
+        self._stopped = False
         overlay.handle(TRIE, self._asked)
 
-    def start(self) -> None:
-        """Begin to expire, tighten and retry, once a second."""
-        self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+    def wake(self) -> None:
+        """Begin to tick, if there is anything to do it with; called when something may have come in."""
+        if self._timer is None and not self._stopped and not self.holder.is_empty:
+            self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
     def stop(self) -> None:
         """Stop; what is held is soft state, and others hold it too."""
+        self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _tick(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+        """Expire, tighten and retry, once a second while there is anything to do it with."""
+        self._timer = None
         self._perform(self.holder.tick(self._env.now_ms()))
+        self.wake()
 
     def _asked(self, contact: Contact, body: bytes, reply: WireReply) -> None:
         try:
@@ -57,6 +62,7 @@ class TrieHolding:
             reply(wire.pack(to_fields(Refused(str(error)[:200]))))
             return
         self._perform(self.holder.received(question, contact.packed, reply, self._env.now_ms()))
+        self.wake()
 
     def _perform(self, actions: Sequence[Action]) -> None:
         for action in actions:

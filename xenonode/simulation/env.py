@@ -12,11 +12,13 @@ import random
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from dht.identity import Scheme
+from dht.identity import X25519_EXCHANGE, KeyExchange, Scheme
 from xenonode.env import SEED_BYTES, Tasks
 from xenonode.simulation.loop import VirtualLoop
+from xenonode.simulation.scheme import SimulatedKeyExchange, SimulatedScheme
 
 T = TypeVar("T")
+_EXCHANGE = SimulatedKeyExchange()
 EPOCH_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z: where every simulated wall clock starts
 
 
@@ -36,6 +38,8 @@ class SimulatedEnv:
         self, seed: int, node: str, incarnation: int, loop: VirtualLoop, scheme: Scheme, skew_ms: int = 0
     ) -> None:
         self.scheme = scheme
+        # Real keys are agreed on where real signatures are made: both are researchers' to choose, together.
+        self.exchange: KeyExchange = _EXCHANGE if isinstance(scheme, SimulatedScheme) else X25519_EXCHANGE
         self.skew_ms = skew_ms
         self._seed, self._node, self._incarnation, self._loop = seed, node, incarnation, loop
         self._streams: dict[str, random.Random] = {}

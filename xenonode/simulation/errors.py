@@ -13,3 +13,7 @@ class DeadlockError(SimulationError):
 
 class HorizonError(SimulationError):
     """The run passed the virtual time that it was allowed."""
+
+
+class BranchError(SimulationError):
+    """A branch of a run failed, or could not tell its result."""

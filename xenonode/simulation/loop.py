@@ -160,6 +160,18 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Run `callback` after `delay` seconds."""
         return self.call_at_ns(self.now_ns + round(delay * NANOSECONDS), callback, *args, context=context)
 
+    def step(self) -> None:
+        """Run what is ready, or else what is due at the next moment at which anything is."""
+        running = asyncio._get_running_loop()
+        if running is not None:
+            raise SimulationError("a callback of a loop cannot step it")
+        asyncio._set_running_loop(self)
+        try:
+            self._run_once()
+        finally:
+            asyncio._set_running_loop(None)
+        self.check_failure()
+
     def _run_once(self) -> None:
         if self._failure is not None:
             failure, self._failure = self._failure, None

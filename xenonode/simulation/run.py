@@ -24,7 +24,7 @@ from xenonode.simulation.errors import SimulationError
 from xenonode.simulation.loop import INCARNATION, Incarnation, VirtualLoop
 from xenonode.simulation.network import Conditions, Host, Network
 from xenonode.simulation.scheme import SimulatedScheme
-from xenonode.simulation.trace import Trace
+from xenonode.simulation.trace import Trace, Untraced
 
 T = TypeVar("T")
 
@@ -79,10 +79,11 @@ class Simulation:
         scheme: Scheme | None = None,
         inline_executor: bool = False,
         horizon_ns: int | None = None,
+        traced: bool = True,
     ) -> None:
         self.seed = seed
         self.loop = VirtualLoop(inline_executor=inline_executor, horizon_ns=horizon_ns)
-        self.trace = Trace(lambda: self.loop.now_ns)
+        self.trace = (Trace if traced else Untraced)(lambda: self.loop.now_ns)
         self.network = Network(self.loop, seed, self.trace, conditions, latency_us)
         self.scheme: Scheme = SimulatedScheme(derive(seed, "scheme")) if scheme is None else scheme
         self.nodes: dict[str, SimulatedNode] = {}
@@ -97,6 +98,14 @@ class Simulation:
         result = self.loop.run_until_complete(coroutine)
         self.loop.check_failure()
         return result
+
+    def run_until(self, when_ns: int) -> None:
+        """Let virtual time pass until `when_ns`, whatever happens meanwhile; nothing when that is past."""
+        if when_ns > self.loop.now_ns:
+            reached = self.loop.create_future()
+            self.loop.call_at_ns(when_ns, reached.set_result, None)
+            self.loop.run_until_complete(reached)
+            self.loop.check_failure()
 
     def close(self) -> None:
         """Cancel what still runs, then raise what any task failed with and nobody looked at."""

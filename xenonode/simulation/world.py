@@ -14,13 +14,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
-from math import isqrt
 from pathlib import Path
 from random import Random
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
-from hypervisor.adapter import Capabilities, OfferedImage
-from hypervisor.simulated import ALL_ABILITIES, SimulatedHypervisor, SimulatedMachine
+from hypervisor.simulated import SimulatedHypervisor, SimulatedMachine
 from summaries.schema import Schema
 from xenonode import catalogue, membership
 from xenonode.catalogue import REGIONS, ServerShape
@@ -31,47 +29,27 @@ from xenonode.corp.founding import Founded, corp_keys, found
 from xenonode.corp.store import Store
 from xenonode.corp.transfers import Transfer
 from xenonode.first_schema import ENVIRONMENTS
-from xenonode.model.advert import Location, VerifiedAdvert
+from xenonode.model.advert import VerifiedAdvert
 from xenonode.model.entity import Address, Credential, Network, Trust
-from xenonode.model.resources import NO_RESOURCES
 from xenonode.model.schema import PublishedSchema
-from xenonode.node import CorpNode, ServerNode, image_hash, registration
+from xenonode.node import CorpNode, ServerNode, registration
 from xenonode.search.publishing import Published, Publisher
-from xenonode.server.admission import Admission, Offer, environment_offers
-from xenonode.server.advertising import AdvertFacts, Advertiser
-from xenonode.server.journal import Journal
-from xenonode.simulation.env import EPOCH_MS, derive
+from xenonode.simulation.env import derive
 from xenonode.simulation.home import AUTHORITY_TEXT, SimulatedDisk, SimulatedHome, certify, login_key
-from xenonode.simulation.network import Conditions, Host
+from xenonode.simulation.machines import Machine, image
+from xenonode.simulation.network import Conditions
 from xenonode.simulation.run import SimulatedNode, Simulation
+from xenonode.simulation.stage import Geography, Stage
 
 T = TypeVar("T")
 UDP_PORT, CONTROL_PORT = 7_400, 7_401
 NOWHERE = Path("/nonexistent")
 """Stands where a live role has a folder or a file; nothing in a simulated world opens one."""
-ACCESS_US = 2_000
-"""One way through both ends' access networks: what is left of a latency between neighbours."""
 SCHEMA_SAMPLES = 3_000
 """As many shares as breakpoints have bins to fill, a quarter of what the live schema is drawn from."""
-IMAGES = (
-    (("os", "linux", "6.1"), ("os", "debian", "12")),
-    (("os", "linux", "6.8"), ("os", "ubuntu", "24.04")),
-    (("os", "linux", "6.6"), ("os", "alpine", "3.20"), ("platform", "python", "3.12")),
-    (("os", "freebsd", "14.1"),),
-    (("os", "linux", "5.14"), ("os", "rocky", "9"), ("platform", "jvm", "21")),
-)
-"""What machines offer; the first is what the guests of a world's own servers run."""
-IMAGE_MIN_BYTES = 64 * 2**20
-FLEET_PERIOD_MS = 300_000
-"""The longest period that an advert may have: machines of a fleet change rarely."""
 FLEET_WINDOW = 8
 """Machines of one owner that register and publish at a time."""
 CREDIT = "1000 USD"
-
-
-def image(number: int) -> OfferedImage:
-    """One of IMAGES as a hypervisor offers it."""
-    return OfferedImage(f"simulated-{number}", IMAGES[number], IMAGE_MIN_BYTES)
 
 
 class CorpHost:
@@ -179,28 +157,18 @@ class ServerHost:
         while True:
             await asyncio.sleep(1.0)
             for machine in self.fleet:
-                if machine.advertiser.due(self.node.env.now_ms(), machine.location):
+                if machine.is_due(self.node.env.now_ms()):
                     await machine.publish()
 
 
-class FleetMachine:
+class FleetMachine(Machine):
     """A machine behind a server: key, credential and advert of its own, published through the server."""
 
+    __slots__ = ("credential", "host", "publisher")
+
     def __init__(self, host: ServerHost, name: str, shape: ServerShape, rng: Random) -> None:
-        self.host, self.name, self.shape = host, name, shape
-        env = host.node.env
-        self.signer, self.disk = env.scheme.generate(env.seed(name)), SimulatedDisk()
-        sampled = catalogue.sample_attributes(rng, shape, name, ())
-        self.location = Location(*sampled["location"])  # type: ignore[misc]  # four integers, by its definition
-        self.started_ms = env.now_ms() - 1_000 * int(sampled["uptime"])  # type: ignore[arg-type]  # an integer
-        capabilities = Capabilities(
-            "simulated:///", "simulated", shape.cores, shape.share.memory_bytes, ALL_ABILITIES,
-            (image(rng.randrange(len(IMAGES))),),
-        )  # fmt: skip
-        offers = environment_offers(capabilities, image_hash)
-        offer = Offer(shape.share, NO_RESOURCES, min(shape.cores, 4096), shape.prices, offers)
-        self.admission = Admission(offer, capabilities)
-        self.advertiser: Advertiser
+        super().__init__(host.node.env, name, shape, rng)
+        self.host = host
         self.publisher: Publisher
         self.credential = b""
 
@@ -215,17 +183,7 @@ class FleetMachine:
         self.credential = held.papers.credential
         peer = host.running.peer
         self.publisher = Publisher(peer.schema, peer.adverts, peer.asker, host.node.env)
-        facts = AdvertFacts(
-            self.shape.country,
-            self.shape.region[:24],
-            config.udp,
-            config.control,
-            self.shape.features,
-            self.started_ms,
-            held.published.epoch,
-            FLEET_PERIOD_MS,
-        )
-        self.advertiser = Advertiser(self.signer, Journal(self.disk), self.admission, facts)
+        self.appear(config.udp, config.control, held.published.epoch)
 
     async def enter(self) -> None:
         """Register, then advertise."""
@@ -234,8 +192,7 @@ class FleetMachine:
 
     async def publish(self) -> Published:
         """Advertise it as it is now."""
-        envelope = self.advertiser.issue(self.host.node.env.now_ms(), self.location, self.credential)
-        return await self.publisher.publish(envelope.raw)
+        return await self.publisher.publish(self.advert(self.host.node.env.now_ms(), self.credential).raw)
 
 
 class ClientHost:
@@ -266,7 +223,7 @@ class ClientHost:
         return await self.node.start(work(self.client), "call")
 
 
-class World:
+class World(Stage):
     """See the module. A context manager."""
 
     def __init__(
@@ -280,11 +237,13 @@ class World:
         conditions: Conditions | None = None,
         shapes: Sequence[ServerShape] | None = None,
     ) -> None:
+        super().__init__()
         self.leaf_capacity = leaf_capacity
-        self.places: dict[str, Location] = {"corp": REGIONS["eu-central-1"].location}
-        self._latencies_us: dict[tuple[Location, Location], int] = {}  # a few hundred: pairs of regions
+        geography = Geography()
+        self.places = geography.places
+        self.places["corp"] = REGIONS["eu-central-1"].location
         self.simulation = Simulation(
-            seed, conditions=conditions or Conditions(jitter_us=500), latency_us=self._latency_us
+            seed, conditions=conditions or Conditions(jitter_us=500), latency_us=geography.latency_us
         )
         self.trace = self.simulation.trace
         self.transfers: list[Transfer] = []
@@ -297,16 +256,9 @@ class World:
             host.fleet.append(FleetMachine(host, f"machine-{number}", shape, rng))
         self.clients = [ClientHost(self, number) for number in range(clients)]
 
-    def now_ms(self) -> int:
-        """True wall time: that of no node in particular."""
-        return EPOCH_MS + self.simulation.loop.now_ns // 1_000_000
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Let the world go on until `work` is done."""
-        return self.simulation.run(work)
-
     async def begin(self) -> None:
         """XenoCorp, then all servers, then their fleets, then the clients with money in their accounts."""
+        self.begun = True
         await self.corp.start()
         await asyncio.gather(*(server.start() for server in self.servers))
         await asyncio.gather(*(server.node.start(server.publish_fleet(), "fleet") for server in self.servers))
@@ -334,26 +286,12 @@ class World:
 
     def close(self) -> None:
         """Stop everything; raises what any task failed with."""
-        self.simulation.close()
+        super().close()
         self.corp.database.close()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
-        self.simulation.__exit__(kind, error, traceback)
+        super().__exit__(kind, error, traceback)
         self.corp.database.close()
-
-    def _latency_us(self, source: Host, destination: Host) -> int:
-        """One way: half the round trip between the regions, and the way through the access networks."""
-        here, there = self.places.get(source.name), self.places.get(destination.name)
-        if here is None or there is None:
-            return ACCESS_US
-        known = self._latencies_us.get((here, there))
-        if known is None:
-            square = (here.x_us - there.x_us) ** 2 + (here.y_us - there.y_us) ** 2 + (here.z_us - there.z_us) ** 2
-            known = self._latencies_us[here, there] = ACCESS_US + isqrt(square) // 2
-        return known
 
 
 def server_config(name: str, address: str, shape: ServerShape) -> ServerConfig:

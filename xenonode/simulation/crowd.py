@@ -1,0 +1,293 @@
+"""A light world: thousands of search peers, each with the real endpoint, overlays, holders, publisher and searcher.
+
+Decides how such a world is furnished from a seed without XenoCorp: credentials that one issuing key signs beforehand,
+a schema of all or some dimensions, routing tables from the global membership (`warm`), one machine of the catalogue a
+peer, whose first adverts are published within `SPREAD_S`. Everything that runs is the code that runs live. Leaves
+accounts and sessions to `world`, and what happens in it to its user.
+
+    with Crowd(seed=7, peers=1_000) as crowd:
+        crowd.run(until=120)
+        answer = crowd.run(crowd.clients[0].call(lambda client: client.search("cores >= 4")))
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from random import Random
+from typing import Any, TypeVar
+
+from dht.contact import Contact
+from dht.identity import Scheme, Signer, node_id
+from summaries.errors import SummariesError
+from summaries.parse import parse
+from summaries.schema import ENVIRONMENT, LOCATION, Schema
+from xenonode import catalogue
+from xenonode.catalogue import REGIONS, ServerShape
+from xenonode.errors import XenoError
+from xenonode.first_schema import ENVIRONMENTS
+from xenonode.model.advert import VerifiedAdvert
+from xenonode.model.entity import Address, Credential, Issuer, Network, Trust
+from xenonode.model.schema import PublishedSchema, schema_hash
+from xenonode.peer import SEEDS_MAX, Peer
+from xenonode.search.kinds import ADVERT
+from xenonode.search.publishing import Published, Publisher
+from xenonode.search.searching import SearchAnswer
+from xenonode.simulation.env import EPOCH_MS, derive
+from xenonode.simulation.errors import SimulationError
+from xenonode.simulation.machines import LONGEST_PERIOD_MS, Machine
+from xenonode.simulation.network import Conditions
+from xenonode.simulation.run import Simulation
+from xenonode.simulation.stage import Geography, Stage
+from xenonode.simulation.warm import known_members
+
+T = TypeVar("T")
+UDP_PORT, CONTROL_PORT = 7_400, 7_401
+SCHEMA_SAMPLES = 3_000
+"""As many shares as breakpoints have bins to fill, a quarter of what the live schema is drawn from."""
+CREDENTIAL_MS = 60 * 86_400_000
+"""Credentials outlive every run, and end before the issuing key does."""
+ISSUING_KEY_MS = 90 * 86_400_000
+SPREAD_S = 60.0
+"""First adverts leave evenly within a minute, as those of servers that were not started together."""
+NEEDED = ("cores", "memory.available", "disk.available", "net.available", "price.cpu", ENVIRONMENT, LOCATION)
+"""What every schema has (summaries.schema): keys are built from these."""
+
+
+class CrowdHost:
+    """One member on a host of its own; server or light client."""
+
+    def __init__(self, crowd: Crowd, name: str, role: str, signer: Signer | None = None) -> None:
+        self.crowd, self.role = crowd, role
+        self.node = crowd.simulation.nodes[name]
+        env = self.node.env
+        self.signer = signer or env.scheme.generate(env.seed("node key"))
+        self.nonce = env.seed("nonce")[:16]
+        self.credential = crowd.admit(name, role, self.signer.public_key, self.nonce)
+        self.peer: Peer | None = None
+        self._known: list[tuple[str, int]] = []
+
+    @property
+    def udp(self) -> Address:
+        """Where others reach it."""
+        return Address(self.node.host.address, UDP_PORT)
+
+    async def open(self) -> Peer:
+        """Open its socket, with empty tables. To be run on its own host."""
+        crowd = self.crowd
+        peer = Peer(
+            self.node.env, self.signer, self.credential, crowd.trust, crowd.published, client=self.role == "client"
+        )
+        await peer.open(self.udp.pair, self._known)
+        self.peer = peer
+        return peer
+
+    def crash(self) -> None:
+        """Stop where it stands; addresses of others are what is remembered."""
+        if self.peer is not None:
+            self._known = self.peer.endpoint.known_addresses(SEEDS_MAX)
+        self.peer = None
+        self.node.crash()
+
+    async def restart(self) -> None:
+        """Come back, and join as a live node does."""
+        self.node.restart()
+        await self.start()
+
+    async def start(self) -> None:
+        """Open; a client joins an overlay when a search needs it."""
+        await self.node.start(self.open(), "open")
+
+    async def search(self, text: str, *, strict: bool = True, explain: bool = False) -> SearchAnswer:
+        """Search from here. To be run on its own host: see `call`. Raises XenoError."""
+        if self.peer is None:
+            raise SimulationError(f"{self.node.host.name} is down")
+        try:
+            query = parse(text, currency="USD")
+        except SummariesError as error:
+            raise XenoError(str(error), "see 'xenonode search --help' for examples", "query") from error
+        return await self.peer.searcher.search(query, strict=strict, explain=explain)
+
+    async def call(self, work: Callable[[CrowdHost], Coroutine[Any, Any, T]]) -> T:
+        """Do something as this member, on its own host."""
+        return await self.node.start(work(self), "call")
+
+
+class CrowdPeer(CrowdHost):
+    """One server of the overlays with one machine, which it advertises."""
+
+    def __init__(self, crowd: Crowd, name: str, shape: ServerShape, rng: Random) -> None:
+        self.machine = Machine(crowd.simulation.nodes[name].env, "node key", shape, rng)
+        super().__init__(crowd, name, "server", self.machine.signer)
+        crowd.geography.places[name] = REGIONS[shape.region].location
+        self.publisher: Publisher | None = None
+
+    async def open(self) -> Peer:
+        """Open its socket, and show its machine's advert to whoever asks."""
+        peer = await super().open()
+        epoch = peer.schema.epoch
+        self.machine.appear(self.udp, Address(self.udp.host, CONTROL_PORT), epoch, self.crowd.period_ms)
+        self.publisher = Publisher(peer.schema, peer.adverts, peer.asker, self.node.env)
+        peer.endpoint.handle(ADVERT, self._show_advert)
+        return peer
+
+    async def start(self) -> None:
+        """Open, join every overlay, advertise and keep advertised."""
+        await super().start()
+        assert self.peer is not None
+        await self.node.start(self.peer.join(), "join")
+        if self.crowd.advertising:
+            await self.node.start(self.publish(), "publish")
+
+    def crash(self) -> None:
+        """Stop where it stands."""
+        super().crash()
+        self.publisher = None
+
+    async def publish(self) -> Published:
+        """Advertise as it is now, and again when a period has passed. To be run on its own host."""
+        assert self.publisher is not None
+        loop, env = asyncio.get_running_loop(), self.node.env
+        loop.call_later(self.crowd.period_ms / 1_000, lambda: env.spawn(self.publish(), "publish"))
+        published = await self.publisher.publish(self.machine.advert(env.now_ms(), self.credential).raw)
+        self.crowd.durable[self.node.host.name] = published
+        return published
+
+    def _show_advert(self, peer: object, body: bytes, reply: Any) -> None:
+        advert = self.machine.advertiser.current
+        if advert is None:
+            reply.busy(1_000)
+        else:
+            reply(advert.raw)
+
+
+class Crowd(Stage):
+    """See the module. A context manager."""
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        peers: int = 1_000,
+        clients: int = 1,
+        dimensions: Sequence[str] | None = None,
+        advertising: bool = True,
+        period_ms: int = LONGEST_PERIOD_MS,
+        leaf_capacity: int = 64,
+        conditions: Conditions | None = None,
+        scheme: Scheme | None = None,
+        traced: bool = True,
+    ) -> None:
+        super().__init__()
+        self.advertising, self.period_ms = advertising, period_ms
+        self.geography = Geography()
+        self.places = self.geography.places
+        self.simulation = Simulation(
+            seed,
+            conditions=conditions or Conditions(jitter_us=500),
+            latency_us=self.geography.latency_us,
+            scheme=scheme,
+            traced=traced,
+        )
+        self.trace = self.simulation.trace
+        self.durable: dict[str, Published] = {}
+        """How each peer's last publication went, by its host's name."""
+        self._rng = Random(int.from_bytes(derive(seed, "crowd")))
+        self._serial = 0
+        self._found(seed, peers, clients, leaf_capacity, dimensions)
+        shapes = catalogue.adverts(self._rng, peers)
+        self.servers = [CrowdPeer(self, f"peer-{number}", shape, self._rng) for number, shape in enumerate(shapes)]
+        self.clients = [CrowdHost(self, f"client-{number}", "client") for number in range(clients)]
+        for client in self.clients:
+            self.places[client.node.host.name] = REGIONS["eu-central-1"].location
+
+    def _found(self, seed: int, peers: int, clients: int, capacity: int, dimensions: Sequence[str] | None) -> None:
+        """Make hosts, keys, schema and network file."""
+        for name in [f"peer-{number}" for number in range(peers)] + [f"client-{number}" for number in range(clients)]:
+            self.simulation.add_node(name)
+        scheme = self.simulation.scheme
+        root, corp = (scheme.generate(derive(seed, "crowd", name)) for name in ("root", "corp"))
+        self._issuing = scheme.generate(derive(seed, "crowd", "issuing"))
+        samples = catalogue.schema_samples(Random(0), SCHEMA_SAMPLES, ENVIRONMENTS)
+        schema = Schema.from_sample(samples)
+        if dimensions is not None:
+            missing = [name for name in NEEDED if name not in dimensions]
+            unknown = [name for name in dimensions if name not in schema.by_name]
+            if missing or unknown:
+                raise SimulationError(f"dimensions: every schema needs {missing}, and there is no {unknown}")
+            chosen = tuple(each for each in schema.dimensions if each.name in dimensions)
+            schema = Schema(schema.epoch, chosen)
+        self.published = PublishedSchema.of(schema, capacity, EPOCH_MS)
+        raw = self.published.seal(self._issuing).raw
+        issuer = Issuer(self._issuing.public_key, EPOCH_MS, EPOCH_MS + ISSUING_KEY_MS).seal(root)
+        hosts = [self.simulation.nodes[f"peer-{number}"].host for number in range(min(peers, SEEDS_MAX))]
+        network = Network(
+            network_id=derive(seed, "crowd", "network")[:16],
+            profile="local",
+            root_key=root.public_key,
+            corp_key=corp.public_key,
+            corp_control=Address(hosts[0].address, CONTROL_PORT),
+            seeds=tuple(Address(host.address, UDP_PORT) for host in hosts),
+            issuers=(issuer.raw,),
+            schema_hash=schema_hash(raw),
+            issued_ms=EPOCH_MS,
+        )
+        self.trust = Trust(network, scheme)
+
+    def admit(self, name: str, role: str, key: bytes, nonce: bytes) -> bytes:
+        """A credential, as XenoCorp would issue it."""
+        self._serial += 1
+        credential = Credential(self._serial, name, key, role, nonce, EPOCH_MS, EPOCH_MS + CREDENTIAL_MS, 0)
+        return credential.seal(self._issuing).raw
+
+    async def add(self) -> CrowdPeer:
+        """A further peer: it joins as a live node does, and advertises."""
+        name = f"peer-{len(self.servers)}"
+        self.simulation.add_node(name)
+        peer = CrowdPeer(self, name, catalogue.adverts(self._rng, 1)[0], self._rng)
+        self.servers.append(peer)
+        await peer.start()
+        return peer
+
+    async def begin(self) -> None:
+        """Open everybody with full tables; then, within a minute, everybody's first advert."""
+        self.begun = True
+        for host in [*self.servers, *self.clients]:
+            await host.node.start(host.open(), "open")
+        for dimension in self.published.schema.dimensions:
+            self._warm(dimension.name)
+        self.freeze()
+        if self.advertising:
+            await asyncio.gather(*(peer.node.start(self._appear(peer), "publish") for peer in self.servers))
+
+    async def _appear(self, peer: CrowdPeer) -> None:
+        await asyncio.sleep(peer.node.env.rng("first advert").uniform(0, SPREAD_S))
+        await peer.publish()
+
+    def _warm(self, dimension: str) -> None:
+        contacts = [
+            Contact.unpack(Contact(node_id(dimension, each.signer.public_key, each.nonce), each.udp.pair).packed)
+            for each in self.servers
+        ]
+        numbers = [contact.number for contact in contacts]
+        seed = int.from_bytes(derive(self.simulation.seed, "warm", dimension))
+        for place, known in known_members(numbers, seed):
+            server = self.servers[place]
+            assert server.peer is not None
+            server.node.call(server.peer.warm_start, dimension, [contacts[each] for each in known])
+
+    def adverts(self) -> list[VerifiedAdvert]:
+        """Every advert in force of peers that are up, straight from those who signed it: the oracle of searches."""
+        now_ms = self.now_ms()
+        return [
+            server.peer.adverts.verify(server.machine.advertiser.current.raw, now_ms)[0]
+            for server in self.servers
+            if server.peer is not None and server.machine.advertiser.current is not None
+        ]
+
+    def questions(self) -> int:
+        """Questions that all members asked so far; each is an RPC when its answer has come."""
+        return sum(host.peer.endpoint.calls.begun for host in [*self.servers, *self.clients] if host.peer is not None)
+
+
+__all__ = ["Crowd", "CrowdHost", "CrowdPeer"]

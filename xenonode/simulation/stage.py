@@ -1,0 +1,153 @@
+"""What every simulated world has in common: going on, looking in from outside, and trying out what would happen.
+
+Decides how a user drives virtual time (`run`, `step`), how figures are taken while it passes (`probe`), and how a
+branch of a run is tried in a forked process (`what_if`), so that the run itself never knows. Leaves what is in the
+world to `world` (the whole platform) and `crowd` (thousands of search peers).
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Coroutine
+from math import isqrt
+from typing import Any, Self, TypeVar, overload
+
+from xenonode.model.advert import Location, VerifiedAdvert
+from xenonode.simulation.branch import Branch
+from xenonode.simulation.env import EPOCH_MS
+from xenonode.simulation.errors import SimulationError
+from xenonode.simulation.loop import NANOSECONDS
+from xenonode.simulation.network import Host
+from xenonode.simulation.run import Simulation
+
+T = TypeVar("T")
+ACCESS_US = 2_000
+"""One way through both ends' access networks: what is left of a latency between neighbours."""
+
+
+class Geography:
+    """Where hosts are, and how long packets take between those places."""
+
+    def __init__(self) -> None:
+        self.places: dict[str, Location] = {}
+        self._rows: dict[Location, dict[int, int]] = {}  # from each place; a few hundred pairs of regions
+        self._numbers: dict[Location, int] = {}
+        self._known: dict[str, tuple[Location, int, dict[int, int]]] = {}
+
+    def latency_us(self, source: Host, destination: Host) -> int:
+        """One way: half the round trip between the regions, and the way through the access networks."""
+        here = self._known.get(source.name) or self._place(source.name)
+        there = self._known.get(destination.name) or self._place(destination.name)
+        if here is None or there is None:
+            return ACCESS_US
+        known = here[2].get(there[1])
+        if known is None:
+            one, two = here[0], there[0]
+            square = (one.x_us - two.x_us) ** 2 + (one.y_us - two.y_us) ** 2 + (one.z_us - two.z_us) ** 2
+            known = here[2][there[1]] = ACCESS_US + isqrt(square) // 2
+        return known
+
+    def _place(self, name: str) -> tuple[Location, int, dict[int, int]] | None:
+        place = self.places.get(name)
+        if place is None:
+            return None
+        number = self._numbers.setdefault(place, len(self._numbers))
+        found = self._known[name] = (place, number, self._rows.setdefault(place, {}))
+        return found
+
+
+class Stage:
+    """A world under virtual time; a context manager. A world's `begin` furnishes it, its `adverts` are the oracle."""
+
+    simulation: Simulation
+
+    def __init__(self) -> None:
+        self.series: dict[str, list[tuple[float, Any]]] = {}
+        """What probes measured: (virtual seconds, value), by the probe's name."""
+        self.begun = False
+
+    async def begin(self) -> None:
+        """Start everything that is in the world."""
+        raise NotImplementedError
+
+    def adverts(self) -> list[VerifiedAdvert]:
+        """Every advert in force, straight from those who signed it."""
+        raise NotImplementedError
+
+    def now_ms(self) -> int:
+        """True wall time: that of no node in particular."""
+        return EPOCH_MS + self.simulation.loop.now_ns // 1_000_000
+
+    @property
+    def now_s(self) -> float:
+        """Virtual seconds since the run began."""
+        return self.simulation.loop.time()
+
+    # -- going on
+
+    @overload
+    def run(self, until: Coroutine[Any, Any, T]) -> T: ...
+
+    @overload
+    def run(self, until: float) -> None: ...
+
+    def run(self, until: Coroutine[Any, Any, Any] | float) -> Any:
+        """Let the world go on until a coroutine is done, or until so many virtual seconds after the run's begin.
+
+        With a number, a world that has not begun begins first. Raises on deadlock, and what no task handled.
+        """
+        if not isinstance(until, (int, float)):
+            return self.simulation.run(until)
+        if not self.begun:
+            self.simulation.run(self.begin())
+        self.simulation.run_until(round(until * NANOSECONDS))
+        return None
+
+    def step(self, count: int = 1) -> float:
+        """Carry out the next `count` moments (all that is due at one time), and say what time it is."""
+        for _ in range(count):
+            self.simulation.loop.step()
+        return self.now_s
+
+    # -- looking in
+
+    def probe(self, name: str, every_s: float, measure: Callable[[], Any]) -> list[tuple[float, Any]]:
+        """Note `measure()` now and every so many virtual seconds; the list that is returned grows while time passes."""
+        if every_s <= 0 or name in self.series:
+            raise SimulationError(f"probe {name!r}: a new name and a period above 0 are needed")
+        taken = self.series[name] = []
+        every_ns, loop = round(every_s * NANOSECONDS), self.simulation.loop
+
+        def take() -> None:
+            taken.append((loop.time(), measure()))
+            loop.call_at_ns(loop.now_ns + every_ns, take)
+
+        loop.call_at_ns(loop.now_ns, take)
+        return taken
+
+    # -- what if
+
+    def branch(self, work: Callable[[Self], T]) -> Branch[T]:
+        """Begin `work(world)` in a copy of this process; several branches run at once, each on a core of its own."""
+        return Branch(lambda: work(self))
+
+    def what_if(self, work: Callable[[Self], T]) -> T:
+        """What `work(world)` would return. It happens in a copy of this process; this world does not notice."""
+        return self.branch(work).result()
+
+    def freeze(self) -> None:
+        """Tell the garbage collector that what is alive now stays: collecting no longer walks the whole world."""
+        gc.collect()
+        gc.freeze()
+
+    def close(self) -> None:
+        """Stop everything; raises what any task failed with."""
+        gc.unfreeze()
+        self.simulation.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        gc.unfreeze()
+        self.simulation.__exit__(kind, error, traceback)
