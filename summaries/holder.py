@@ -146,7 +146,7 @@ class Holder:
     @property
     def is_empty(self) -> bool:
         """Whether nothing is held and nothing under way, so that a tick would change nothing."""
-        return not self._nodes and not self._pushes
+        return not self._state.nodes and not self._state.pushes
 
     def install(self, node: TrieNode) -> None:
         """Keep a trie node that was built elsewhere (bulk.py), in the place of what is held."""
