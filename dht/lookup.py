@@ -20,9 +20,8 @@ slot is given to the next while its answer still counts).
 
 from __future__ import annotations
 
-from bisect import insort
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from bisect import bisect
+from collections.abc import Callable, Iterable, Sequence
 
 from .contact import Contact
 
@@ -43,14 +42,47 @@ MAX_CANDIDATES = 400
 _NEW, _ASKED, _LATE, _OVERDUE, _ANSWERED, _FAILED, _DOUBTED = range(7)
 
 
-@dataclass(slots=True)
-class _Path:
-    """One path's shortlist: (distance, contact), nearest first."""
+class _Candidate:
+    """One contact that the lookup has heard of."""
 
-    alpha: int
-    shortlist: list[tuple[int, bytes, Contact]] = field(default_factory=list)
-    in_flight: int = 0
-    done: bool = False
+    __slots__ = ("contact", "distance", "namers", "path", "state")
+
+    def __init__(self, contact: Contact, distance: int, path: _Path, namers: list[_Candidate] | None) -> None:
+        self.contact = contact
+        self.distance = distance
+        self.path = path
+        self.state = _NEW
+        # Who named it, kept from the first failure on; None for seeds, whom nobody answers for.
+        self.namers = namers
+
+
+class _Path:
+    """One path's shortlist, nearest first, and how far along it nothing can change any more."""
+
+    __slots__ = ("alpha", "candidates", "distances", "done", "in_flight", "judged", "limit", "settled", "waiting")
+
+    def __init__(self, alpha: int) -> None:
+        self.alpha = alpha
+        self.candidates: list[_Candidate] = []
+        self.distances: list[int] = []
+        self.in_flight = 0
+        self.done = False
+        # So many at the head have answered or failed for good, and so many of those answered.
+        self.judged = self.settled = 0
+        # All up to this distance are asked, and so many of them are awaited; -1 when that is to be found out.
+        self.limit = -1
+        self.waiting = 0
+
+    def insert(self, candidate: _Candidate) -> None:
+        """Put a contact into its place."""
+        distance = candidate.distance
+        at = bisect(self.distances, distance)
+        self.distances.insert(at, distance)
+        self.candidates.insert(at, candidate)
+        if at < self.judged:
+            self.judged = self.settled = 0
+        if distance <= self.limit:
+            self.limit = -1
 
 
 class Lookup:
@@ -60,10 +92,9 @@ class Lookup:
         "_admit",
         "_asked",
         "_blame",
-        "_namers",
-        "_path_of",
+        "_candidates",
         "_paths",
-        "_state",
+        "_told",
         "alpha",
         "done",
         "hostile",
@@ -92,77 +123,82 @@ class Lookup:
         self.hostile: list[Contact] = []
         self._admit = admit
         self._asked = 0
-        self._state: dict[bytes, int] = {}
-        # Who named a contact, and how far each of them is to blame.
-        self._namers: dict[bytes, list[bytes]] = {}
-        self._blame: dict[bytes, int] = {}
-        self._path_of: dict[bytes, _Path] = {}
-        if own_id is not None:
-            # Nobody needs to tell us about ourselves.
-            self._state[own_id] = _FAILED
+        # By node id; nobody stands at our own, so that nobody needs to tell us about ourselves.
+        self._candidates: dict[bytes, _Candidate | None] = {}
+        # Who answered what. Blame is for failures; until there is one, nobody needs to know who named whom.
+        self._told: list[tuple[_Candidate, Sequence[Contact]]] = []
+        self._blame: dict[_Candidate, int] | None = None
         self._paths = [_Path(max(1, alpha // disjoint)) for _ in range(max(1, disjoint))]
         by_id = {contact.node_id: contact for contact in seeds}
         if own_id is not None:
             by_id.pop(own_id, None)
         first = sorted((contact.number ^ target, own, contact) for own, contact in by_id.items())
         for index, path in enumerate(self._paths):
-            path.shortlist = first[index :: len(self._paths)]
-            for _, own, _ in path.shortlist:
-                self._state[own] = _NEW
-                self._path_of[own] = path
+            for distance, own, contact in first[index :: len(self._paths)]:
+                candidate = self._candidates[own] = _Candidate(contact, distance, path, None)
+                path.candidates.append(candidate)
+                path.distances.append(distance)
+        if own_id is not None:
+            self._candidates[own_id] = None
 
     def start(self) -> list[Contact]:
         """The first contacts to ask; none when the lookup is over before it began."""
         return self._advance()
 
-    def answered(self, contact: Contact, contacts: Iterable[Contact]) -> list[Contact]:
+    def answered(self, contact: Contact, contacts: Sequence[Contact]) -> list[Contact]:
         """A good answer, on time or late; whom to ask now."""
-        path = self._close(contact, _ANSWERED)
-        if path is None:
+        namer = self._close(contact, _ANSWERED)
+        if namer is None:
             return []
-        state, namers, namer = self._state, self._namers, contact.node_id
-        self._judge(contact, -GOOD_CREDIT)
-        for each in contacts:
-            node_id = each.node_id
-            known = state.get(node_id)
-            if known is None:
-                if self._admit is None or self._admit(each):
-                    self._note(path, each)
-                    namers[node_id] = [namer]
-            elif (named_by := namers.get(node_id)) is not None:
-                named_by.append(namer)
-                if known == _DOUBTED and self._blame.get(namer, 0) < MAX_BLAME:
-                    state[node_id] = _NEW
-                    self._path_of[node_id].done = False
+        path, known = namer.path, self._candidates
+        new = [each for each in contacts if each.node_id not in known]
+        if self._blame is None:
+            self._told.append((namer, contacts))
+        else:
+            self._judge(namer, -GOOD_CREDIT)
+            self._note_namer(namer, contacts, self._blame)
+        for each in new:
+            if each.node_id in known or len(path.candidates) >= MAX_CANDIDATES:
+                continue
+            if self._admit is None or self._admit(each):
+                candidate = _Candidate(each, each.number ^ self.target, path, [namer])
+                known[each.node_id] = candidate
+                path.insert(candidate)
+        if path.limit >= 0 and path.waiting and self._blame is None:
+            # Nobody nearer was named: the others who were asked are awaited, as before.
+            return []
         return self._advance()
 
     def slow(self, contact: Contact) -> list[Contact]:
         """No answer within the soft time-out: its slot is free, its answer still counts."""
-        if self._state.get(contact.node_id) != _ASKED or self.done:
+        candidate = self._candidates.get(contact.node_id)
+        if candidate is None or candidate.state != _ASKED or self.done:
             return []
-        path = self._path_of[contact.node_id]
-        self._state[contact.node_id] = _LATE
-        path.in_flight -= 1
+        candidate.state = _LATE
+        candidate.path.in_flight -= 1
+        candidate.path.limit = -1
         return self._advance()
 
     def overdue(self, contact: Contact) -> list[Contact]:
         """So late that nobody should wait for it; its answer would still count."""
-        before = self._state.get(contact.node_id)
-        if self.done or before not in (_ASKED, _LATE):
+        candidate = self._candidates.get(contact.node_id)
+        if candidate is None or self.done or candidate.state not in (_ASKED, _LATE):
             return []
-        if before == _ASKED:
-            self._path_of[contact.node_id].in_flight -= 1
-        self._state[contact.node_id] = _OVERDUE
-        self._judge(contact, SILENT_BLAME)
+        if candidate.state == _ASKED:
+            candidate.path.in_flight -= 1
+        candidate.state = _OVERDUE
+        candidate.path.limit = -1
+        self._judge(candidate, SILENT_BLAME)
         return self._advance()
 
     def failed(self, contact: Contact, *, hostile: bool = False) -> list[Contact]:
         """A time-out, a refusal or (`hostile`) an answer that no honest peer gives; whom to ask now."""
         if hostile:
             self.hostile.append(contact)
-        if self._close(contact, _FAILED) is None:
+        candidate = self._close(contact, _FAILED)
+        if candidate is None:
             return []
-        self._judge(contact, HOSTILE_BLAME if hostile else SILENT_BLAME)
+        self._judge(candidate, HOSTILE_BLAME if hostile else SILENT_BLAME)
         return self._advance()
 
     def found(self, value: object) -> None:
@@ -173,55 +209,84 @@ class Lookup:
 
     def result(self) -> list[Contact]:
         """The nearest contacts that answered, nearest first, at most k."""
-        answered = {
-            entry[:2]: entry[2]
-            for path in self._paths
-            for entry in path.shortlist
-            if self._state[entry[1]] == _ANSWERED
-        }
-        return [answered[key] for key in sorted(answered)[: self.k]]
+        answered = [each for path in self._paths for each in path.candidates if each.state == _ANSWERED]
+        if len(self._paths) > 1:
+            answered.sort(key=_distance_of)
+        return [each.contact for each in answered[: self.k]]
 
     def path_of(self, contact: Contact) -> int:
         """On which of the disjoint paths this contact is; -1 when on none."""
-        path = self._path_of.get(contact.node_id)
-        return -1 if path is None else next(n for n, each in enumerate(self._paths) if each is path)
+        candidate = self._candidates.get(contact.node_id)
+        return -1 if candidate is None else self._paths.index(candidate.path)
 
     @property
     def asked(self) -> int:
         """How many questions were asked."""
         return self._asked
 
-    def _note(self, path: _Path, contact: Contact) -> None:
-        if contact.node_id in self._state or len(path.shortlist) >= MAX_CANDIDATES:
-            return
-        self._state[contact.node_id] = _NEW
-        self._path_of[contact.node_id] = path
-        insort(path.shortlist, (contact.number ^ self.target, contact.node_id, contact))
-
-    def _judge(self, contact: Contact, weight: int) -> None:
+    def _judge(self, candidate: _Candidate, weight: int) -> None:
         """Credit or blame those who named a contact; what only liars named is not asked."""
         blame = self._blame
-        for namer in self._namers.get(contact.node_id, ()):
+        if blame is None:
+            blame = self._begin_blaming()
+        for namer in candidate.namers or ():
             before = blame.get(namer, 0)
             blame[namer] = before + weight
             if before < MAX_BLAME <= before + weight:
-                self._doubt()
+                self._doubt(blame)
 
-    def _doubt(self) -> None:
-        state, blame = self._state, self._blame
-        for node_id, namers in self._namers.items():
-            if state.get(node_id) == _NEW and all(blame.get(namer, 0) >= MAX_BLAME for namer in namers):
-                state[node_id] = _DOUBTED
+    def _begin_blaming(self) -> dict[_Candidate, int]:
+        """The first failure: go through all answers so far, in their order, for who named whom."""
+        blame = self._blame = {}
+        told, self._told = self._told, []
+        for candidate in self._candidates.values():
+            if candidate is not None and candidate.namers is not None:
+                candidate.namers.clear()
+        for namer, contacts in told:
+            self._judge(namer, -GOOD_CREDIT)
+            for contact in contacts:
+                named = self._candidates.get(contact.node_id)
+                if named is not None and named.namers is not None:
+                    named.namers.append(namer)
+        return blame
 
-    def _close(self, contact: Contact, state: int) -> _Path | None:
-        before = self._state.get(contact.node_id)
-        if self.done or before not in (_ASKED, _LATE, _OVERDUE):
+    def _note_namer(self, namer: _Candidate, contacts: Sequence[Contact], blame: dict[_Candidate, int]) -> None:
+        for contact in contacts:
+            named = self._candidates.get(contact.node_id)
+            if named is None or named.namers is None:
+                continue
+            named.namers.append(namer)
+            if named.state == _DOUBTED and blame.get(namer, 0) < MAX_BLAME:
+                named.state = _NEW
+                named.path.done = False
+                named.path.limit = -1
+
+    def _doubt(self, blame: dict[_Candidate, int]) -> None:
+        for candidate in self._candidates.values():
+            if (
+                candidate is not None
+                and candidate.state == _NEW
+                and candidate.namers
+                and all(blame.get(namer, 0) >= MAX_BLAME for namer in candidate.namers)
+            ):
+                candidate.state = _DOUBTED
+
+    def _close(self, contact: Contact, state: int) -> _Candidate | None:
+        """An end of a question that was open."""
+        candidate = self._candidates.get(contact.node_id)
+        if candidate is None or self.done:
             return None
-        path = self._path_of[contact.node_id]
+        path, before = candidate.path, candidate.state
         if before == _ASKED:
             path.in_flight -= 1
-        self._state[contact.node_id] = state
-        return path
+        elif before != _LATE and before != _OVERDUE:
+            return None
+        if state == _FAILED or before != _ASKED:
+            path.limit = -1
+        elif candidate.distance <= path.limit:
+            path.waiting -= 1
+        candidate.state = state
+        return candidate
 
     def _advance(self) -> list[Contact]:
         if self.done:
@@ -237,30 +302,47 @@ class Lookup:
 
     def _advance_path(self, path: _Path, asks: list[Contact]) -> None:
         """Fill the path's free slots from its k nearest hopeful contacts; done when all of those answered."""
-        state = self._state
-        hopeful = waiting = settled = 0
-        for _, node_id, contact in path.shortlist:
-            current = state[node_id]
-            if current == _NEW:
+        candidates, index = path.candidates, path.judged
+        while index < len(candidates) and path.settled < self.k:
+            state = candidates[index].state
+            if state == _ANSWERED:
+                path.settled += 1
+            elif state != _FAILED:
+                break
+            index += 1
+        path.judged = index
+        hopeful = settled = path.settled
+        waiting = 0
+        while index < len(candidates) and hopeful < self.k:
+            candidate = candidates[index]
+            state = candidate.state
+            index += 1
+            if state == _NEW:
                 if self._asked >= MAX_ASKED:
                     continue
                 waiting += 1
                 if path.in_flight < path.alpha or settled >= SETTLED:
-                    state[node_id] = _ASKED
+                    candidate.state = _ASKED
                     path.in_flight += 1
                     self._asked += 1
-                    asks.append(contact)
-            elif current == _LATE:
-                # Still awaited, but who would take its place is asked meanwhile.
+                    asks.append(candidate.contact)
+                else:
+                    # No slot is free, and none becomes free farther on.
+                    return
+            elif state == _ASKED:
                 waiting += 1
-                continue
-            elif current == _ASKED:
-                waiting += 1
-            elif current == _ANSWERED:
+            elif state == _ANSWERED:
                 settled += hopeful == settled
             else:
+                # Late ones are still awaited, but who would take their place is asked meanwhile.
+                waiting += state == _LATE
                 continue
             hopeful += 1
-            if hopeful >= self.k:
-                break
+        path.waiting = waiting
         path.done = not waiting
+        if settled >= SETTLED:
+            path.limit = candidates[index - 1].distance if index else -1
+
+
+def _distance_of(candidate: _Candidate) -> int:
+    return candidate.distance
