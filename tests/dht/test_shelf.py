@@ -147,16 +147,21 @@ class ShelfMachine(RuleBasedStateMachine):
         super().__init__()
         self.shelf = Shelf()
         self.model: dict[tuple[bytes, bytes], Record] = {}
+        # What was replaced by something that ends sooner: until when, and the least number that may follow.
+        self.replaced: dict[tuple[bytes, bytes], tuple[int, int]] = {}
         self.now_ms = 0
 
     @rule(owner=st.integers(0, 2), key=st.sampled_from(KEYS), seq=st.integers(0, 4), life_ms=st.integers(1, 3_000))
     def write(self, owner: int, key: bytes, seq: int, life_ms: int) -> None:
         new = record(owner, key, seq, self.now_ms + life_ms)
-        held = self.model.get((key, new.owner))
+        name = (key, new.owner)
+        held, (until_ms, least) = self.model.get(name), self.replaced.get(name, (0, 0))
         outcome = self.shelf.put(key, new, self.now_ms, limited=False)
-        if held is None or seq > held.seq:
+        if seq > held.seq if held is not None else until_ms <= self.now_ms or seq >= least:
             assert outcome == STORED
-            self.model[key, new.owner] = new
+            self.model[name] = new
+            if held is not None:
+                self.replaced[name] = (max(held.expires_ms, until_ms), seq)
         else:
             assert outcome != STORED
 
