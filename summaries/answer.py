@@ -45,7 +45,7 @@ _CHILD_MARK, _ROW_MARK = Struct(">QBqL"), Struct(">Qq")
 
 def answer(node: TrieNode, read: Read, reader: bytes, now_ms: int) -> Answer:
     """One page: children whose zone passes, then rows that match exactly, best first."""
-    condition = _compiled(node.schema, read.filter)
+    condition = compiled(node.schema, read.filter)
     every = _children(node, read, condition, reader)
     passing = [child for child, kept, _ in every if kept]
     marks = [mark for _, kept, mark in every if kept]
@@ -73,7 +73,7 @@ def outline(node: TrieNode, overview: Overview, reader: bytes) -> Outline:
     """One page of all children, their zones with them."""
     children = []
     for prefix, zone, holders in node.children():
-        children.append(Outlined(prefix, zone, _mark(holders), len(holders), _named(holders, prefix, reader, 1)))
+        children.append(Outlined(prefix, zone, _mark(holders), len(holders), named(holders, prefix, reader, 1)))
     if not children and len(node.rows):
         children.append(Outlined(node.prefix, node.zone, 0, 0, ()))  # a leaf: itself
     room = MAX_MESSAGE_BYTES - _FRAME_BYTES
@@ -91,7 +91,7 @@ def _mark(holders: list[bytes]) -> int:
     return xxhash.xxh3_64_intdigest(b"".join(holders)) & 0xFFFFFFFF
 
 
-def _named(holders: list[bytes], prefix: Prefix, reader: bytes, most: int) -> tuple[bytes, ...]:
+def named(holders: list[bytes], prefix: Prefix, reader: bytes, most: int) -> tuple[bytes, ...]:
     """Different readers start at different replicas, so that one holder does not serve them all."""
     turn = xxhash.xxh3_64_intdigest(reader + prefix.bits.to_bytes(8, "big")) % len(holders)
     return tuple((holders[turn:] + holders[:turn])[: min(most, MAX_HOLDERS)])
@@ -160,8 +160,8 @@ def _children(node: TrieNode, read: Read, condition: CompiledFilter, reader: byt
         passes = condition.passes(zone)
         bound = read.order.bound(node.schema, zone) if passes else 0
         passes = passes and bound <= read.below
-        named = _named(holders, prefix, reader, read.holders)
-        found.append((Child(prefix, bound, zone.count, zone.leaves, len(holders), named), passes, _mark(holders)))
+        some = named(holders, prefix, reader, read.holders)
+        found.append((Child(prefix, bound, zone.count, zone.leaves, len(holders), some), passes, _mark(holders)))
     # A split node that is no anchor is reached only between two reads of its parent: its reader must
     # look below, and finds the holders by itself.
     found += [(Child(prefix, -LAST, 0, 0, 0, ()), True, 0) for prefix in node.frontier()]
@@ -189,7 +189,8 @@ class _Hashed:
         return isinstance(other, _Hashed) and self.schema is other.schema
 
 
-def _compiled(schema: Schema, filter_: Filter) -> CompiledFilter:
+def compiled(schema: Schema, filter_: Filter) -> CompiledFilter:
+    """A filter made ready for one schema; the last few are remembered."""
     return _compiled_by(filter_, _Hashed(schema))
 
 

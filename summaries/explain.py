@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from summaries.filter import Comparison, CompiledFilter, Filter, Term, Within
+from summaries.inside import surely_meets
 from summaries.messages import Outlined
 from summaries.query import AllOf, Query, print_query
 from summaries.roots import RootView
 from summaries.schema import Schema
 from summaries.trie import Prefix
-from summaries.zone import Zone
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def why_empty(
         alone, without = Filter(((test,),)), term[:place] + term[place + 1 :]
         condition = CompiledFilter(schema, alone)
         passing = [one for one in view.children if condition.passes(one.zone)]
-        inside = [one for one in passing if _is_inside(schema, test, one.zone)]
+        inside = [one for one in passing if surely_meets(schema, test, one.zone)]
         text = describe(alone)
         counts.append(ConstraintCount(text, sum(map(_count, inside)), sum(map(_count, passing))))
         others = CompiledFilter(schema, Filter((without,)))
@@ -110,19 +110,6 @@ def _view_for(test: Comparison | Within, views: Mapping[str, RootView]) -> RootV
     else:
         name = "environment" if test.attribute.split(".")[0] in ("os", "platform") else test.attribute
     return views.get(name) or next(iter(views.values()), None)
-
-
-def _is_inside(schema: Schema, test: Comparison | Within, zone: Zone) -> bool:
-    """Whether everything in a zone certainly meets a constraint."""
-    bounds = test.bounds() if isinstance(test, Comparison) and not test.currency else None
-    if bounds is None or not isinstance(test, Comparison) or test.attribute not in schema.column:
-        return False
-    place = schema.column[test.attribute]
-    axis = schema.ordered[place]
-    low, high = bounds
-    return (low is None or axis.least(zone.lows[place]) >= low) and (
-        high is None or axis.greatest(zone.highs[place]) <= high
-    )
 
 
 def _relaxed(schema: Schema, test: Comparison | Within, near: list[Outlined]) -> Relaxation | None:

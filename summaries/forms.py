@@ -42,12 +42,18 @@ from summaries.messages import (
     Refused,
     Row,
     Stale,
+    SumUpdate,
+    Tallied,
+    Tally,
+    TallyChild,
+    TallyPart,
     Wanted,
     ZoneUpdate,
 )
 from summaries.packing import pack_rows, unpack_rows
 from summaries.point import LARGEST_SEQUENCE, MAX_CONTACT_BYTES
 from summaries.rank import Order
+from summaries.sums import AGGREGATE
 from summaries.trie import Prefix
 from summaries.zone import MAX_COUNT, MAX_HEIGHT_STEPS, Zone
 
@@ -56,6 +62,7 @@ MAX_HOLDERS = 8  # holders named for one child
 MAX_ITEMS = 128  # children, rows or postings in one message; the size bound is met long before
 MAX_TOTAL = 1 << 20  # items of one answer: eight times the rows that a holder keeps
 MAX_RETRY_MS = 60_000
+MAX_AGE_MS = 1 << 40
 
 
 def to_fields(message: Message) -> list[Any]:
@@ -138,6 +145,9 @@ _ENTRY = record(EntryFact, _PREFIX, _CONTACT, _U64, _U64, _ZONE)
 
 _OUTLINED = record(Outlined, _PREFIX, _ZONE, integer(0, (1 << 32) - 1), integer(0, 255), many(_CONTACT, MAX_HOLDERS))
 
+_PART = record(TallyPart, text(128), integer(0, MAX_AGE_MS), _COUNT, AGGREGATE)
+_TALLY_CHILD = record(TallyChild, _PREFIX, _COUNT, integer(0, 255), many(_CONTACT, MAX_HOLDERS))
+
 _SHAPES: dict[Any, tuple[Codec, ...]] = {
     Locate: (_PREFIX, _U64),
     Insert: (_PREFIX, _U64, _ADVERT),
@@ -149,6 +159,9 @@ _SHAPES: dict[Any, tuple[Codec, ...]] = {
     Marked: (_PREFIX, _U64),
     Offer: (_PREFIX, many(_POSTING, MAX_OFFER)),
     Overview: (_PREFIX, _TOTAL),
+    Tally: (_PREFIX, _FILTER, text(16), boolean(), _TOTAL, boolean()),
+    SumUpdate: (_PREFIX, _U64, _U64, AGGREGATE),
+    Tallied: (_PREFIX, many(_PART, MAX_ITEMS), many(_TALLY_CHILD, MAX_ITEMS), _TOTAL, _U64, boolean()),
     Outline: (_PREFIX, many(_OUTLINED, MAX_ITEMS), _TOTAL, boolean()),
     Accepted: (_U64,),
     Moved: (_PREFIX,),
@@ -164,3 +177,4 @@ _SHAPES: dict[Any, tuple[Codec, ...]] = {
 _FORMS = {kind: tuple(zip([field.name for field in fields(kind)], codecs)) for kind, codecs in _SHAPES.items()}
 _KINDS = {kind.KIND: kind for kind in _SHAPES}
 child_fields, posting_fields, entry_fields, outlined_fields = _CHILD[0], _POSTING[0], _ENTRY[0], _OUTLINED[0]
+part_fields, tally_child_fields = _PART[0], _TALLY_CHILD[0]

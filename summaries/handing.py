@@ -29,7 +29,7 @@ class Handing:
 
     def __init__(self, state: HolderState, climbing: Climbing, turn: Callable[[Prefix], int] | None) -> None:
         self._state, self._climbing = state, climbing
-        self._turn = turn or self._drawn_turn
+        self.turn = turn or self._drawn_turn
         self._shape: dict[Prefix, int] = {}  # split bits of aggregation points that others hold
         self._handing: set[tuple[Prefix, int, int]] = set()  # rows offered or inserted below, not concluded
         self._wanted: set[tuple[Prefix, int, int]] = set()  # rows that were offered below and are wanted
@@ -47,7 +47,7 @@ class Handing:
             return
         if not node.hand_over_ms:
             # Replicas split together. Those whose turn is later find most of the work done.
-            node.hand_over_ms = now_ms + min(self._turn(node.prefix), TURNS - 1) * TURN_MS
+            node.hand_over_ms = now_ms + min(self.turn(node.prefix), TURNS - 1) * TURN_MS
         if node.hand_over_ms > now_ms:
             return
         full = self._offering >= OFFER_WINDOW

@@ -49,12 +49,15 @@ from summaries.messages import (
     Read,
     Refused,
     Stale,
+    SumUpdate,
+    Tally,
     ZoneUpdate,
 )
 from summaries.node import TrieNode, Waiter
 from summaries.pending import Action, Pending, Push, Reply, Verify, quorum
 from summaries.recovering import Recovering
 from summaries.schema import Schema
+from summaries.tallying import Tallying
 from summaries.trie import ROOT, Prefix
 
 DEFAULT_CAPACITY = 512
@@ -87,6 +90,7 @@ class Holder:
         self._climbing = Climbing(self._state)
         self._handing = Handing(self._state, self._climbing, turn)
         self._recovering = Recovering(self._state, self._climbing, self._handing)
+        self._tallying = Tallying(self._state)
         self._keeping = Keeping(self._state, self._climbing, self._handing, self._recovering)
 
     # ----- what the driver calls
@@ -130,7 +134,9 @@ class Holder:
                 node.grew = False
             self._climbing.settle(node, now_ms)
             self._handing.hand_over(node, now_ms)
+            self._tallying.tell(node, self._handing.turn(node.prefix), now_ms)
         self._keeping.count()
+        self._tallying.forget_gone()
         self._handing.forget_gone()
         return self._state.flush()
 
@@ -179,12 +185,16 @@ class Holder:
         elif isinstance(message, Pull):
             node = self._state.nodes.get(message.prefix)
             self._state.reply(request, digest(node if node and node.ready else None, message))
-        elif isinstance(message, (Read, Fetch, Locate, Overview)):
+        elif isinstance(message, SumUpdate):
+            self._tallying.hear(message, sender, request, now_ms)
+        elif isinstance(message, (Read, Fetch, Locate, Overview, Tally)):
             self._look(message, sender, request, now_ms)
         else:
             raise MessageError("not a question")
 
-    def _look(self, message: Read | Fetch | Locate | Overview, sender: bytes, request: object, now_ms: int) -> None:
+    def _look(
+        self, message: Read | Fetch | Locate | Overview | Tally, sender: bytes, request: object, now_ms: int
+    ) -> None:
         node = self._recovering.node(message.prefix, now_ms)
         if not node.ready:
             self._state.reply(request, NotReady(RETRY_MS))
@@ -192,6 +202,8 @@ class Holder:
             self._state.reply(request, answer(node, message, sender, now_ms))
         elif isinstance(message, Overview):
             self._state.reply(request, outline(node, message, sender))
+        elif isinstance(message, Tally):
+            self._state.reply(request, self._tallying.answer(node, message, sender, now_ms))
         elif isinstance(message, Fetch):
             self._state.reply(request, AdvertIs(node.rows.raw_of(message.id) or b""))
         elif not message.prefix.contains(message.key):

@@ -12,6 +12,7 @@ from typing import ClassVar
 from summaries.attributes import LARGEST
 from summaries.filter import Filter
 from summaries.rank import Order
+from summaries.sums import Aggregate
 from summaries.trie import Prefix
 from summaries.zone import Zone
 
@@ -167,6 +168,34 @@ class Overview:
     first: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What do the adverts that pass come to? With `group`, apart by that attribute of theirs.
+
+    With `whole`, children all of whose adverts certainly pass are answered for by what they last said they come to.
+    Items are parts, then children, from the `first` on. Peers that are older than this kind refuse it.
+    """
+
+    KIND: ClassVar[int] = 11
+    prefix: Prefix
+    filter: Filter
+    group: str = ""
+    whole: bool = False
+    first: int = 0
+    digest_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SumUpdate:
+    """A child's holder to its parent's holders: this is what all adverts below me come to."""
+
+    KIND: ClassVar[int] = 12
+    child: Prefix
+    incarnation: int
+    number: int
+    aggregate: Aggregate
+
+
 # ----- answers
 
 
@@ -277,11 +306,44 @@ class Outline:
 
 
 @dataclass(frozen=True, slots=True)
+class TallyPart:
+    """Adverts that pass, by their group's name; `age_ms` is 0 for rows, else how old a child's word is."""
+
+    name: str
+    age_ms: int
+    leaves: int  # how many leaves were not read for it
+    aggregate: Aggregate
+
+
+@dataclass(frozen=True, slots=True)
+class TallyChild:
+    """A child that may hold some that pass, and must be asked: at most `count`."""
+
+    prefix: Prefix
+    count: int
+    known_holders: int
+    holders: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tallied:
+    """To Tally: some of `total` items. `splitting`: rows are on their way down, and may count twice."""
+
+    KIND: ClassVar[int] = 27
+    prefix: Prefix
+    parts: tuple[TallyPart, ...]
+    children: tuple[TallyChild, ...]
+    total: int
+    digest: int
+    splitting: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     KIND: ClassVar[int] = 24
     reason: str
 
 
-Question = Locate | Insert | Delete | Read | Fetch | Pull | ZoneUpdate | Marked | Offer | Overview
-Result = Accepted | Moved | Here | Stale | Answer | AdvertIs | Digest | NotReady | Refused | Wanted | Outline
+Question = Locate | Insert | Delete | Read | Fetch | Pull | ZoneUpdate | Marked | Offer | Overview | Tally | SumUpdate
+Result = Accepted | Moved | Here | Stale | Answer | AdvertIs | Digest | NotReady | Refused | Wanted | Outline | Tallied
 Message = Question | Result

@@ -13,6 +13,7 @@ from heapq import heappop, heappush
 from random import Random
 
 from summaries.asks import ABSENT, Ask, Outcome, Probe
+from summaries.census import Census, CensusResult
 from summaries.execute import Search, SearchResult
 from summaries.forms import from_fields, to_fields
 from summaries.holder import Holder, Push, Reply
@@ -240,6 +241,18 @@ class World:
         self.run(until=lambda: search.finished)
         assert search.finished
         return search.result
+
+    def census(self, query: Query, **options: object) -> CensusResult:
+        census = Census(self.schema, query, **options)  # type: ignore[arg-type]
+
+        def send(asks: list[Ask]) -> None:
+            for ask in asks:
+                self.ask(ask, lambda reply, ask=ask: send(census.answered(ask, reply)))  # type: ignore[misc]
+
+        send(census.start())
+        self.run(until=lambda: census.finished)
+        assert census.finished
+        return census.result
 
     def probe(self, ask: Probe) -> bytes | None:
         return self.current.get(ask.contact)

@@ -65,7 +65,7 @@ class Searcher:
     """Runs searches on behalf of one node."""
 
     def __init__(self, endpoint: Endpoint, schema: Schema, adverts: Adverts, asker: Asker, env: Env) -> None:
-        self._endpoint, self._schema, self._adverts = endpoint, schema, adverts
+        self._endpoint, self.schema, self._adverts = endpoint, schema, adverts
         self.asker, self.env = asker, env
         self._roots: dict[str, RootView] = {}
         self._searched_ms = -ROOT_LIFE_MS
@@ -78,14 +78,13 @@ class Searcher:
         were). `explain` adds the plan and what was read, and for an empty answer what it failed on.
         """
         loop = asyncio.get_running_loop()
-        places = {host: await self._locate(host) for host in query.hosts()}
-        resolved = query.resolve(places, origin=in_microseconds(self._endpoint.coordinate))
+        resolved = await self.resolve(query)
         began_s, bytes_out, bytes_in = loop.time(), self.asker.bytes_out, self.asker.bytes_in
         turn = self._rng.randrange(REPLICAS)
         if self.env.now_ms() - self._searched_ms < ROOT_LIFE_MS:
-            await self._read_roots(constrained(self._schema, resolved), turn)
+            await self._read_roots(constrained(self.schema, resolved), turn)
         self._searched_ms = self.env.now_ms()
-        search = Search(self._schema, resolved, self._adverts.point, strict=strict, roots=self._roots, turn=turn)
+        search = Search(self.schema, resolved, self._adverts.point, strict=strict, roots=self._roots, turn=turn)
         run = _Run(self, search)
         try:
             async with asyncio.timeout(SEARCH_TIMEOUT_S):
@@ -102,10 +101,15 @@ class Searcher:
             search.explanation, bytes_out=self.asker.bytes_out - bytes_out, bytes_in=self.asker.bytes_in - bytes_in
         )
         if not answer.servers and len(search.filter.terms) == 1:
-            await self._read_roots(constrained(self._schema, resolved), turn)
-            counts, relaxations = why_empty(self._schema, search.filter.terms[0], self._roots)
+            await self._read_roots(constrained(self.schema, resolved), turn)
+            counts, relaxations = why_empty(self.schema, search.filter.terms[0], self._roots)
             explained = replace(explained, constraints=counts, relaxations=relaxations)
         return replace(answer, explanation=explained)
+
+    async def resolve(self, query: Query) -> Query:
+        """The query with coordinates in the place of hosts. Raises XenoError."""
+        places = {host: await self._locate(host) for host in query.hosts()}
+        return query.resolve(places, origin=in_microseconds(self._endpoint.coordinate))
 
     async def _read_roots(self, names: Sequence[str], turn: int) -> None:
         """Remember the roots of these dimensions' tries; those that cannot be read in time are done without."""

@@ -1,0 +1,175 @@
+"""What a holder says of what the adverts below it come to, and what it remembers of its children's sums.
+
+Decides when a node's sum is told to its parent's holders (soft state beside the zones: it is repeated, ages, and no
+search depends on it), which child's word is taken, and the answer to a Tally. A sum is told only where every child's
+is known and no row is on its way down; a node of the environment trie tells none, since an advert stands there once
+for each environment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import xxhash
+
+from summaries.answer import compiled, named
+from summaries.forms import MAX_AGE_MS, part_fields, tally_child_fields
+from summaries.holder_state import HolderState
+from summaries.inside import surely_passes
+from summaries.messages import Accepted, SumUpdate, Tallied, Tally, TallyChild, TallyPart
+from summaries.node import TrieNode
+from summaries.size import MAX_MESSAGE_BYTES, packed_size
+from summaries.sums import Aggregate, sum_of
+from summaries.trie import Prefix
+
+TOLD_MS = 30_000  # the first of a prefix's holders tells so often, as often as zones are told again
+TOLD_IF_UNCHANGED_MS = 60_000
+OTHERS_TOLD_MS = 120_000  # the other holders: for the case that the first is gone
+BELIEVED_MS = 300_000
+MAX_TELLERS = 8  # holders remembered a child, as for entries
+MAX_NAME = 128  # of a group: no text of an advert is longer
+_FRAME_BYTES = 60
+_PAGE_ITEMS = 100
+
+
+@dataclass(slots=True)
+class _Told:
+    order: tuple[int, int]  # incarnation, number
+    aggregate: Aggregate
+    heard_ms: int
+
+
+@dataclass(slots=True)
+class _Telling:
+    """What this holder last told of one of its nodes."""
+
+    number: int = 0
+    aggregate: Aggregate | None = None
+    told_ms: int = -OTHERS_TOLD_MS
+
+
+class Tallying:
+    """The sums of one dimension at one holder: those that its nodes' children told, and those that it tells."""
+
+    def __init__(self, state: HolderState) -> None:
+        self._state = state
+        self._children: dict[Prefix, dict[Prefix, dict[bytes, _Told]]] = {}  # node -> child -> holder
+        self._telling: dict[Prefix, _Telling] = {}
+
+    def hear(self, message: SumUpdate, sender: bytes, request: object, now_ms: int) -> None:
+        """Take a child's sum in, if the child's zone is known from the same holder."""
+        parent = message.child.parent
+        node = None if parent is None else self._state.nodes.get(parent)
+        self._state.reply(request, Accepted(node.splits if node else 0))
+        if node is None or sender not in node.entries.get(message.child, {}):
+            return
+        tellers = self._children.setdefault(node.prefix, {}).setdefault(message.child, {})
+        order, old = (message.incarnation, message.number), tellers.get(sender)
+        if old is None or order > old.order:
+            if old is None and len(tellers) >= MAX_TELLERS:
+                del tellers[min(sorted(tellers), key=lambda one: tellers[one].heard_ms)]
+            tellers[sender] = _Told(order, message.aggregate, now_ms)
+
+    def tell(self, node: TrieNode, turn: int, now_ms: int) -> None:
+        """Tell the parent's holders what a node comes to, when that is due."""
+        parent = node.prefix.parent
+        if parent is None or not node.settled or self._state.axis.kind == "categorical":
+            return
+        telling = self._telling.setdefault(node.prefix, _Telling())
+        waited_ms = now_ms - telling.told_ms
+        if waited_ms < (OTHERS_TOLD_MS if turn else TOLD_MS):
+            return
+        aggregate = self._of(node, now_ms)
+        if aggregate is None or (aggregate == telling.aggregate and waited_ms < TOLD_IF_UNCHANGED_MS):
+            return
+        update = SumUpdate(node.prefix, self._state.incarnation, telling.number + 1, aggregate)
+        if self._state.push(parent, update, now_ms, node=node.prefix) is not None:
+            telling.number += 1
+            telling.aggregate, telling.told_ms = aggregate, now_ms
+
+    def forget_gone(self) -> None:
+        """Forget what belongs to nodes and children that are gone."""
+        nodes = self._state.nodes
+        for prefix in [one for one in self._telling if one not in nodes]:
+            del self._telling[prefix]
+        for prefix in [one for one in self._children if one not in nodes]:
+            del self._children[prefix]
+        for prefix, held in self._children.items():
+            for child in [one for one in held if one not in nodes[prefix].entries]:
+                del held[child]
+
+    def answer(self, node: TrieNode, question: Tally, reader: bytes, now_ms: int) -> Tallied:
+        """One page of what passes: rows by group, children that answer for themselves, and children to be asked."""
+        condition = compiled(node.schema, question.filter)
+        alive = _alive(node, condition.select(node.rows), now_ms)
+        groups: dict[str, list[int]] = {}
+        for place in alive:
+            value = node.rows.points[place].attributes.get(question.group, "") if question.group else ""
+            groups.setdefault(str(value)[:MAX_NAME], []).append(place)
+        parts = [TallyPart(name, 0, 0, Aggregate.of_rows(node.rows, groups[name]).fitting()) for name in sorted(groups)]
+        hashed = xxhash.xxh3_64(repr([(one.name, one.aggregate) for one in parts]).encode())
+        said: list[TallyPart] = []
+        children = []
+        for child, zone, holders in node.children():
+            if not condition.passes(zone):
+                continue
+            told = self._child(node, child, now_ms) if question.whole and not question.group else None
+            if told is not None and surely_passes(node.schema, question.filter, zone, _only_currency(told.aggregate)):
+                said.append(TallyPart("", min(max(now_ms - told.heard_ms, 1), MAX_AGE_MS), zone.leaves, told.aggregate))
+            else:
+                hashed.update(repr(child).encode())
+                children.append(TallyChild(child, zone.count, len(holders), named(holders, child, reader, 2)))
+        children += [TallyChild(child, 0, 0, ()) for child in node.frontier()]
+        if said:
+            whole = sum_of(one.aggregate for one in said).fitting()
+            parts.append(TallyPart("", max(one.age_ms for one in said), sum(one.leaves for one in said), whole))
+        total, mark = len(parts) + len(children), hashed.intdigest()
+        splitting = bool(len(node.rows) and (node.entries or node.is_split))
+        if question.digest_only:
+            return Tallied(node.prefix, (), (), total, mark, splitting)
+        some, rest = _page(parts, children, question.first)
+        return Tallied(node.prefix, some, rest, total, mark, splitting)
+
+    def _child(self, node: TrieNode, child: Prefix, now_ms: int) -> _Told | None:
+        """What a child last said it comes to: the newest word of its holders."""
+        tellers = self._children.get(node.prefix, {}).get(child, {})
+        fresh = [one for _, one in sorted(tellers.items()) if one.heard_ms + BELIEVED_MS > now_ms]
+        return max(fresh, key=lambda one: one.heard_ms, default=None)
+
+    def _of(self, node: TrieNode, now_ms: int) -> Aggregate | None:
+        children = node.children()
+        if not children:
+            own = Aggregate.of_rows(node.rows, _alive(node, list(range(len(node.rows))), now_ms))
+            return own.fitting() if own.count and not node.is_split else None
+        told = [self._child(node, child, now_ms) for child, _, _ in children]
+        if len(node.rows) or node.frontier() or None in told:
+            return None
+        return sum_of(one.aggregate for one in told if one is not None).fitting()
+
+
+def _page(
+    parts: list[TallyPart], children: list[TallyChild], first: int
+) -> tuple[tuple[TallyPart, ...], tuple[TallyChild, ...]]:
+    room = MAX_MESSAGE_BYTES - _FRAME_BYTES
+    some: list[TallyPart] = []
+    rest: list[TallyChild] = []
+    items: list[TallyPart | TallyChild] = [*parts, *children]
+    for item in items[first : first + _PAGE_ITEMS]:
+        room -= packed_size(part_fields(item) if isinstance(item, TallyPart) else tally_child_fields(item))
+        if room < 0:
+            break
+        if isinstance(item, TallyPart):
+            some.append(item)
+        else:
+            rest.append(item)
+    return tuple(some), tuple(rest)
+
+
+def _alive(node: TrieNode, places: list[int], now_ms: int) -> list[int]:
+    return [place for place in places if node.rows.points[place].expires_s > now_ms // 1000]
+
+
+def _only_currency(aggregate: Aggregate) -> str:
+    """The currency that all of these adverts are priced in, or none."""
+    one = aggregate.priced
+    return one[0].currency if len(one) == 1 and one[0].count == aggregate.count else ""
