@@ -10,7 +10,7 @@ between replicas, is told as bounds. All of it is holders' word: nobody's advert
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -48,11 +48,12 @@ class CensusResult:
     rounds: int
     unreachable: tuple[Prefix, ...]
     disputed: tuple[Prefix, ...]  # replicas differed: rows were moving, or one of them lies
+    confirmed: bool  # whether each node's word is two replicas' word
 
     @property
     def exact(self) -> bool:
         """Whether every leaf that may hold a match was read, and its replicas agreed."""
-        return not (self.age_ms or self.unreachable or self.disputed) and self.least == self.most
+        return self.confirmed and not (self.unreachable or self.disputed) and self.least == self.most
 
     @property
     def total(self) -> Aggregate:
@@ -93,8 +94,7 @@ class _Node:
     open: int = 0
     failed: int = 0
     absent: int = 0
-    disputed: bool = False
-    second: bool = False  # whether a second whole answer was asked for
+    again: int = 0  # whole readings after the first
 
 
 class Census:
@@ -175,6 +175,7 @@ class Census:
             rounds=self._rounds,
             unreachable=(*self._unreachable, *(node.prefix for node in pending)),
             disputed=tuple(self._disputed),
+            confirmed=not self._whole,
         )
 
     # ----- asking
@@ -253,38 +254,38 @@ class Census:
         self._consider(node)
 
     def _consider(self, node: _Node) -> None:
-        """Ask more, or close."""
-        whole = [one for one in node.readings if not one.digest_only]
-        digests = [one for one in node.readings if one.digest_only]
-        if not whole and not node.open and node.sources:
-            self._begin(node, digest_only=False)
+        """Ask more, or close: two replicas must say the same, so that what both lack was never acknowledged."""
+        if node.open:
             return
-        if whole and any(one.digest != whole[0].digest for one in digests) and not node.second:
-            node.second, other = True, next(one for one in digests if one.digest != whole[0].digest)
+        whole = [one for one in node.readings if not one.digest_only]
+        words = Counter(one.digest for one in node.readings)
+        agreed = [digest for digest, count in sorted(words.items()) if count >= node.need]
+        if node.sources and not (whole and agreed):
+            self._begin(node, digest_only=bool(whole))
+            return
+        # Read whole what two agree on, or else what the others have to add.
+        unread = [one for one in node.readings if one.digest_only and (not agreed or one.digest in agreed)]
+        known = {one.digest for one in whole}
+        other = next((one for one in unread if one.digest not in known), None)
+        if other is not None and not known & set(agreed) and node.again < MAX_RETRIES:
+            node.again += 1
             node.readings.remove(other)
             node.open += 1
             self._ask(node, _Reading(other.source, False), 0)
             return
-        if node.open:
-            return
-        if len(node.readings) < node.need and node.sources:
-            self._begin(node, digest_only=bool(whole))
-            return
-        self._close(node, whole)
+        self._close(node, [one for one in whole if not agreed or one.digest in agreed] or whole, bool(agreed))
 
-    def _close(self, node: _Node, whole: list[_Reading]) -> None:
+    def _close(self, node: _Node, whole: list[_Reading], agreed: bool) -> None:
         self._active -= 1
         if not whole:
             self._give_up(node)
             return
-        # Where there is no second nearest, one is all there are.
-        confirmed = len(node.readings) >= node.need or (node.absent > 0 and not node.failed)
-        best = max(whole, key=lambda one: sum(part.aggregate.count for part in one.parts))
+        alone = len(node.readings) == 1 and node.absent > 0 and not node.failed  # there is no second nearest
         counts = [sum(part.aggregate.count for part in one.parts) for one in whole]
-        differ = len({one.digest for one in node.readings}) > 1 and any(one.parts for one in whole)
-        if not confirmed or (differ and not self._whole) or best.splitting:
+        best = whole[counts.index(max(counts))]
+        if not (agreed or alone) or best.splitting:
             self._disputed.append(node.prefix)
-            self._spare += best.splitting * sum(counts) or max(counts) - min(counts)
+            self._spare += max(counts) if best.splitting else max(counts) - min(counts)
         for part in best.parts:
             self._groups[part.name] = self._groups.get(part.name, Aggregate()) + part.aggregate
             self._age_ms = max(self._age_ms, part.age_ms)

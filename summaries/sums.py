@@ -18,7 +18,7 @@ import numpy as np
 from summaries.attributes import LARGEST
 from summaries.dimension import BINS
 from summaries.errors import MessageError
-from summaries.fields import Codec, integer, many, record, text
+from summaries.fields import Codec, integer, text
 from summaries.point import Point, Rows
 from summaries.schema import Schema
 from summaries.size import packed_size
@@ -205,22 +205,33 @@ def _read_counts(value: object) -> tuple[int, ...]:
     return tuple(counts)
 
 
-_AMOUNT = integer(0, LARGEST)
-_SKETCH = record(Sketch, (_write_counts, _read_counts), _AMOUNT, _AMOUNT)
+_AMOUNT, _COUNT, _CURRENCY = integer(0, LARGEST)[1], integer(0, _MAX_COUNT)[1], text(16)[1]
+_HEAD = 1 + len(FREE)
+_EACH = 2 + 3 * len(PRICES)
 
 
-def _exactly(count: int, codec: Codec) -> Codec:
-    def read(value: object) -> tuple[Any, ...]:
-        found: tuple[Any, ...] = many(codec, count)[1](value)
-        if len(found) != count:
-            raise MessageError(f"a list of {count}")
-        return found
+def aggregate_fields(aggregate: Aggregate) -> list[Any]:
+    """One flat list, since the wire bounds nesting: count, free; then currency, count and its sketches."""
+    flat: list[Any] = [aggregate.count, *aggregate.free]
+    for priced in aggregate.priced:
+        flat += [priced.currency, priced.count]
+        for sketch in priced.prices:
+            flat += [_write_counts(sketch.counts), sketch.least, sketch.most]
+    return flat
 
-    return many(codec, count)[0], read
+
+def _read_aggregate(value: object) -> Aggregate:
+    if not isinstance(value, list) or len(value) not in (_HEAD + _EACH * some for some in range(MAX_CURRENCIES + 1)):
+        raise MessageError("an aggregate is a count, what is free, and at most two currencies")
+    free = [_AMOUNT(one) for one in value[1:_HEAD]]
+    priced = []
+    for at in range(_HEAD, len(value), _EACH):
+        sketches = tuple(
+            Sketch(_read_counts(value[first]), _AMOUNT(value[first + 1]), _AMOUNT(value[first + 2]))
+            for first in range(at + 2, at + _EACH, 3)
+        )
+        priced.append(Priced(_CURRENCY(value[at]), _COUNT(value[at + 1]), sketches))
+    return Aggregate(_COUNT(value[0]), (free[0], free[1], free[2], free[3]), tuple(priced))
 
 
-_PRICED = record(Priced, text(16), integer(0, _MAX_COUNT), _exactly(len(PRICES), _SKETCH))
-AGGREGATE: Codec = record(
-    Aggregate, integer(0, _MAX_COUNT), _exactly(len(FREE), _AMOUNT), many(_PRICED, MAX_CURRENCIES)
-)
-aggregate_fields = AGGREGATE[0]
+AGGREGATE: Codec = (aggregate_fields, _read_aggregate)

@@ -123,6 +123,13 @@ def test_a_search_with_no_servers_is_complete_and_empty(bench: Bench) -> None:
     assert bench.refusal(bench.client, "advert", "show", "abcd")["code"] == "unknown_server"
 
 
+def test_a_market_without_servers_counts_none_exactly(bench: Bench) -> None:
+    bench.answer(bench.client, "register")
+    told = bench.answer(bench.client, "market", "cores >= 1", "--by", "region")
+    assert told["count"] == {"least": 0, "most": 0, "exact": True} and told["groups"] == {}
+    assert bench.refusal(bench.client, "market", "coars >= 1")["message"].endswith("did you mean cores?")
+
+
 def test_a_traced_lookup_tells_whom_it_asked_and_metrics_are_prometheus_text(bench: Bench) -> None:
     bench.answer(bench.client, "register")
     told = bench.answer(bench.client, "lookup", "any text", "--trace", "--dimension", "cores")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
@@ -17,6 +18,7 @@ from xenonode.errors import XenoError
 from xenonode.model.entity import Address
 from xenonode.model.resources import Resources
 from xenonode.peer import Peer
+from xenonode.search.counting import count
 from xenonode.simulation.run import Simulation
 
 from .network import Advertised, Issuing, advertise
@@ -127,6 +129,24 @@ def test_an_explanation_says_what_was_read_and_why_nothing_was_found(world: Call
         assert [(one.least, one.most > 0) for one in nothing.explanation.constraints] == [(0, False)]
         assert nothing.explanation.relaxations
         assert (await client.searcher.search(parse("cores >= 1"))).explanation is None
+
+    world(scenario)
+
+
+@worlds
+def test_a_census_adds_up_what_a_search_lists(world: Callable[[Scenario], None]) -> None:
+    async def scenario(servers: list[Advertised], client: Peer) -> None:
+        for text in (*QUERIES[:4], ""):
+            right = [server.advert for server in servers if not text or _matches(text, server)]
+            for whole in (False, True):
+                query = parse(text, currency="USD")
+                found = (await count(client.searcher, query, group="country", whole=whole)).result
+                while not found.exact:  # rows are still on their way down from a leaf that split
+                    await asyncio.sleep(1)
+                    found = (await count(client.searcher, query, group="country", whole=whole)).result
+                assert found.exact and found.total.count == len(right), (text, found)
+                assert found.total.free[1] == sum(one.available.memory_bytes for one in right)
+                assert {name: one.count for name, one in found.groups.items()} == Counter(one.country for one in right)
 
     world(scenario)
 

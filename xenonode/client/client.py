@@ -17,9 +17,8 @@ from dht.contact import Contact
 from dht.errors import RemoteError
 from dht.routing import K
 from dht.tracing import Hop, trace
-from summaries.errors import SummariesError
-from summaries.parse import parse
 from xenonode import membership
+from xenonode.client.finding import Finding, understood
 from xenonode.client.opening import Progress
 from xenonode.client.operator import Operator
 from xenonode.client.records import Records, SessionView
@@ -73,6 +72,7 @@ class Client:
         self._pool: ConnectionPool | None = None
         self._renew_again_ms = 0
         self._peer: Peer | None = None
+        self.finding = Finding(self._joined)
         self.sessions = Sessions(home.signer, env, self._trust, self.records, self._call_corp, self._call_server)
 
     @classmethod
@@ -236,10 +236,7 @@ class Client:
         self, text: str, *, strict: bool = True, currency: str = "USD", explain: bool = False
     ) -> SearchAnswer:
         """Servers that match, best first; every one's own signed advert was checked. `explain`: and why it is so."""
-        try:
-            query = parse(text, currency=currency)
-        except SummariesError as error:
-            raise XenoError(str(error), "see 'xenonode search --help' for examples", "query") from error
+        query = understood(text, currency)
         peer = await self._joined()
         answer = await peer.searcher.search(query, strict=strict, explain=explain)
         self.records.keep_found([each.advert for each in answer.servers])

@@ -34,26 +34,43 @@ class Counted:
 
 
 async def count(searcher: Searcher, query: Query, *, group: str = "", whole: bool = False) -> Counted:
-    """What all adverts that match come to, by group. Raises XenoError."""
+    """What all adverts that match come to, by group. Raises XenoError.
+
+    Where summaries were of no use for a `whole` census (the network is small, or the range), it is made exact.
+    """
     loop = asyncio.get_running_loop()
     began_s, bytes_in = loop.time(), searcher.asker.bytes_in
     resolved = await searcher.resolve(query)
     turn = searcher.env.rng("census").randrange(REPLICAS)
-    try:
-        census = Census(searcher.schema, resolved, group=group, whole=whole, turn=turn)
-    except SummariesError as error:
-        raise XenoError(str(error), "see 'xenonode market --help' for examples", "query") from error
-    run = _Run(census, searcher.asker)
     late = False
     try:
         async with asyncio.timeout(CENSUS_TIMEOUT_S):
-            await run.finished()
+            census = _made(searcher, resolved, group, whole, turn)
+            if whole:
+                await _taken(census, searcher.asker)
+                if not census.result.age_ms:
+                    census = _made(searcher, resolved, group, False, turn)
+            if not census.finished:
+                await _taken(census, searcher.asker)
     except TimeoutError:
         late = True
-    finally:
-        run.stop()
     duration_ms = (loop.time() - began_s) * 1000
     return Counted(resolved, census.result, late, duration_ms, searcher.asker.bytes_in - bytes_in)
+
+
+def _made(searcher: Searcher, query: Query, group: str, whole: bool, turn: int) -> Census:
+    try:
+        return Census(searcher.schema, query, group=group, whole=whole, turn=turn)
+    except SummariesError as error:
+        raise XenoError(str(error), "see 'xenonode market --help' for examples", "query") from error
+
+
+async def _taken(census: Census, asker: Asker) -> None:
+    run = _Run(census, asker)
+    try:
+        await run.finished()
+    finally:
+        run.stop()
 
 
 class _Run:

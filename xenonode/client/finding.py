@@ -1,0 +1,41 @@
+"""What a client asks of XenoSearch beyond a list of servers: what the market comes to.
+
+Decides how a text becomes a query and what an error of a query says; the answers are the search's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from summaries.errors import SummariesError
+from summaries.parse import parse
+from summaries.query import Query
+from summaries.schema import Schema
+from xenonode.errors import XenoError
+from xenonode.peer import Peer
+from xenonode.search.counting import Counted, count
+
+
+def understood(text: str, currency: str) -> Query:
+    """The query that a text means. Raises XenoError, with the position of what is wrong."""
+    try:
+        return parse(text, currency=currency)
+    except SummariesError as error:
+        raise XenoError(str(error), "see 'xenonode search --help' for examples", "query") from error
+
+
+class Finding:
+    """See the module. `joined` opens the client's peer when a question first needs it."""
+
+    def __init__(self, joined: Callable[[], Awaitable[Peer]]) -> None:
+        self._joined = joined
+
+    async def market(self, text: str, *, by: str = "", exact: bool = False, currency: str = "USD") -> Counted:
+        """What all servers that match come to: counts, free capacity, prices; from summaries unless `exact`."""
+        query = understood(text, currency)
+        peer = await self._joined()
+        return await count(peer.searcher, query, group=by, whole=not exact)
+
+    async def schema(self) -> Schema:
+        """The dimensions by which this network is searched."""
+        return (await self._joined()).schema
