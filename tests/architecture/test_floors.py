@@ -59,6 +59,7 @@ HOMES = {
     "tomli_w": ("xenonode/config.py",),
     "libcloud": ("xenonode/catalogue/",),
     "matplotlib": ("xenonode/simulation/search_bench/figure.py",),
+    "pyarrow": ("xenonode/simulation/campaign/results.py",),
 }
 
 # What benchmarks measure us against, and measure with: a benchmark may import these, the product may not.

@@ -52,6 +52,8 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("hypervisor/libvirt_adapter.py", "thread"): "runs in the hypervisor's own process: libvirt's event loop blocks",
     ("hypervisor/reaper.py", "clock"): "runs in the hypervisor's own process, which no simulation runs",
     ("hypervisor/reaper.py", "thread"): "runs in the hypervisor's own process, beside libvirt's own threads",
+    ("xenonode/simulation/campaign/pool.py", "clock"): "drives simulations from outside, and says what they cost",
+    ("xenonode/simulation/campaign/pool.py", "thread"): "a process for each simulation; inside, each has one thread",
     ("xenonode/corp/store.py", "thread"): "SQLite waits for the disk; a simulated loop runs these calls in place",
 }
 

@@ -236,9 +236,10 @@ class World(Stage):
         leaf_capacity: int = 64,
         conditions: Conditions | None = None,
         shapes: Sequence[ServerShape] | None = None,
+        credit: str = CREDIT,
     ) -> None:
         super().__init__()
-        self.leaf_capacity = leaf_capacity
+        self.leaf_capacity, self.credit = leaf_capacity, credit
         geography = Geography()
         self.places = geography.places
         self.places["corp"] = REGIONS["eu-central-1"].location
@@ -264,7 +265,7 @@ class World(Stage):
         await asyncio.gather(*(server.node.start(server.publish_fleet(), "fleet") for server in self.servers))
         for client in self.clients:
             await client.start()
-            await self.corp.operate(partial(Operator.credit, entity=client.entity, amount=CREDIT))
+            await self.corp.operate(partial(Operator.credit, entity=client.entity, amount=self.credit))
 
     def adverts(self) -> list[VerifiedAdvert]:
         """Every advert in force, straight from those who signed it: the oracle that searches are held against."""

@@ -1,0 +1,173 @@
+"""`xenonode simulate` from outside: it keeps and resumes, ends by its checks, and a failure says how to replay it."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xenonode.cli import main
+
+PROGRAM = [sys.executable, "-c", "from xenonode.cli.main import main; main()"]
+QUICK = """
+shows = "A world that is over at once."
+duration_s = 5
+[nodes]
+servers = 3
+clients = 1
+[workload]
+queries_per_s = 0.5
+[checks]
+quiet_s = 20
+quiet_queries = 1
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results of a test stay with it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "quick.toml").write_text(QUICK, encoding="utf-8")
+
+
+def simulate(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, Any, str]:
+    status = main.run(["simulate", *words, "--json"])
+    captured = capsys.readouterr()
+    return status, json.loads(captured.out) if captured.out else None, captured.err
+
+
+def living(process: str) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def rows(path: str) -> list[dict[str, str]]:
+    with Path(path).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_sweep_is_kept_resumed_and_tabled(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("quick.toml", "--seeds", "1,2", "--out", "out", "--jobs", "2")
+    status, told, _ = simulate(capsys, *words)
+    assert status == 0 and told["passed"] == 2 and told["failed"] == []
+    kept = sorted(Path("out/runs").iterdir())
+    times = [path.stat().st_mtime_ns for path in kept]
+    status, again, _ = simulate(capsys, *words)
+    assert again == told
+    assert [path.stat().st_mtime_ns for path in kept] == times  # nothing was run again
+    assert [row["seed"] for row in rows("out/runs.csv")] == ["1", "2"]
+    assert {row["seed"] for row in rows("out/series.csv")} == {"1", "2"}
+    assert all(float(row["recall"]) == 1 for row in rows("out/queries.csv"))
+
+    kept[0].write_bytes(b"damaged")
+    status, repaired, _ = simulate(capsys, *words)
+    assert [run["trace"] for run in repaired["runs"]] == [run["trace"] for run in told["runs"]]
+    assert kept[0].stat().st_mtime_ns != times[0] and kept[1].stat().st_mtime_ns == times[1]
+
+    status, fresh, _ = simulate(capsys, "quick.toml", "--seeds", "2", "--fresh", "--out", "out")
+    assert status == 0 and fresh["runs"][0]["trace"] == told["runs"][1]["trace"]
+
+
+def test_a_failing_seed_says_when_and_what_and_its_command_replays_it(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("sweep.toml").write_text(QUICK + '[sweep]\n"checks.sessions_least" = [0, 1]\n', encoding="utf-8")
+    poor = ["--set", "workload.sessions_per_s=0.5", "--set", "workload.session_cores=[900, 900]"]
+    status, told, error = simulate(capsys, "sweep.toml", "--seeds", "5", *poor)
+    assert status == 1 and told["passed"] == 1
+    (failed,) = told["failed"]
+    assert failed["seed"] == 5 and failed["check"] == "sessions" and failed["virtual_s"] > 25
+    assert failed["last_events"]
+    assert failed["replay"] in json.loads(error)["next_step"]
+    words = shlex.split(failed["replay"])
+    assert words[:2] == ["xenonode", "simulate"]
+    status, again, _ = simulate(capsys, *words[2:])
+    assert status == 1
+    assert [each["trace"] for each in again["failed"]] == [failed["trace"]]
+    assert again["failed"][0]["virtual_s"] == failed["virtual_s"]
+
+
+def test_ctrl_c_keeps_what_is_finished_and_leaves_no_process_and_the_next_call_goes_on(tmp_path: Path) -> None:
+    command = [*PROGRAM, "simulate", "quick.toml", "--seeds", "0..199", "--jobs", "1", "--out", "out"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+    runs = tmp_path / "out" / "runs"
+    deadline = time.monotonic() + 120
+    while not (runs.is_dir() and len(list(runs.glob("*.gz"))) >= 2) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "runs are kept in out" in errors and "goes on from there" in errors
+    while any(living(child) for child in children) and time.monotonic() < deadline:
+        time.sleep(0.05)  # the standard library's own helper ends when it sees that nobody is left
+    assert children and not any(living(child) for child in children)
+    kept = len(list(runs.glob("*.gz")))
+    assert len(rows(str(tmp_path / "out" / "runs.csv"))) == kept >= 2
+    done = subprocess.run(
+        [*PROGRAM, "simulate", "quick.toml", "--seeds", "0..1", "--out", "out"],
+        capture_output=True, text=True, cwd=tmp_path, timeout=60, check=True,
+    )  # fmt: skip
+    assert "2 of 2 runs are kept from before" in done.stderr
+
+
+def test_two_at_once_into_one_folder_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    from xenonode.simulation.campaign.results import Results
+
+    with Results(Path("out")):
+        status, _, error = simulate(capsys, "quick.toml", "--out", "out")
+    assert status == 1 and json.loads(error)["code"] == "folder_in_use"
+
+
+def test_a_full_disk_is_an_error_for_people_and_what_was_kept_stays(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulate(capsys, "quick.toml", "--out", "out")
+    real, calls = os.fsync, 0
+
+    def full(descriptor: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 1:  # the folder's own file still fits
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    status, _, error = simulate(capsys, "quick.toml", "--out", "out", "--seeds", "0..1")
+    assert status == 1 and json.loads(error)["code"] == "no_space"
+    assert "free some space" in json.loads(error)["next_step"]
+    assert len(list(Path("out/runs").iterdir())) == 1  # nothing half-written either
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["nowhere.toml"], "nowhere.toml cannot be read"),
+        (["."], "cannot be read: Is a directory"),
+        (["quick.toml", "--seeds", "x"], "is no seed"),
+        (["quick.toml", "--out", "/proc/nowhere"], "/proc/nowhere"),
+        (["quick.toml", "--set", "nodes.servers"], "names no value"),
+        (["quick.toml", "--set", "nodes.serverz=3"], "nodes.serverz: no such key"),
+        ([], "no scenario is named"),
+    ],
+)
+def test_wrong_input_is_told_in_words(capsys: pytest.CaptureFixture[str], words: list[str], told: str) -> None:
+    status, value, error = simulate(capsys, *words)
+    assert status in (1, 2) and value is None
+    assert told in json.loads(error)["message"]
+
+
+def test_keys_are_listed_with_their_meaning(capsys: pytest.CaptureFixture[str]) -> None:
+    status, told, _ = simulate(capsys, "--keys")
+    assert status == 0
+    assert {"key": "nodes.servers", "default": "10", "about": "XenoServers (kind peers: search peers)"} in told

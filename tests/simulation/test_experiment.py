@@ -1,0 +1,134 @@
+"""One run of a scenario: what clients do is real, what is measured is what happened, and a seed repeats to the byte."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from summaries.parse import parse
+from xenonode.simulation import experiment
+from xenonode.simulation.experiment import Experiment, run
+from xenonode.simulation.recall import judge
+from xenonode.simulation.scenario import Scenario
+from xenonode.simulation.scenario_file import load
+from xenonode.simulation.verdict import RunResult
+
+SMALL = """
+duration_s = 60
+[nodes]
+servers = 5
+clients = 2
+[workload]
+queries_per_s = 0.2
+mix = { conjunction = 1, union = 1, topk = 1, nearest = 1, cheapest_within = 1 }
+sessions_per_s = 0.05
+session_mean_s = 20
+reprice_every_s = 10
+[churn]
+lifetime = "weibull"
+lifetime_mean_s = 60
+downtime_mean_s = 10
+share = 0.5
+[network]
+loss = 0.01
+[checks]
+sessions_least = 0.5
+"""
+
+
+def small(folder: Path, **sets: str) -> Scenario:
+    path = folder / "small.toml"
+    path.write_text(SMALL, encoding="utf-8")
+    return load(path, {name.replace("__", "."): value for name, value in sets.items()})
+
+
+def test_a_small_world_with_churn_and_sessions_passes_and_its_figures_fit_each_other(tmp_path: Path) -> None:
+    told: list[Any] = []
+    result = run(small(tmp_path), 3, told.append)
+    row = result.row
+    print(row)
+    assert result.verdict.passed, result.verdict
+    assert told == result.series and result.series[-1]["rpcs"] == row["rpcs"] > 1_000
+    assert row["queries"] == len(result.queries) > 10
+    assert row["recall_mean"] > 0.9 and row["churn_left"] > 0
+    settled = [one for one in result.sessions if one["state"] == "settled"]
+    assert len(settled) == row["sessions_settled"] > 0
+    assert abs(sum(one["paid_usd"] for one in settled) - row["paid_usd"]) < 1e-9
+    assert min(one["free_cores"] for one in result.series) < max(one["free_cores"] for one in result.series)
+    assert sum(each["sent"] for each in result.nodes) >= row["datagrams"] > 0
+    again = RunResult.from_fields(json.loads(json.dumps(result.to_fields())))
+    assert again == result
+
+
+def test_the_same_seed_is_the_same_to_the_byte_under_another_hash_seed_and_another_seed_is_not(tmp_path: Path) -> None:
+    small(tmp_path)
+    program = (
+        "import json, sys; from xenonode.simulation.experiment import run;"
+        "from xenonode.simulation.scenario_file import load;"
+        f"print(json.dumps(run(load({str(tmp_path / 'small.toml')!r}), int(sys.argv[1])).to_fields()))"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, seed],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for seed, hash_seed in (("1", "1"), ("1", "99"), ("2", "1"))
+    ]
+    one, again, other = (process.communicate(timeout=120)[0] for process in processes)
+    assert one == again
+    assert json.loads(one)["row"]["trace"] != json.loads(other)["row"]["trace"]
+
+
+def test_a_check_that_does_not_hold_is_told_with_its_time_and_what_happened_last(tmp_path: Path) -> None:
+    result = run(small(tmp_path, checks__sessions_least="1.0", workload__session_budget_usd="0.01",
+                       workload__session_cores="[200, 900]"), 3)  # fmt: skip
+    assert (result.verdict.status, result.verdict.check) == ("broken", "sessions")
+    assert result.verdict.virtual_s > 60
+    assert any("unserved" in event for event in result.verdict.last_events)
+    assert result.row["sessions_unserved"] > 0
+
+
+def test_a_search_that_forgets_a_server_breaks_the_recall_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forgetful(query: Any, found: list[int], *offers: Any) -> Any:
+        return judge(query, found[1:], *offers)
+
+    monkeypatch.setattr(experiment, "judge", forgetful)
+    result = run(small(tmp_path), 3)
+    assert (result.verdict.status, result.verdict.check) == ("broken", "quiet_recall")
+    assert result.verdict.last_events
+
+
+def test_a_mistake_in_the_experiment_fails_its_run_and_is_told_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Experiment) -> None:
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr(Experiment, "sample", broken)
+    result = run(small(tmp_path), 3)
+    assert result.verdict.status == "error" and "planted" in result.verdict.trace
+
+
+def test_judging_counts_what_had_to_be_found_and_what_must_not_be() -> None:
+    query = parse("cores >= 4")
+    before, after = (
+        {1: {"cores": 4}, 2: {"cores": 8}, 3: {"cores": 2}},
+        {1: {"cores": 4}, 2: {"cores": 1}, 4: {"cores": 9}},
+    )
+    judged = judge(query, [1, 2, 3], before, after)
+    assert (judged.expected, judged.hits, judged.stale) == (1, 1, 1)
+    assert judge(query, [], before, after).recall == 0.0
+    best = parse("cores >= 1 order by cores desc limit 1")
+    assert judge(best, [2], before, before).hits == 1
+    assert judge(best, [1], before, before).hits == 0
+    assert judge(best, [1, 2], before, before).hits == 1

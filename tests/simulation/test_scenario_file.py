@@ -1,0 +1,170 @@
+"""Scenario files: what is wrong is told with the file, the key, and what to do."""
+
+from __future__ import annotations
+
+import gzip
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from xenonode.simulation.campaign.jobs import jobs_of, parse_seeds
+from xenonode.simulation.measured import Outage
+from xenonode.simulation.scenario import ScenarioError
+from xenonode.simulation.scenario_file import keys, load
+
+
+def written(folder: Path, text: str, name: str = "one.toml") -> str:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_a_file_without_a_word_is_the_default_scenario(tmp_path: Path) -> None:
+    scenario = load(written(tmp_path, ""))
+    assert scenario.kind == "platform" and scenario.nodes.servers == 10 and scenario.name == "one"
+
+
+def test_set_goes_over_the_file_and_out_of_the_sweep(tmp_path: Path) -> None:
+    source = written(
+        tmp_path, 'duration_s = 10\n[nodes]\nservers = 4\n[sweep]\n"nodes.servers" = [4, 5]\nnetwork.loss = [0, 0.1]'
+    )
+    assert len(jobs_of(source, {}, (1, 2))) == 8
+    scenario = load(source, {"nodes.servers": "6", "network.latency": "plane"})
+    assert (scenario.nodes.servers, scenario.network.latency, scenario.duration_s) == (6, "plane", 10.0)
+    assert dict(scenario.sweep) == {"network.loss": (0, 0.1)}
+    jobs = jobs_of(source, {"nodes.servers": "6"}, (1, 2))
+    assert [job.title for job in jobs] == [
+        f"network.loss={loss} seed {seed}" for loss in ("0", "0.1") for seed in (1, 2)
+    ]
+    assert len({job.key for job in jobs}) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "told", "next_step"),
+    [
+        ("[nodes]\nserver = 3", "nodes.server: no such key", "'nodes.servers'"),
+        ("[network]\nservers = 3", "network.servers: no such key", "'nodes.servers'"),
+        ("servers = 3", "servers: no such key", "'nodes.servers'"),
+        ("[nods]\nservers = 3", "nods: no such key", "'nodes'"),
+        ("[nodes]\nservers = 0", "nodes.servers: must be in 1..100000, not 0", "XenoServers"),
+        ("[nodes]\nservers = 2.5", "nodes.servers: must be a whole number, not 2.5", ""),
+        ("[nodes]\nservers = true", "nodes.servers: must be a whole number, not True", ""),
+        ("[network]\nloss = 1.5", "network.loss: must be in 0..1, not 1.5", ""),
+        ("[network]\nloss = nan", "network.loss: must be finite, not nan", ""),
+        ('[network]\nlatency = "plan"', "network.latency: 'plan' is none of", "'plane'"),
+        ('[network]\nlatency = "matrix"', "network: matrix = \"FILE\" and latency = \"matrix\" go together", ""),
+        ('kind = "peers"\n[workload]\nsessions_per_s = 1', 'workload.sessions_per_s needs kind = "platform"', ""),
+        ("[nodes]\ndimensions = 3", "nodes.dimensions below 11 needs kind", ""),
+        ("[nodes]\nclients = 0", "nodes.clients = 0, but workload has queries", ""),
+        ("nodes = 3", "nodes: must be a table", "[nodes]"),
+        ("[workload]\nmix = { fast = 1 }", "mix: fast is none of", ""),
+        ("[workload]\nmix = { union = -1 }", "mix: weights are not negative", ""),
+        ("[workload]\nsession_cores = [2, 1]", "session_cores is [least, most]", ""),
+        ('[churn]\nreplace = true', "replace needs lifetime", ""),
+        ("[sweep]\nnodes.servrs = [1]", "sweep.nodes.servrs: no such key to sweep", "'nodes.servers'"),
+        ("[sweep]\nnodes.servers = 1", "must be a list", ""),
+        ("[sweep]\nnodes.servers = [1, 1]", "names a value twice", ""),
+        ("a = = 1", "no TOML file", "--list"),
+        ("\x00\x01", "no TOML file", "--list"),
+        ("#" * 300_000, "larger than 262144 bytes", ""),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, text: str, told: str, next_step: str) -> None:
+    source = written(tmp_path, text)
+    with pytest.raises(ScenarioError) as caught:
+        load(source)
+    assert source in caught.value.message and told in caught.value.message, caught.value.message
+    assert next_step in caught.value.next_step and caught.value.next_step, caught.value.next_step
+
+
+def test_a_point_of_the_sweep_that_cannot_be_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    source = written(tmp_path, "[sweep]\nnodes.servers = [5, 0]")
+    with pytest.raises(ScenarioError, match=r"nodes\.servers: must be in"):
+        jobs_of(source, {}, (0,))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("0,1\n1,0,2\n", "not square: 2 rows, but row 2 has 3 columns"),
+        ("0,1\n", "not square: 1 rows, but row 1 has 2 columns"),
+        ("0,-1\n1,0\n", "line 1, column 2: a round trip of -1.0 ms cannot be"),
+        ("0,inf\n1,0\n", "line 1, column 2"),
+        ("a,b\n0,1\n", "line 1: 'a' is no number of milliseconds"),
+        ("\n\n", "it is empty"),
+    ],
+)
+def test_a_matrix_that_is_none_is_refused_with_the_place(tmp_path: Path, text: str, told: str) -> None:
+    written(tmp_path, text, "m.csv")
+    source = written(tmp_path, '[network]\nlatency = "matrix"\nmatrix = "m.csv"')
+    with pytest.raises(ScenarioError) as caught:
+        load(source)
+    assert f"network.matrix: m.csv: {told}" in caught.value.message
+
+
+def test_a_matrix_places_its_own_nodes_on_its_rows_and_others_near_one(tmp_path: Path) -> None:
+    (tmp_path / "m.csv.gz").write_bytes(gzip.compress(b"0,80,10\n80,0,20\n10,20,0\n"))
+    matrix = load(written(tmp_path, '[network]\nlatency = "matrix"\nmatrix = "m.csv.gz"')).network.matrix
+    assert matrix is not None
+    assert matrix.rows_us[0] == (0, 40_000, 5_000)
+    assert matrix.place(1, "server-2") == (2, 0)
+    row, away_us = matrix.place(1, "server-3")
+    assert row in range(3) and 500 <= away_us <= 5_000
+    assert matrix.place(1, "server-3") == (row, away_us)
+    for broken in (b"\x1f\x8b\x08\x00garbage", gzip.compress(b"0,1\n1,0\n")[:-9]):
+        (tmp_path / "m.csv.gz").write_bytes(broken)
+        with pytest.raises(ScenarioError, match=r"network\.matrix: m\.csv\.gz: it"):
+            load(str(tmp_path / "one.toml"))
+
+
+def test_a_trace_of_outages_is_read_and_what_cannot_be_is_refused(tmp_path: Path) -> None:
+    source = written(tmp_path, '[nodes]\nservers = 3\n[churn]\ntrace = "t.csv"')
+    written(tmp_path, "server,down_s,up_s\n2,40,50\n0,10,30.5\n1,20,\n", "t.csv")
+    assert load(source).churn.trace == (Outage(0, 10, 30.5), Outage(1, 20, 0), Outage(2, 40, 50))
+    for text, told in (
+        ("server,down,up\n", "its first line must be server,down_s,up_s"),
+        ("server,down_s,up_s\n0,10,5\n", "up again at 5.0 s, before it was down"),
+        ("server,down_s,up_s\n0,10,30\n0,20,40\n", "server 0 goes down at 20.0 s while it is down"),
+        ("server,down_s,up_s\n0,x,30\n", "line 2"),
+        ("server,down_s,up_s\n7,1,30\n", "names server 7, but there are 3"),
+    ):
+        written(tmp_path, text, "t.csv")
+        with pytest.raises(ScenarioError, match=r"churn\.trace") as caught:
+            load(source)
+        assert told in caught.value.message
+
+
+def test_seeds_are_lists_and_ranges() -> None:
+    assert parse_seeds("7") == (7,)
+    assert parse_seeds("0..3,9, 2") == (0, 1, 2, 3, 9)
+    for text in ("", "a", "3..1", "-1", "1..", "0..999999999", "1;2"):
+        with pytest.raises(ScenarioError, match="--seeds"):
+            parse_seeds(text)
+
+
+def test_every_key_has_a_sentence_and_a_default_within_its_bounds() -> None:
+    found = list(keys())
+    assert len(found) > 50
+    for name, default, key in found:
+        assert len(key.about) > 5, name
+        if key.least is not None and isinstance(default, int | float):
+            assert key.most is not None and key.least <= default <= key.most, name
+
+
+_VALUES = st.one_of(
+    st.integers(), st.floats(), st.booleans(), st.text(max_size=5), st.lists(st.integers(), max_size=3), st.just({})
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.sampled_from([name for name, _, _ in keys()] + ["nodes", "fault", "sweep", "x"]), value=_VALUES)
+def test_any_value_of_any_key_is_taken_or_refused_in_words(tmp_path: Path, name: str, value: object) -> None:
+    source = written(tmp_path, "")
+    text = "nan" if isinstance(value, float) and math.isnan(value) else str(value).lower()
+    try:
+        load(source, {name: text})
+    except ScenarioError as error:
+        assert error.message and error.next_step

@@ -1,0 +1,206 @@
+"""`xenonode simulate`: runs a scenario over seeds and a sweep, keeps what is finished, and says what failed and how."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from xenonode.cli.command import Run, command, usage_error
+from xenonode.errors import XenoError
+
+if TYPE_CHECKING:
+    from xenonode.simulation.campaign.jobs import Job
+    from xenonode.simulation.campaign.results import Finished, Results
+
+EVENTS_SHOWN = 12
+"""Last events of a failing run that are printed; its file has more."""
+FAILURES_SHOWN = 5
+"""Failing runs that are told in full."""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add this command."""
+    example = "xenonode simulate churn --seeds 0..9 --set nodes.servers=12 --out results"
+    command(app, "simulate", example=example)(simulate)
+
+
+def simulate(
+    run: Run,
+    scenario: Annotated[str, typer.Argument(help="A scenario's TOML file, or the name of a shipped one.")] = "",
+    seeds: Annotated[str, typer.Option(help="Seeds: 7, 0..99 or 1,5,10..12.")] = "0",
+    jobs: Annotated[int, typer.Option(min=0, max=4096, help="Processes; 0: one a core.")] = 0,
+    out: Annotated[str, typer.Option(metavar="DIR", help="Folder of the results; default simulations/NAME.")] = "",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Run again what is kept from before, and compare.")] = False,
+    parquet: Annotated[bool, typer.Option("--parquet", help="Tables as Parquet, too (extra 'parquet').")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="List the shipped scenarios.")] = False,
+    keys: Annotated[bool, typer.Option("--keys", help="List every key of a scenario, for its file and --set.")] = False,
+) -> None:
+    """Simulate the platform: its real code under a virtual clock, a scenario's nodes, network, faults and clients.
+
+    --set overrides a key of the scenario (see --keys). Finished runs are kept: the same command goes on from them.
+    """
+    from xenonode.simulation import scenario_file
+    from xenonode.simulation.campaign.jobs import code_version, jobs_of, parse_seeds
+    from xenonode.simulation.campaign.results import Results
+
+    if list_:
+        rows = [(name, scenario_file.load(name).shows) for name in scenario_file.shipped()]
+        run.output.rows([{"name": name, "shows": shows} for name, shows in rows], ("scenario", "shows"), rows, "None.")
+        return
+    if keys:
+        _print_keys(run)
+        return
+    if not scenario:
+        raise usage_error("no scenario is named", "name a file, or one of 'xenonode simulate --list'")
+    todo = jobs_of(scenario, run.overrides, parse_seeds(seeds))
+    folder = Path(out or Path("simulations") / todo[0].scenario.name)
+    processes = jobs or len(os.sched_getaffinity(0))
+    with Results(folder) as results:
+        about = {"scenario": todo[0].scenario.fields(), "sets": run.overrides, "version": code_version()}
+        results.begin(about)
+        finished = _carry_out(run, results, todo, processes, fresh)
+        results.write_tables(finished, parquet=parquet)
+    _report(run, scenario, folder, finished, len(todo))
+
+
+def _carry_out(run: Run, results: Results, jobs: Sequence[Job], processes: int, fresh: bool) -> list[Finished]:
+    """Run what is not kept yet; what was finished is kept even when this is interrupted. In the jobs' order."""
+    from xenonode.cli.simulation_progress import Progress
+    from xenonode.simulation.campaign.pool import Died, Sampled, run_all
+
+    kept = {job.number: found for job in jobs if (found := results.stored(job)) is not None}
+    done = {} if fresh else dict(kept)
+    todo = [job for job in jobs if job.number not in done]
+    if done:
+        run.output.note(f"{len(done)} of {len(jobs)} runs are kept from before")
+    lost: list[str] = []
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with Progress(run.output, len(jobs), list(done.values())) as progress:
+            for event in run_all(todo, processes):
+                if event is None or isinstance(event, Sampled):
+                    progress.tell(event)
+                elif isinstance(event, Died):
+                    progress.note(f"{event.job.title}: {event.reason}")
+                    lost.append(f"{event.job.title}: {event.reason}")
+                else:
+                    results.keep(event)
+                    done[event.job.number] = event
+                    progress.finished(event)
+                    _compare(kept.get(event.job.number), event)
+    except KeyboardInterrupt as error:
+        results.write_tables([done[number] for number in sorted(done)])
+        message = f"interrupted; {len(done)} of {len(jobs)} runs are kept in {results.folder}"
+        raise XenoError(message, "the same command goes on from there", "interrupted") from error
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if len(done) < len(jobs):
+        raise XenoError(
+            f"{len(jobs) - len(done)} runs could not be carried out: {lost[-1]}", "use fewer --jobs", "died"
+        )
+    return [done[number] for number in sorted(done)]
+
+
+def _compare(before: Finished | None, now: Finished) -> None:
+    """A run that is repeated must be the same run."""
+    if before is not None and before.result.row != now.result.row:
+        told = [f"{name} {value} then, {now.result.row.get(name)} now" for name, value in before.result.row.items()
+                if now.result.row.get(name) != value]  # fmt: skip
+        text = f"{now.job.title} is not repeatable: {'; '.join(told[:4])}"
+        raise XenoError(text, "this is a bug of the simulator; please report it with the scenario", "not_repeatable")
+
+
+def _report(run: Run, scenario: str, folder: Path, finished: Sequence[Finished], wanted: int) -> None:
+    """The answer; raises where a run failed."""
+    failed = [each for each in finished if not each.result.verdict.passed]
+    rows = [_row(each) for each in finished]
+    value = {
+        "scenario": scenario,
+        "folder": str(folder),
+        "passed": len(finished) - len(failed),
+        "failed": [_failure(run, scenario, folder, each) for each in failed],
+        "runs": [{**each.job.point, **each.result.row, "cpu_s": each.cpu_s} for each in finished],
+    }
+    columns = ("run", "status", "virtual s", "RPCs", "queries", "recall", "sessions", "paid USD", "CPU s", "trace")
+    run.output.rows(value, columns, rows, "No runs.")
+    run.output.note(f"{len(finished) - len(failed)} of {wanted} runs passed; tables are in {folder}")
+    if not failed:
+        return
+    for each in failed[:FAILURES_SHOWN]:
+        told = _failure(run, scenario, folder, each)
+        run.output.note(
+            f"\n{each.job.title} failed after {told['virtual_s']:.3f} virtual s: {told['check']}: {told['detail']}"
+        )
+        for line in told["last_events"][-EVENTS_SHOWN:]:
+            run.output.note(f"    {line}")
+        if told["traceback"]:
+            run.output.note(told["traceback"])
+        run.output.note(f"    replay: {told['replay']}")
+    first = failed[0]
+    text = f"{len(failed)} of {wanted} runs failed; {first.job.title}: {first.result.verdict.check}"
+    raise XenoError(text, f"replay it: {_replay(run, scenario, folder, first)}", "simulation")
+
+
+def _failure(run: Run, scenario: str, folder: Path, finished: Finished) -> dict[str, Any]:
+    verdict = finished.result.verdict
+    return {
+        "run": finished.job.title,
+        "seed": finished.job.seed,
+        "virtual_s": verdict.virtual_s,
+        "check": verdict.check,
+        "detail": verdict.detail,
+        "last_events": list(verdict.last_events),
+        "traceback": verdict.trace,
+        "trace": finished.result.row["trace"],
+        "replay": _replay(run, scenario, folder, finished),
+    }
+
+
+def _replay(run: Run, scenario: str, folder: Path, finished: Finished) -> str:
+    """The command that does this run alone, again."""
+    sets = {**run.overrides, **{name: _toml(value) for name, value in finished.job.point.items()}}
+    words = ["xenonode", "simulate", scenario, "--seeds", str(finished.job.seed)]
+    words += [word for name, value in sets.items() for word in ("--set", f"{name}={value}")]
+    return shlex.join([*words, "--fresh", "--out", f"{folder}-replay"])
+
+
+def _toml(value: object) -> str:
+    """A swept value as --set reads it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(each) for each in value) + "]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name} = {_toml(each)}" for name, each in value.items()) + "}"
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def _row(finished: Finished) -> tuple[object, ...]:
+    row = finished.result.row
+    recall = "-" if row["recall_mean"] is None else f"{row['recall_mean']:.4f}"
+    paid = "-" if row["paid_usd"] is None else f"{row['paid_usd']:.6f}"
+    sessions = f"{row['sessions_settled']}/{row['sessions']}"
+    return (
+        finished.job.title, row["status"] if finished.result.verdict.passed else f"FAILED {row['check']}",
+        f"{row['virtual_s']:.0f}", row["rpcs"], row["queries"], recall, sessions, paid, f"{finished.cpu_s:.1f}",
+        row["trace"][:16],
+    )  # fmt: skip
+
+
+def _print_keys(run: Run) -> None:
+    from xenonode.simulation.scenario_file import keys
+
+    rows = [(name, _toml(default) if default is not None else "", key.about) for name, default, key in keys()]
+    value = [{"key": name, "default": default, "about": about} for name, default, about in rows]
+    run.output.rows(value, ("key", "default", "meaning"), rows, "")
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,90 @@
+"""Which runs a campaign is made of, and when two runs are the same run.
+
+Decides the order (points of the grid, then seeds), the form of `--seeds`, and a run's key: a hash of the scenario's
+content, the seed and the version of the code, so that a result is never taken for another's. Pure but for reading
+its own source.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import importlib.resources
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from xenonode.simulation.scenario import Scenario, ScenarioError
+from xenonode.simulation.scenario_file import load
+
+SEEDS_MAX = 100_000
+SEED_MOST = 2**63 - 1
+PACKAGES = ("dht", "hypervisor", "summaries", "xenonode")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run to do. `point` has the values of the swept keys."""
+
+    number: int
+    scenario: Scenario
+    point: Mapping[str, Any]
+    seed: int
+    key: str
+
+    @property
+    def title(self) -> str:
+        """For people: its point and its seed."""
+        return " ".join([*(f"{name}={value}" for name, value in self.point.items()), f"seed {self.seed}"])
+
+
+def jobs_of(source: str, sets: Mapping[str, str], seeds: tuple[int, ...]) -> list[Job]:
+    """All runs, after every point of the sweep was checked. Raises ScenarioError."""
+    base = load(source, sets)
+    version = code_version()
+    found: list[Job] = []
+    for values in itertools.product(*base.sweep.values()):
+        point = dict(zip(base.sweep, values))
+        scenario = load(source, sets, point)
+        for seed in seeds:
+            material = f"{scenario.digest()} {seed} {version}".encode()
+            key = hashlib.blake2b(material, digest_size=16, person=b"xeno-simulation").hexdigest()
+            found.append(Job(len(found), scenario, point, seed, key))
+    return found
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """'7', '0..99' or '1,5,10..12': each once, in the order written. Raises ScenarioError."""
+    found: dict[int, None] = {}
+    for part in text.split(","):
+        first, dots, last = part.strip().partition("..")
+        if not first.isdecimal() or (dots and not last.isdecimal()):
+            raise ScenarioError(f"--seeds {text!r}: {part.strip()!r} is no seed", "write 7, 0..99 or 1,5,10..12")
+        low, high = int(first), int(last) if dots else int(first)
+        if low > high or high > SEED_MOST or high - low + len(found) >= SEEDS_MAX:
+            told = f"{part.strip()!r} goes backwards" if low > high else f"more than {SEEDS_MAX} seeds, or too large"
+            raise ScenarioError(f"--seeds {text!r}: {told}", "write 7, 0..99 or 1,5,10..12")
+        found.update(dict.fromkeys(range(low, high + 1)))
+    return tuple(found)
+
+
+@functools.cache
+def code_version() -> str:
+    """The release, and a hash of the installed sources: what was run by other code is run again."""
+    digest = hashlib.blake2b(digest_size=6, person=b"xeno-code")
+    for package in PACKAGES:
+        for name, text in _sources(importlib.resources.files(package), package):
+            digest.update(len(name).to_bytes(4) + name.encode() + len(text).to_bytes(8) + text)
+    return f"{importlib.metadata.version('xenonode')}+{digest.hexdigest()}"
+
+
+def _sources(folder: Any, path: str) -> Iterator[tuple[str, bytes]]:
+    for each in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        name = f"{path}/{each.name}"
+        if each.is_dir():
+            if each.name != "__pycache__":
+                yield from _sources(each, name)
+        elif each.name.endswith((".py", ".lark")):
+            yield name, each.read_bytes()

@@ -1,0 +1,121 @@
+"""Churn: servers that vanish without a goodbye, and return, or are replaced by new ones.
+
+Decides each server's times from the seed and its own name, so that another server more changes nobody else's. Leaves
+crashing and restarting to the world. A fault that has crashed a server already is let be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from math import gamma
+from random import Random
+from typing import Any
+
+from xenonode.control.errors import ControlError
+from xenonode.errors import XenoError
+from xenonode.simulation.env import derive
+from xenonode.simulation.scenario import Churn
+from xenonode.simulation.stand import Stand
+from xenonode.simulation.world import ServerHost
+
+TRY_AGAIN_S = 10.0
+"""A server that could not join (XenoCorp away, partitioned) is started again by its owner so much later."""
+
+Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+
+
+class Churning:
+    """See the module. `start` once all have joined; `stop` brings those back that may return."""
+
+    def __init__(self, stand: Stand, churn: Churn, seed: int, note: Callable[[str], None], spawn: Spawn) -> None:
+        self._stand, self._churn, self._seed, self._note, self._spawn = stand, churn, seed, note, spawn
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stopped = False
+        self.left = self.returned = self.failed = 0
+
+    def start(self) -> None:
+        """Let servers come and go from now on."""
+        churn = self._churn
+        if churn.trace:
+            for outage in churn.trace:
+                server = self._stand.servers()[outage.server]
+                stay_s = outage.up_s - outage.down_s if outage.up_s else None
+                self._tasks.append(self._spawn(self._outage(server, outage.down_s, stay_s)))
+        elif churn.lifetime:
+            for server in list(self._stand.servers()):
+                self._begin(server)
+
+    async def stop(self) -> None:
+        """No more of it; whoever is away and may return does so now."""
+        self._stopped = True
+        for task in self._tasks:
+            task.cancel()
+        if self._churn.lifetime and not self._churn.replace:
+            away = [server for server in self._stand.servers() if server.running is None]
+            await asyncio.gather(*(self.bring_back(server) for server in away))
+
+    async def bring_back(self, server: ServerHost) -> None:
+        """Start it again until it has joined."""
+        while server.running is None:
+            if server.node.host.up:
+                server.crash()  # a start that failed half-way
+            try:
+                await server.restart()
+            except (XenoError, ControlError) as error:
+                self.failed += 1
+                self._note(f"{server.node.host.name} cannot return: {error}")
+                await asyncio.sleep(TRY_AGAIN_S)
+            else:
+                self.returned += 1
+                self._note(f"{server.node.host.name} is back")
+
+    def _begin(self, server: ServerHost) -> None:
+        rng = Random(int.from_bytes(derive(self._seed, "churn", server.node.host.name)))
+        if rng.random() < self._churn.share:
+            self._tasks.append(self._spawn(self._lives(server, rng)))
+
+    async def _outage(self, server: ServerHost, after_s: float, stay_s: float | None) -> None:
+        await asyncio.sleep(after_s)
+        if self._leave(server) and stay_s is not None:
+            await asyncio.sleep(stay_s)
+            await self.bring_back(server)
+
+    async def _lives(self, server: ServerHost, rng: Random) -> None:
+        churn = self._churn
+        while not self._stopped:
+            await asyncio.sleep(_drawn(rng, churn.lifetime, churn.lifetime_mean_s, churn.lifetime_shape))
+            if not self._leave(server):
+                continue
+            await asyncio.sleep(_drawn(rng, churn.downtime, churn.downtime_mean_s, churn.downtime_shape))
+            if churn.replace:
+                await self._replace()
+                return
+            await self.bring_back(server)
+
+    async def _replace(self) -> None:
+        server = self._stand.add()
+        try:
+            await server.start()
+        except (XenoError, ControlError) as error:
+            self.failed += 1
+            self._note(f"{server.node.host.name} cannot join: {error}")
+            await self.bring_back(server)
+        else:
+            self.returned += 1
+            self._note(f"{server.node.host.name} is new")
+        self._begin(server)
+
+    def _leave(self, server: ServerHost) -> bool:
+        if server.running is None:
+            return False
+        server.crash()
+        self.left += 1
+        self._note(f"{server.node.host.name} vanished")
+        return True
+
+
+def _drawn(rng: Random, distribution: str, mean_s: float, shape: float) -> float:
+    if distribution == "weibull":
+        return rng.weibullvariate(mean_s / gamma(1 + 1 / shape), shape)
+    return rng.expovariate(1 / mean_s)
