@@ -7,8 +7,9 @@ or after it took effect. Guests live on, and so does what the disk had made dura
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,6 +113,7 @@ class Files:
     """What is durable."""
 
     content: dict[str, bytes] = field(default_factory=dict)
+    held: set[str] = field(default_factory=set)
 
 
 class MemoryDisk:
@@ -138,6 +140,20 @@ class MemoryDisk:
 
     def names(self) -> list[str]:
         return sorted(self.files.content)
+
+    def remove(self, name: str) -> None:
+        self.files.content.pop(name, None)
+
+    @contextlib.contextmanager
+    def hold(self, name: str, *, wait: bool = True) -> Iterator[bool]:
+        free = name not in self.files.held
+        assert free or not wait, "nobody would ever let go"
+        self.files.held.add(name)
+        try:
+            yield free
+        finally:
+            if free:
+                self.files.held.discard(name)
 
 
 class Room:

@@ -199,14 +199,17 @@ class Client:
 
     async def order_show(self, order: str) -> dict[str, Any]:
         """What became of an order's money."""
+        await self.sessions.recover()
         return _state(await self._call_corp("order.show", {"order": await self._order_id(order)}))
 
     async def order_list(self) -> list[dict[str, Any]]:
         """This client's orders, the newest first."""
+        await self.sessions.recover()
         return [_state(each) for each in (await self._call_corp("order.list", {}))["orders"]]
 
     async def order_release(self, order: str) -> dict[str, Any]:
         """End an order: what no session holds comes back at once."""
+        await self.sessions.recover()
         release = OrderRelease(await self._order_id(order), self._env.now_ms()).seal(self._home.signer)
         return _state(await self._call_corp("order.release", {"release": release.raw}))
 
@@ -346,6 +349,7 @@ class Client:
         progress: Progress = lambda text: None,
     ) -> SessionView:
         """Reserve, sign, launch; returns when one can log in. Our own ssh key is always among those that may."""
+        await self.sessions.recover()
         keys = dict.fromkeys([self._login_key(self.ssh_key, self._env), *authorized_keys])
         try:
             return await self.sessions.create(
@@ -365,6 +369,7 @@ class Client:
 
     async def session_list(self) -> list[SessionView]:
         """This client's sessions on all servers."""
+        await self.sessions.recover()
         return await self.sessions.list_all()
 
     async def session_show(self, id: str) -> SessionView:

@@ -1,18 +1,23 @@
 """How a client's session begins: money set aside, an agreement that both sign, and no money left behind if it fails.
 
 Decides what to reserve, how often an agreement is sent, and what to say of a session that never ran. A server that
-refuses returns the reservation by itself; of one that never answered, the client asks for it back later.
+refuses returns the reservation by itself; of one that never answered, the client asks for it back later. So it does
+with what was reserved by a process that ended before it could keep the answer: the same request, sent again, gives the
+same reservation, and the server that it names gives it up.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
+from dht.envelope import Envelope
+from dht.errors import RemoteError
 from dht.identity import Signer
-from xenonode.client.records import Records, SessionRecord
+from xenonode.client.records import Records, Reserving, SessionRecord
 from xenonode.control.errors import ControlError
 from xenonode.env import Env
 from xenonode.errors import XenoError
@@ -22,6 +27,7 @@ from xenonode.model.resources import rate_nano_per_hour
 from xenonode.model.session import Quote
 from xenonode.server.ports import LATER
 
+LOGGER = logging.getLogger("xenonode.client")
 POLL_S = 0.25
 TRIES = 3
 """How often an agreement is sent to a server that does not answer; the same one again is harmless."""
@@ -45,10 +51,8 @@ class Opening:
         self._signer, self._env, self._trust, self._records = signer, env, trust, records
         self._call_corp, self._call_server = call_corp, call_server
 
-    async def reserve(
-        self, order: bytes, quote: Quote, server: bytes, lease_ms: int
-    ) -> tuple[Reservation, bytes, bytes]:
-        """Set aside what the session may cost at most: the reservation, as signed, and its id. Raises XenoError."""
+    async def wanted(self, order: bytes, quote: Quote, server: bytes, lease_ms: int) -> Envelope:
+        """The signed request to set aside what the session may cost at most. Raises XenoError."""
         state = await self._call_corp("order.show", {"order": order})
         currency = str(state["currency"])
         if currency != quote.prices.currency:
@@ -66,13 +70,46 @@ class Opening:
                 f"take {shorter}a smaller session, or a larger order",
                 "order_too_small",
             )
-        request = ReservationRequest(
-            self._env.rng("client.nonce").randbytes(16), order, server, needed, rate, lease_ms, self._env.now_ms()
-        ).seal(self._signer)
-        raw = (await self._call_corp("reserve", {"request": request.raw}))["reservation"]
+        nonce = self._env.rng("client.nonce").randbytes(16)
+        return ReservationRequest(nonce, order, server, needed, rate, lease_ms, self._env.now_ms()).seal(self._signer)
+
+    async def reserve(self, request: bytes) -> tuple[Reservation, Envelope]:
+        """XenoCorp's reservation for this request, and again the same for the same. Raises ControlError."""
+        raw = (await self._call_corp("reserve", {"request": request}))["reservation"]
         reservation, envelope = Reservation.open(raw, self._trust.scheme)
         self._trust.issued(envelope, self._env.now_ms())
-        return reservation, raw, envelope.id
+        return reservation, envelope
+
+    async def recover(self) -> None:
+        """Have given back what processes reserved that ended before they had the answer; where that is not possible
+        now, the next time."""
+        with self._records.abandoned() as abandoned:
+            for noted, forget in abandoned:
+                try:
+                    if await self._gave_back(noted):
+                        forget()
+                except (ControlError, XenoError, RemoteError, TimeoutError) as error:
+                    LOGGER.warning("what was reserved for a session that never began is asked for later: %s", error)
+
+    async def _gave_back(self, noted: Reserving) -> bool:
+        """Whether nothing of this reservation is open any more, or a session has it."""
+        try:
+            reservation, envelope = await self.reserve(noted.request)
+        except ControlError as error:
+            if error.code in LATER:
+                raise
+            return True  # refused: it was never made, or its order has ended since
+        ours = self._records.sessions()
+        if any(each.agreement(self._trust.scheme).reservation == envelope.id for each in ours):
+            return True
+        if self._env.now_ms() > reservation.lease_until_ms + reservation.claim_grace_ms:
+            return True  # XenoCorp has ended it by itself
+        async with asyncio.timeout(RETURN_TIMEOUT_S):
+            body = {"reservation": envelope.raw}
+            await self._call_server(reservation.server, noted.control.pair, "session.withdraw", body)
+        amount = format_amount(reservation.amount_nano, reservation.currency)
+        LOGGER.info("%s that was reserved for a session that never began returns to its order", amount)
+        return True
 
     async def agree(self, record: SessionRecord, quote_raw: bytes, progress: Progress) -> dict[str, Any]:
         """The server's answer to the agreement; a refused one leaves nothing open."""
@@ -99,7 +136,7 @@ class Opening:
     async def never_began(self, record: SessionRecord) -> XenoError:
         """What to say of a session that its server does not know; one that never began is withdrawn."""
         if not record.reservation:
-            self._records.keep(replace(record, closed=True))
+            self._records.change(record.id, lambda now: replace(now, closed=True))
             message = f"session {record.id.hex()[:12]} ended long ago, and its server has forgotten it"
             return XenoError(message, "see 'xenonode statement' for what it cost", "unknown_session")
         await self._ask(record, "session.withdraw", {"reservation": record.reservation})
@@ -109,7 +146,7 @@ class Opening:
 
     async def ended_unused(self, record: SessionRecord) -> str:
         """Close a session of which nothing was used; where its money is now."""
-        self._records.keep(replace(record, closed=True, reservation=b""))
+        self._records.change(record.id, lambda now: replace(now, closed=True, reservation=b""))
         reservation = record.agreement(self._trust.scheme).reservation
         later = "what was reserved returns to the order as soon as the server reaches XenoCorp"
         try:

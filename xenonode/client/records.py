@@ -1,12 +1,17 @@
 """What a client remembers of its sessions and of servers it found, and how it shows a session.
 
 Decides the form on disk: one file a session, canonical and versioned. A record holds what a dispute would need: the
-agreement with both seals, the start record, the last usage record that was accepted.
+agreement with both seals, the start record, the last usage record that was accepted. Commands and the agent share
+these files, so a record is changed where it is read, while nobody else may. A reservation is noted before XenoCorp
+hears of it, and held by its process: what is noted and not held is of one that ended too early.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -22,7 +27,8 @@ from xenonode.model.resources import Resources
 from xenonode.model.session import Agreement, Start
 from xenonode.server.disk import Disk
 
-_SESSION, FOUND = "session-", "found"
+_SESSION, _RESERVING, FOUND = "session-", "reserving-", "found"
+_CHANGING = "changing"
 logger = logging.getLogger("xenonode.client.records")
 FOUND_MAX = 1_000
 """Servers of the last search that can be named by the first digits of their keys."""
@@ -56,6 +62,16 @@ class SessionRecord(Message):
     def started(self, scheme: Scheme) -> Start | None:
         """The server's start record, checked; None before there is one."""
         return Start.open(self.start, scheme, signed_by=self.server)[0] if self.start else None
+
+
+@dataclass(frozen=True, slots=True)
+class Reserving(Message):
+    """A reservation that a client is about to ask for; `id` is the request's, which is there as it was signed."""
+
+    TYPE: ClassVar[str] = "client_reserving"
+    id: bytes
+    request: bytes
+    control: Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +122,43 @@ class Records:
         self._disk = disk
 
     def keep(self, record: SessionRecord) -> None:
-        """Remember a session as it is now."""
+        """Remember a new session."""
         self._disk.replace(_SESSION + record.id.hex(), wire.encode(record.to_fields()))
+
+    def change(self, id: bytes, how: Callable[[SessionRecord], SessionRecord]) -> SessionRecord:
+        """Change a session's record as it is on disk now, whatever other processes did to it; what it is then."""
+        with self._disk.hold(_CHANGING):
+            record = self._read(_SESSION + id.hex())
+            changed = how(record)
+            if changed != record:
+                self.keep(changed)
+        return changed
+
+    @contextlib.contextmanager
+    def reserving(self, noted: Reserving) -> Iterator[Callable[[], None]]:
+        """Note a reservation before it is asked for; what is yielded forgets it, once it is refused or in a record."""
+        name = _RESERVING + noted.id.hex()
+        with self._disk.hold(name):
+            self._disk.replace(name, wire.encode(noted.to_fields()))
+            yield lambda: self._disk.remove(name)
+
+    @contextlib.contextmanager
+    def abandoned(self) -> Iterator[list[tuple[Reserving, Callable[[], None]]]]:
+        """Noted reservations that no process holds any more, each with the way to forget it; held meanwhile."""
+        found: list[tuple[Reserving, Callable[[], None]]] = []
+        with contextlib.ExitStack() as holding:
+            for name in [name for name in self._disk.names() if name.startswith(_RESERVING)]:
+                if not holding.enter_context(self._disk.hold(name, wait=False)):
+                    continue
+                raw = self._disk.read(name)
+                if not raw:
+                    self._disk.remove(name)  # forgotten just now
+                    continue
+                try:
+                    found.append((_noted(raw, name), functools.partial(self._disk.remove, name)))
+                except (RemoteError, XenoError) as error:
+                    logger.error("%s is damaged, and is left as it is: %s", name, error)
+            yield found
 
     def sessions(self) -> list[SessionRecord]:
         """Every session that is remembered, by id. A damaged record is told of and left out: the others go on."""
@@ -132,9 +183,10 @@ class Records:
     def keep_found(self, adverts: list[VerifiedAdvert]) -> None:
         """Remember where found servers answer, so that a later command can name one by its key."""
         fresh = {each.server_key.hex(): each.advert.control.pair for each in adverts}
-        older = {key: address for key, address in self._found().items() if key not in fresh}
-        kept = [*older.items(), *fresh.items()][-FOUND_MAX:]
-        self._disk.replace(FOUND, wire.encode({key: list(address) for key, address in kept}))
+        with self._disk.hold(_CHANGING):
+            older = {key: address for key, address in self._found().items() if key not in fresh}
+            kept = [*older.items(), *fresh.items()][-FOUND_MAX:]
+            self._disk.replace(FOUND, wire.encode({key: list(address) for key, address in kept}))
 
     def found(self, prefix: str) -> tuple[bytes, tuple[str, int]]:
         """The server whose key begins so, and its control address. Raises XenoError."""
@@ -165,6 +217,13 @@ class Records:
             return SessionRecord.from_fields(_upgraded(fields))
         except RemoteError as error:
             raise XenoError(f"{name} is damaged: {error}", "restore it from a backup", "damaged") from error
+
+
+def _noted(raw: bytes, name: str) -> Reserving:
+    fields = wire.decode(raw)
+    if not isinstance(fields, dict):
+        raise XenoError(f"{name} holds no record", "restore it from a backup", "damaged")
+    return Reserving.from_fields(fields)
 
 
 def _upgraded(fields: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from dht.errors import RemoteError
 from dht.identity import Signer
 from xenonode.client.checking import Accepted, Share, faults, resized
 from xenonode.client.opening import POLL_S, CallCorp, CallServer, Opening, Progress
-from xenonode.client.records import Records, SessionRecord, SessionView, view
+from xenonode.client.records import Records, Reserving, SessionRecord, SessionView, view
 from xenonode.control.errors import ControlError
 from xenonode.env import Env
 from xenonode.errors import XenoError
@@ -84,28 +84,40 @@ class Sessions:
             made_ms=0,
         )
         draft.seal(self._signer)
-        reservation, reservation_raw, reservation_id = await self._opening.reserve(order, quote, server, lease_ms)
+        request = await self._opening.wanted(order, quote, server, lease_ms)
+        with self._records.reserving(Reserving(request.id, request.raw, control)) as forget:
+            try:
+                reservation, reserved = await self._opening.reserve(request.raw)
+            except ControlError as error:
+                if error.code not in LATER:
+                    forget()
+                raise
+            agreement = replace(
+                draft,
+                reservation=reserved.id,
+                exposure_nano=exposure_limit_nano(reservation.amount_nano, reservation.rate_cap_nano_per_hour),
+                made_ms=self._env.now_ms(),
+            )
+            sealed = agreement.seal(self._signer)
+            shares = (Share(agreement.made_ms, quote.resources),)
+            record = SessionRecord(
+                sealed.id, server, control, order, sealed.raw, b"", b"", shares, b"", False, reserved.raw
+            )
+            self._records.keep(record)
+            forget()
         amount = format_amount(reservation.amount_nano, reservation.currency)
         progress(f"XenoCorp reserved {amount} for this server")
-        agreement = replace(
-            draft,
-            reservation=reservation_id,
-            exposure_nano=exposure_limit_nano(reservation.amount_nano, reservation.rate_cap_nano_per_hour),
-            made_ms=self._env.now_ms(),
-        )
-        sealed = agreement.seal(self._signer)
-        shares = (Share(agreement.made_ms, quote.resources),)
-        record = SessionRecord(
-            sealed.id, server, control, order, sealed.raw, b"", b"", shares, b"", False, reservation_raw
-        )
-        self._records.keep(record)
         answer = await self._opening.agree(record, quote_raw, progress)
         signed, _ = Agreement.open(answer["agreement"], self._trust.scheme, signed_by=server)
         if signed != agreement:
             raise XenoError("the server signed another agreement than ours", "do not use this server", "bad_peer")
-        self._records.keep(replace(record, server_agreement=answer["agreement"], reservation=b""))
+        self._records.change(sealed.id, lambda now: replace(now, server_agreement=answer["agreement"], reservation=b""))
         progress("both signed the agreement; the environment starts")
         return await self._until_started(sealed.id.hex(), progress)
+
+    async def recover(self) -> None:
+        """Have given back what was reserved by a process that was killed before its session was agreed on."""
+        await self._opening.recover()
 
     async def list_all(self) -> list[SessionView]:
         """Every remembered session; of one whose server does not answer, what is known here."""
@@ -130,12 +142,12 @@ class Sessions:
         command = SessionCommand(record.id, seq, action, resources, now_ms).seal(self._signer)
         if resources is not None:  # the answer may be lost: until it is there, the larger of the two counts
             most = Resources(*map(max, record.shares[-1].resources.amounts, resources.amounts))
-            self._keep_shares(id, resized(record.shares, most, now_ms - CLOCK_TOLERANCE_MS))
+            self._keep_shares(record.id, resized(record.shares, most, now_ms - CLOCK_TOLERANCE_MS))
         try:
             answer = await self._ask(record, "session.command", {"command": command.raw})
         except ControlError as error:
             if resources is not None and error.code not in LATER:
-                self._keep_shares(id, record.shares)
+                self._keep_shares(record.id, record.shares)
             raise
         amendment, _ = Amendment.open(answer["amendment"], self._trust.scheme, signed_by=record.server)
         if amendment.agreement != record.id or amendment.command != command.id:
@@ -144,13 +156,13 @@ class Sessions:
             if amendment.resources != resources:
                 raise XenoError("the server signed another size than ours", "do not use this server", "bad_peer")
             self._keep_shares(
-                id, resized(record.shares, resources, max(amendment.effective_ms, now_ms - CLOCK_TOLERANCE_MS))
+                record.id, resized(record.shares, resources, max(amendment.effective_ms, now_ms - CLOCK_TOLERANCE_MS))
             )
         return await self.show(id)
 
-    def _keep_shares(self, id: str, shares: tuple[Share, ...]) -> None:
+    def _keep_shares(self, id: bytes, shares: tuple[Share, ...]) -> None:
         """Remember what a session may use; the agent may have changed the rest of its record meanwhile."""
-        self._records.keep(replace(self._records.find(id), shares=shares))
+        self._records.change(id, lambda now: replace(now, shares=shares))
 
     async def end(self, id: str, progress: Progress = lambda text: None) -> SessionView:
         """Stop a session, sign its final usage, and wait until XenoCorp has settled it."""
@@ -245,8 +257,14 @@ class Sessions:
             return  # signed for already
         receipt = Receipt(record.id, id, usage.seq, not reason, reason, self._env.now_ms()).seal(self._signer)
         if not reason:
-            self._records.keep(replace(self._records.find(record.id.hex()), accepted_usage=raw))
+            self._records.change(record.id, lambda now: self._accepted(now, usage.seq, raw))
         await self._ask(record, "receipt", {"receipt": receipt.raw})
+
+    def _accepted(self, record: SessionRecord, seq: int, raw: bytes) -> SessionRecord:
+        """The record with this usage as the last one, unless another process signed for a later one meanwhile."""
+        if record.accepted_usage and UsageRecord.open(record.accepted_usage, self._trust.scheme)[0].seq > seq:
+            return record
+        return replace(record, accepted_usage=raw)
 
     # -- helpers -----------------------------------------------------------------------------------------
 
@@ -301,17 +319,16 @@ class Sessions:
             signed, _ = Agreement.open(server_agreement, self._trust.scheme, signed_by=record.server)
             if signed != record.agreement(self._trust.scheme):
                 raise XenoError("the server signed another agreement than ours", "do not use this server", "bad_peer")
-            record = replace(record, server_agreement=server_agreement, reservation=b"")
-            self._records.keep(record)
+            record = self._records.change(
+                record.id, lambda now: replace(now, server_agreement=server_agreement, reservation=b"")
+            )
         if told.get("start") and not record.start:
             start, _ = Start.open(told["start"], self._trust.scheme, signed_by=record.server)
             if start.agreement != record.id:
                 raise XenoError("the start record is of another agreement", "do not use this server", "bad_peer")
-            record = replace(record, start=told["start"])
-            self._records.keep(record)
+            record = self._records.change(record.id, lambda now: replace(now, start=told["start"]))
         if told.get("closed") and not record.closed:
-            record = replace(record, closed=True)
-            self._records.keep(record)
+            record = self._records.change(record.id, lambda now: replace(now, closed=True))
         return record, told
 
     async def _ask(self, record: SessionRecord, method: str, body: dict[str, Any]) -> dict[str, Any]:

@@ -6,13 +6,19 @@ Tests and the simulator put a disk in its place that tears writes and loses what
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
 from xenonode.server.errors import LocalError
 
 FILE_MODE = 0o600
+_NO_FILES = (".new", ".lock")
+"""Endings of half-made replacements and of what is held: neither holds anything that somebody wrote."""
 
 
 class Disk(Protocol):
@@ -34,9 +40,20 @@ class Disk(Protocol):
         """The names of all files, sorted."""
         ...
 
+    def remove(self, name: str) -> None:
+        """Take a file away, if it is there; after a crash it may be back."""
+        ...
+
+    def hold(self, name: str, *, wait: bool = True) -> AbstractContextManager[bool]:
+        """Keep other processes from holding the same name until the end of the block, or of this process.
+
+        Yields whether it is held: without `wait` it is not where another process holds it.
+        """
+        ...
+
 
 class FolderDisk:
-    """A real folder (implements Disk). It must exist, and one process at a time must use it."""
+    """A real folder (implements Disk). It must exist; processes that share it `hold` what they write."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -81,7 +98,26 @@ class FolderDisk:
 
     def names(self) -> list[str]:
         """The names of all files, sorted; a half-made replacement is none."""
-        return sorted(each.name for each in self._folder.iterdir() if each.is_file() and each.suffix != ".new")
+        return sorted(each.name for each in self._folder.iterdir() if each.is_file() and each.suffix not in _NO_FILES)
+
+    def remove(self, name: str) -> None:
+        """Take a file away, and what it was held by."""
+        for path in (self._path(name), self._path(name + ".lock")):
+            path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def hold(self, name: str, *, wait: bool = True) -> Iterator[bool]:
+        """An flock, which the kernel ends with its process, however that ends."""
+        handle = os.open(self._path(name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+        finally:
+            os.close(handle)
 
     def _path(self, name: str) -> Path:
         if not name or "/" in name or name.startswith("."):

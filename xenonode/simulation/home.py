@@ -6,7 +6,8 @@ but whose absence still means an anonymous connection. Leaves all else to what t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dht.identity import Signer
@@ -23,6 +24,7 @@ class SimulatedDisk:
 
     def __init__(self) -> None:
         self._files: dict[str, bytearray] = {}
+        self._held: set[str] = set()
 
     def read(self, name: str) -> bytes:
         """The whole file; empty where there is none."""
@@ -40,6 +42,25 @@ class SimulatedDisk:
         """The names of all files, sorted."""
         return sorted(self._files)
 
+    def remove(self, name: str) -> None:
+        """Take a file away."""
+        self._files.pop(name, None)
+
+    @contextlib.contextmanager
+    def hold(self, name: str, *, wait: bool = True) -> Iterator[bool]:
+        """Only one life at a time uses this disk, so that what is held is held by a task that awaits."""
+        free = name not in self._held
+        self._held.add(name)
+        try:
+            yield free
+        finally:
+            if free:
+                self._held.discard(name)
+
+    def begin_life(self) -> None:
+        """Whoever held something is gone."""
+        self._held.clear()
+
 
 class SimulatedHome:
     """The home of one incarnation; hand the same disk to the next one (implements xenonode.home.Home)."""
@@ -47,6 +68,7 @@ class SimulatedHome:
     def __init__(self, env: Env, disk: SimulatedDisk, signer: Signer | None = None) -> None:
         self.signer: Signer = signer or env.scheme.generate(env.seed("node key"))
         self.disk = disk
+        disk.begin_life()
         self._env = env
 
     def transport(self, certificate: bytes, authorities: Sequence[bytes]) -> Transport:
