@@ -31,7 +31,7 @@ def member_check(raw: bytes, now_ms: int) -> Member:
     body = envelope.body
     if body["expires_ms"] <= now_ms:
         raise RemoteError("an expired credential")
-    return Member(body["key"], body["nonce"], body["entity"], body["expires_ms"], body["role"] != "client")
+    return Member(body["key"], body["nonce"], body["entity"], body["expires_ms"], body.get("role") != "client")
 
 
 def credential_for(
@@ -41,8 +41,8 @@ def credential_for(
         "key": signer.public_key,
         "nonce": signer.public_key[:8],
         "entity": signer.public_key.hex()[:8],
-        "role": role,
         "expires_ms": wall_ms() + 3_600_000 if expires_ms is None else expires_ms,
+        **({} if role == "server" else {"role": role}),
     }
     return seal(issuer, "credential", body).raw
 

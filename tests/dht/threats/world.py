@@ -78,9 +78,9 @@ class World:
             "key": signer.public_key,
             "nonce": signer.public_key[:8],
             "entity": entity or signer.public_key.hex()[:8],
-            "role": role,
             "expires_ms": self.now_ms() + 200 * HOUR_MS if expires_ms is None else expires_ms,
         }
+        body |= {} if role == "server" else {"role": role}
         return seal(issuer or self.issuer, "credential", body).raw
 
     def check(self, raw: bytes, now_ms: int) -> Member:
@@ -91,7 +91,7 @@ class World:
         body = envelope.body
         if body["expires_ms"] <= now_ms:
             raise RemoteError("an expired credential")
-        return Member(body["key"], body["nonce"], body["entity"], body["expires_ms"], body["role"] != "client")
+        return Member(body["key"], body["nonce"], body["entity"], body["expires_ms"], body.get("role") != "client")
 
     async def node(
         self, name: str, *, address: str | None = None, signer: Signer | None = None, **options: Any
