@@ -13,6 +13,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from xenonode.control.errors import ControlError
 from xenonode.corp import accounts, transfers
 from xenonode.corp.errors import RefusedError
+from xenonode.corp.orders import ORDER_MIN_NANO
 from xenonode.corp.terms import Terms
 from xenonode.model.errors import ModelError
 from xenonode.model.message import INT64_MAX
@@ -97,7 +98,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(target=orders, milli=st.integers(1, 6000))
     def order(self, milli: int) -> Any:
         reply = self.say(self.client, "order.create", order=self.world.order(milli * MILLI).seal(self.client).raw)
-        assert (reply is not None) == (milli * MILLI <= self.model.balance)
+        assert (reply is not None) == (ORDER_MIN_NANO <= milli * MILLI <= self.model.balance)
         if reply is None:
             return multiple()
         self.model.balance -= milli * MILLI

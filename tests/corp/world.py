@@ -50,6 +50,7 @@ class Asker:
     """Stands for a connection that proved a key."""
 
     public_key: bytes | None
+    address: tuple[str, int] = ("127.0.0.1", 1)
 
 
 class World:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from xenonode import audit_check
 from xenonode.cli.command import Run, command, group
 from xenonode.cli.orders import amount_text, key
+from xenonode.cli.output import moment
 from xenonode.cli.service import serve_until_stopped
 from xenonode.errors import XenoError
 from xenonode.model.money import format_amount, parse_amount
+
+if TYPE_CHECKING:
+    from xenonode.client.operator import Operator
+
+ApplicantArgument = Annotated[
+    str, typer.Argument(metavar="KEY", help="The first digits of its key, as 'corp members' shows it.")
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -22,6 +32,9 @@ def add_to(app: typer.Typer) -> None:
     command(corps, "serve", example="xenonode corp serve --config corp.toml")(serve)
     credit_example = "xenonode corp credit e4f1 100 USD --config corp.toml"
     command(corps, "credit", example=credit_example, takes_negative=True)(credit)
+    command(corps, "members", example="xenonode corp members --config corp.toml")(members)
+    command(corps, "approve", example="xenonode corp approve 9c41e0 --config corp.toml")(approve)
+    command(corps, "refuse", example="xenonode corp refuse 9c41e0 --config corp.toml")(refuse)
     command(corps, "audit", example="xenonode corp audit --config corp.toml")(audit)
     command(corps, "upgrade", example="xenonode corp upgrade --config corp.toml")(upgrade)
     audits = group("audit", "Records that nobody can change unseen.", app)
@@ -54,29 +67,58 @@ async def credit(
 ) -> None:
     """Put money that was received outside into an entity's account (only with XenoCorp's own operator key)."""
     nano, currency = parse_amount(amount_text(amount))
-    from xenonode.client import Client
-    from xenonode.env import LiveEnv
-
-    client = await Client.open_operator(run.corp_config(), LiveEnv())
-    try:
-        balance_nano = await client.credit(entity, amount_text(amount))
-    finally:
-        await client.close()
+    async with _operator(run) as operator:
+        balance_nano = await operator.credit(entity, amount_text(amount))
     found = {"entity": entity, "credited_nano": nano, "balance_nano": balance_nano, "currency": currency}
     facts = (("entity", entity), ("balance", format_amount(balance_nano, currency)))
     run.output.facts(found, facts, "Credited")
 
 
-async def audit(run: Run) -> None:
-    """Check the ledger: debits equal credits, no account below zero, every order adds up."""
+async def members(run: Run) -> None:
+    """Who waits to be admitted to a public network. Nobody has checked what they say of themselves: do that first."""
+    async with _operator(run) as operator:
+        waiting = await operator.waiting()
+    rows = [
+        [
+            each["key"][:16], each["role"], each["legal_name"], each["country"], each["email"],
+            each["proof_reference"], moment(each["asked_ms"]),
+        ]
+        for each in waiting
+    ]  # fmt: skip
+    columns = ("key", "role", "legal name", "country", "e-mail", "proof", "asked")
+    run.output.rows(waiting, columns, rows, "nobody waits (on a local network nobody has to)")
+
+
+async def approve(run: Run, applicant: ApplicantArgument) -> None:
+    """Admit an applicant: its next 'xenonode register' (or the next start of its server) brings its credential."""
+    async with _operator(run) as operator:
+        found = await operator.approve(applicant)
+    run.output.facts(found, found.items(), "Approved")
+
+
+async def refuse(run: Run, applicant: ApplicantArgument) -> None:
+    """Turn an applicant away; it may ask again after a month."""
+    async with _operator(run) as operator:
+        found = {"key": await operator.refuse(applicant)}
+    run.output.facts(found, found.items(), "Refused")
+
+
+@contextlib.asynccontextmanager
+async def _operator(run: Run) -> AsyncIterator[Operator]:
     from xenonode.client import Client
     from xenonode.env import LiveEnv
 
     client = await Client.open_operator(run.corp_config(), LiveEnv())
     try:
-        found = await client.audit()
+        yield client
     finally:
         await client.close()
+
+
+async def audit(run: Run) -> None:
+    """Check the ledger: debits equal credits, no account below zero, every order adds up."""
+    async with _operator(run) as operator:
+        found = await operator.audit()
     run.output.facts(found, found.items())
     if not found.get("balanced"):
         raise XenoError("the ledger does not balance", "stop XenoCorp and restore the last good backup", "unbalanced")

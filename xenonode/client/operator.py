@@ -1,4 +1,4 @@
-"""XenoCorp's operator: credits accounts and audits the ledger, with a key that only XenoCorp's folder holds."""
+"""XenoCorp's operator: admits members, credits accounts, audits the ledger, with a key only XenoCorp's folder holds."""
 
 from __future__ import annotations
 
@@ -28,6 +28,20 @@ class Operator:
         nonce = self._env.rng("operator.nonce").randbytes(16)
         body = {"entity": entity, "amount_nano": nano, "currency": currency, "nonce": nonce}
         return int((await self._connection.call("credit", body))["balance_nano"])
+
+    async def waiting(self) -> list[dict[str, Any]]:
+        """Who asks to become a member of this public network, the longest first; nobody has checked what they say."""
+        found = (await self._connection.call("member.waiting", {}))["applicants"]
+        return [{**each, "key": each["key"].hex()} for each in found]
+
+    async def approve(self, key: str) -> dict[str, str]:
+        """Admit the applicant whose key begins so: the key, and the entity that it now is."""
+        answer = await self._connection.call("member.approve", {"key": key})
+        return {"key": answer["key"].hex(), "entity": str(answer["entity"])}
+
+    async def refuse(self, key: str) -> str:
+        """Turn the applicant away whose key begins so: the whole key."""
+        return str((await self._connection.call("member.refuse", {"key": key}))["key"].hex())
 
     async def audit(self) -> dict[str, Any]:
         """What the ledger's own check finds."""

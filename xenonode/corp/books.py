@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, delete, insert, select, update
 
 from dht import wire
 from xenonode.corp import accounts, schema
@@ -129,9 +129,14 @@ class Books:
             raise RefusedError("other_body", "this id was used before with other contents", "use a fresh nonce")
         return bytes(row.body)
 
-    def answer(self, request: str, digest: bytes, body: bytes) -> None:
+    def answer(self, request: str, digest: bytes, body: bytes, now_ms: int) -> None:
         """Store the reply to a request id, in the transaction that makes it true."""
-        self.connection.execute(_INSERT_REPLY, {"id": request, "digest": digest, "body": body})
+        self.connection.execute(_INSERT_REPLY, {"id": request, "digest": digest, "body": body, "made_ms": now_ms})
+
+    def forget_replies(self, before_ms: int) -> None:
+        """Drop replies to requests of clients that are refused for their age by now; the operator's credits stay."""
+        old = delete(_REPLY).where(_REPLY.c.made_ms < before_ms, _REPLY.c.id.not_like("credit:%"))
+        self.connection.execute(old)
 
 
 def stored_body(raw: bytes) -> dict[str, Any]:

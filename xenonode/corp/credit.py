@@ -42,5 +42,5 @@ class Credit:
             most = format_amount(limit_nano, self.currency)
             raise RefusedError("too_much", f"an account may hold at most {most}", "credit less")
         books.post([transfers.credited(self.entity, self.currency, self.amount_nano, request, now_ms)])
-        books.answer(request, digest, balance.to_bytes(8, "big"))
+        books.answer(request, digest, balance.to_bytes(8, "big"), now_ms)
         return balance

@@ -16,7 +16,7 @@ from sqlalchemy.pool import StaticPool
 
 from xenonode.corp.errors import FoundingError, SchemaVersionError
 
-SCHEMA_HEAD = "0001"
+SCHEMA_HEAD = "0002"
 """The migration that this program's tables are at; a test compares it with the migrations themselves."""
 MEMORY = ":memory:"
 BUSY_MS = 5_000

@@ -2,7 +2,8 @@
 
 One key is one entity. The issuer's nonce is drawn once per key and kept at every renewal, so that node ids,
 which derive from it, neither move nor can be chosen. A key in use that is registered with other details is
-refused and noted. Source: the poster's "Register" panel.
+refused and noted. On a public network the operator approves first (`applicants`); everywhere so many new keys are
+taken from one place. Source: the poster's "Register" panel.
 """
 
 from __future__ import annotations
@@ -16,16 +17,20 @@ from typing import Any
 from sqlalchemy import Row, delete, func, insert, select, update
 
 from dht.identity import Signer
+from dht.limits import Allowance, Places
 from xenonode.corp import fraud, schema
+from xenonode.corp.applicants import Applicants
 from xenonode.corp.books import Books, stored_body
 from xenonode.corp.errors import RefusedError
 from xenonode.corp.terms import Terms
 from xenonode.corp.vault import Vault
-from xenonode.model.entity import Credential, Registration
+from xenonode.model.entity import CLOCK_TOLERANCE_MS, Credential, Registration
 
 ISSUER_NONCE_BYTES = 16
 Certify = Callable[[bytes, str, str, int, int], bytes]
 """Makes the X.509 form of a credential: key, entity, role, not before, expiry to PEM."""
+NEW_KEYS = Allowance(1 / 60, 256)
+"""New keys from one place: a machine that starts 200 nodes at once, and from then on one a minute."""
 _MEMBER, _IDENTITY = schema.member, schema.identity
 
 
@@ -54,20 +59,38 @@ class Registry:
         self._rng = rng
         self._terms = terms
         self._certify = certify
+        self._budget = Places(NEW_KEYS)
+        self.applicants = Applicants(vault, rng)
 
-    def register(self, books: Books, registration: Registration, key: bytes, now_ms: int) -> Member | RefusedError:
+    def register(
+        self, books: Books, registration: Registration, key: bytes, place: str, now_ms: int
+    ) -> Member | RefusedError:
         """The grant for a key: a new one, or the same again for the same details. A refusal to keep is returned."""
         known = find(books, key)
         if known is not None:
             row = books.connection.execute(select(_IDENTITY).where(_IDENTITY.c.entity == known.entity)).one_or_none()
             if row is not None and row.digest == self._vault.digest(registration):
                 return self._fresh(books, known, now_ms)
-            fraud.note(books, "key_in_use", key, known.entity.encode(), self._vault.digest(registration), now_ms)
+            claimed = self._vault.digest(registration)
+            fraud.note_bounded(books, "key_in_use", key, known.entity.encode(), claimed, now_ms)
             return RefusedError(
                 "key_in_use",
                 f"this key is registered already, as {known.entity}, with other details",
                 "register a new key; this attempt was noted",
             )
+        if not self._budget.take(place, now_ms / 1000):
+            message = "too many keys were registered from your part of the network lately"
+            raise RefusedError("too_many", message, "try again in some minutes")
+        if self._terms.approval:
+            return self.applicants.ask(books, registration, key, place, now_ms)
+        return self._admit(books, registration, key, now_ms)
+
+    def approve(self, books: Books, prefix: str, now_ms: int) -> Member:
+        """Admit the applicant whose key begins so, at the operator's word. Raises RefusedError."""
+        key, registration = self.applicants.take(books, prefix)
+        return self._admit(books, registration, key, now_ms)
+
+    def _admit(self, books: Books, registration: Registration, key: bytes, now_ms: int) -> Member:
         person = self._vault.person(registration)
         count = select(func.count()).select_from(_IDENTITY).where(_IDENTITY.c.person == person)
         limit = self._terms.keys_per_entity
@@ -92,8 +115,14 @@ class Registry:
         return self._admitted(books, key, _pseudonym(books, "corp", key, nonce), "corp", nonce, now_ms)
 
     def renew(self, books: Books, key: bytes, now_ms: int) -> Member:
-        """A fresh credential with the same nonce, entity and role. Raises RefusedError for a stranger."""
-        known = need(books, key)
+        """The grant as it is, or from half of its life on a fresh one with the same nonce, entity and role.
+
+        Raises RefusedError for a stranger.
+        """
+        return self._fresh(books, need(books, key), now_ms)
+
+    def _renewed(self, books: Books, known: Member, now_ms: int) -> Member:
+        key = known.key
         member = self._granted(books, key, known.entity, known.role, known.issuer_nonce, known.quota_class, now_ms)
         values = {"serial": member.serial, "credential": member.credential, "certificate": member.certificate}
         books.connection.execute(update(_MEMBER).where(_MEMBER.c.key == key).values(**values))
@@ -114,8 +143,8 @@ class Registry:
     def _fresh(self, books: Books, known: Member, now_ms: int) -> Member:
         """The grant as it is, or a new one once half of its life is over."""
         expires_ms = Credential.from_fields(stored_body(known.credential)).expires_ms
-        aged = expires_ms - now_ms < self._terms.credential_ms // 2
-        return self.renew(books, known.key, now_ms) if aged else known
+        aged = expires_ms - now_ms <= self._terms.credential_ms // 2 + CLOCK_TOLERANCE_MS
+        return self._renewed(books, known, now_ms) if aged else known
 
     def _admitted(self, books: Books, key: bytes, entity: str, role: str, nonce: bytes, now_ms: int) -> Member:
         member = self._granted(books, key, entity, role, nonce, 0, now_ms)

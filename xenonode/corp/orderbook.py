@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Row, bindparam, insert, select, update
+from sqlalchemy import Row, bindparam, func, insert, select, update
 
 from dht.envelope import Envelope
 from dht.identity import Signer
@@ -30,15 +30,26 @@ _RESERVATIONS = (
 
 
 def create(books: Books, order: PurchaseOrder, envelope: Envelope, now_ms: int) -> OrderState:
-    """Check credit and ring-fence the money. The same order again gives its present state. Raises RefusedError."""
+    """Check credit and ring-fence the money. The same order again gives its present state. Raises RefusedError.
+
+    Who opens and ends orders without end would make the ledger grow for nothing: there is a least amount, and so
+    many orders of one client may be open at once, and may be made in a day.
+    """
     client = members.need(books, envelope.key, "client")
     request = f"order:{envelope.key.hex()}:{order.nonce.hex()}"
     if books.answered(request, envelope.id) is not None:
         return find(books, envelope.id)
-    if books.connection.execute(select(_ORDER.c.id).where(_ORDER.c.id == envelope.id)).first() is not None:
+    there = books.connection.execute(select(_ORDER.c.client).where(_ORDER.c.id == envelope.id)).scalar()
+    if there == envelope.key:  # its reply was forgotten since
+        return find(books, envelope.id)
+    if there is not None:
         raise RefusedError("other_body", "another client's order has this id", "use a fresh nonce")
     credit_nano = books.balance(accounts.client(client.entity, order.currency)).nano
     orders.check_order(order, credit_nano, now_ms)
+    mine = select(func.count()).select_from(_ORDER).where(_ORDER.c.client == envelope.key)
+    open_count = books.connection.execute(mine.where(_ORDER.c.status != CLOSED)).scalar_one()
+    day_count = books.connection.execute(mine.where(_ORDER.c.made_ms > now_ms - orders.DAY_MS)).scalar_one()
+    orders.check_counts(open_count, day_count)
     account = accounts.order(envelope.id, client.entity, order.currency)
     books.connection.execute(
         insert(_ORDER).values(
@@ -52,7 +63,7 @@ def create(books: Books, order: PurchaseOrder, envelope: Envelope, now_ms: int) 
         )
     )
     books.post([transfers.ring_fenced(account, order.amount_nano, now_ms)])
-    books.answer(request, envelope.id, envelope.id)
+    books.answer(request, envelope.id, envelope.id, now_ms)
     return find(books, envelope.id)
 
 
@@ -95,7 +106,7 @@ def reserve(books: Books, request: ReservationRequest, envelope: Envelope, issui
         )
     )
     books.post([transfers.reserved(account_of(state), held, request.amount_nano, now_ms)])
-    books.answer(repeat, envelope.id, sealed.raw)
+    books.answer(repeat, envelope.id, sealed.raw, now_ms)
     return sealed.raw
 
 

@@ -14,9 +14,18 @@ from dataclasses import dataclass
 from xenonode.corp.errors import RefusedError
 from xenonode.model.entity import CLOCK_TOLERANCE_MS
 from xenonode.model.money import PurchaseOrder, ReservationRequest, format_amount
+from xenonode.model.resources import NANO
 
 OPEN, CLOSING, CLOSED = ORDER_STATES = ("open", "closing", "closed")
 LIVE, RELEASED = RESERVATION_STATES = ("live", "released")
+ORDER_MIN_NANO = NANO // 100
+"""The least order, a hundredth of a unit: what the smallest session in the catalogue costs in some hours."""
+OPEN_MAX = 64
+ORDERS_A_DAY_MAX = 256
+DAY_MS = 86_400_000
+"""An order leaves some 2 kB in the ledger for ever: with these a client that works at it adds half a MB a day."""
+REPLY_KEPT_MS = 30 * DAY_MS
+"""A repeated request gets the same reply for a month; an older one is refused, so that replies can be forgotten."""
 RESERVATIONS_MAX = 1000
 """Most reservations of one order over its life; keeps its state within one control frame's reach."""
 
@@ -77,6 +86,7 @@ def check_order(order: PurchaseOrder, credit_nano: int, now_ms: int) -> None:
         raise RefusedError(
             "expired", f"the order ended {(now_ms - order.expires_ms) // 1000} s ago", "make a new order"
         )
+    _check_age(order.made_ms, now_ms)
     if order.made_ms > now_ms + CLOCK_TOLERANCE_MS:
         ahead_s = (order.made_ms - now_ms) // 1000
         raise RefusedError("clock", f"the order was made {ahead_s} s in the future", "set the clock right")
@@ -89,6 +99,24 @@ def check_order(order: PurchaseOrder, credit_nano: int, now_ms: int) -> None:
             if credit_nano
             else "have the account credited first",
         )
+    if order.amount_nano < ORDER_MIN_NANO:
+        least = format_amount(ORDER_MIN_NANO, order.currency)
+        raise RefusedError("too_small", f"an order is for at least {least}", "order more")
+
+
+def check_counts(open_count: int, day_count: int) -> None:
+    """Whether a client with so many orders may make one more. Raises RefusedError."""
+    if open_count >= OPEN_MAX:
+        message = f"{OPEN_MAX} of your orders are open, and no client may have more"
+        raise RefusedError("too_many", message, "end one with 'xenonode order release'")
+    if day_count >= ORDERS_A_DAY_MAX:
+        message = f"you made {ORDERS_A_DAY_MAX} orders in a day, and no client may make more"
+        raise RefusedError("too_many", message, "use one of those, or wait until tomorrow")
+
+
+def _check_age(made_ms: int, now_ms: int) -> None:
+    if made_ms < now_ms - REPLY_KEPT_MS:
+        raise RefusedError("too_old", f"this was signed {(now_ms - made_ms) // DAY_MS} days ago", "sign it anew")
 
 
 def check_reservation(state: OrderState, request: ReservationRequest, now_ms: int) -> None:
@@ -102,6 +130,7 @@ def check_reservation(state: OrderState, request: ReservationRequest, now_ms: in
         )
     if request.made_ms > now_ms + CLOCK_TOLERANCE_MS:
         raise RefusedError("clock", "the request was made in the future", "set the clock right")
+    _check_age(request.made_ms, now_ms)
     if request.server == state.client:
         raise RefusedError("same_party", "a client cannot pay itself", "name the server's key")
     if order.allowed_servers and request.server not in order.allowed_servers:

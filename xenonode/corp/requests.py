@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from dht.errors import DhtError
 from xenonode.control.errors import ControlError
+from xenonode.corp.applicants import Applicant
 from xenonode.corp.audit import AuditReport
 from xenonode.corp.errors import RefusedError
 from xenonode.corp.fraud import FraudProof
@@ -22,10 +23,13 @@ FAULTS_SHOWN_MAX = 50
 
 
 class Caller(Protocol):
-    """Who asks: the key that the connection proved, if it proved one."""
+    """Who asks: the key that the connection proved, if it proved one, and from where."""
 
     @property
     def public_key(self) -> bytes | None: ...
+
+    @property
+    def address(self) -> tuple[str, int]: ...
 
 
 Body = dict[str, Any]
@@ -119,6 +123,16 @@ def identity_reply(registration: Registration) -> Body:
         "country": registration.country,
         "email": registration.email,
         "proof_reference": registration.proof_reference,
+    }
+
+
+def applicant_reply(applicant: Applicant) -> Body:
+    """An applicant as it travels to the operator."""
+    return {
+        "key": applicant.key,
+        "place": applicant.place,
+        "asked_ms": applicant.asked_ms,
+        **identity_reply(applicant.registration),
     }
 
 

@@ -70,7 +70,22 @@ reply = _table(
     Column("id", Text, primary_key=True),
     Column("digest", LargeBinary, nullable=False),
     Column("body", LargeBinary, nullable=False),
+    Column("made_ms", Int64, nullable=False),
 )
+Index("reply_made", reply.c.made_ms)
+
+applicant = _table(
+    "applicant",
+    Column("key", LargeBinary, primary_key=True),
+    Column("place", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("asked_ms", Int64, nullable=False),
+    CheckConstraint("status IN ('waiting', 'refused')", name="applicant_status"),
+)
+Index("applicant_place", applicant.c.place, applicant.c.asked_ms)
+Index("applicant_asked", applicant.c.status, applicant.c.asked_ms)
 
 member = _table(
     "member",

@@ -77,6 +77,7 @@ class CorpService:
         """Settle, end and close what is due now; how many things that was."""
         now_ms = self._desk.now_ms()
         await self._desk.store.run(lambda books: sweep.beat(books, now_ms))
+        await self._desk.store.run(lambda books: sweep.forget(books, now_ms))
         steps = await self._desk.store.run(lambda books: sweep.due(books, self._claims, now_ms))
         for step in steps:
             await self._desk.store.run(functools.partial(_run, step, now_ms))

@@ -11,11 +11,12 @@ from collections.abc import Callable
 
 from sqlalchemy import insert, select, update
 
-from xenonode.corp import orderbook, schema
+from xenonode.corp import applicants, orderbook, schema
 from xenonode.corp.books import Books
 from xenonode.corp.claimbook import ClaimBook
 from xenonode.corp.leases import CLAIM_GRACE_MS, Outage, deadline_ms
-from xenonode.corp.orders import LIVE, OPEN
+from xenonode.corp.orders import LIVE, OPEN, REPLY_KEPT_MS
+from xenonode.model.entity import CLOCK_TOLERANCE_MS
 
 PERIOD_MS = 60_000
 OUTAGE_MS = 3 * PERIOD_MS
@@ -36,6 +37,12 @@ def beat(books: Books, now_ms: int) -> None:
         books.connection.execute(insert(_OUTAGE).values(began_ms=seen_ms, ended_ms=now_ms))
     if now_ms > seen_ms:
         books.connection.execute(update(_HEARTBEAT).values(seen_ms=now_ms))
+
+
+def forget(books: Books, now_ms: int) -> None:
+    """Drop what is of no use any more: replies to requests that are too old to be repeated, old applications."""
+    books.forget_replies(now_ms - REPLY_KEPT_MS - 2 * CLOCK_TOLERANCE_MS)
+    applicants.forget_old(books, now_ms)
 
 
 def outages(books: Books) -> list[Outage]:
