@@ -210,6 +210,8 @@ class Overlay:
 
     def take(self, key: bytes, record: Record, now_ms: int, *, limited: bool = True) -> str:
         """Put a record onto our own shelf; the shelf's word for what became of it."""
+        if not record.account and record.owner == self.endpoint.member.public_key:
+            record = replace(record, account=self.endpoint.member.entity)
         outcome = self.shelf.put(key, record, now_ms, limited=limited)
         if outcome in (STORED, KNOWN):
             self.publishing.note_stored(key, now_ms)

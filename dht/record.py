@@ -29,7 +29,10 @@ MAX_NAME_LENGTH = 64
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A checked envelope with what a shelf needs to know of it; `blob` is the payload of one in parts."""
+    """A checked envelope with what a shelf needs to know of it; `blob` is the payload of one in parts.
+
+    `account` is who answers for it at one holder: the owner's entity where that is known. It is no part of the record.
+    """
 
     envelope: Envelope
     seq: int
@@ -37,11 +40,17 @@ class Record:
     manifest: Manifest | None = None
     sole: bool = False
     blob: bytes = field(default=b"", repr=False)
+    account: str = field(default="", compare=False)
 
     @property
     def owner(self) -> bytes:
         """The key that signed it."""
         return self.envelope.key
+
+    @property
+    def payer(self) -> str:
+        """Whose quotas it counts in: its account's, or those of its owner's key alone."""
+        return self.account or self.owner.hex()
 
     @property
     def raw(self) -> bytes:

@@ -8,6 +8,7 @@ address; clients never do.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from . import wire
@@ -16,6 +17,7 @@ from .chunks import PIECE_BYTES, cut
 from .contact import Contact, pack_contacts
 from .copies import Copies, copy_life_ms
 from .errors import LocalError
+from .handshake import Member
 from .identity import KEY_BYTES, NODE_ID_BYTES
 from .peers import Peer
 from .publishing import REPLICAS
@@ -127,6 +129,7 @@ class Serving:
         overlay = self._overlay
         key, now_ms = body[:NODE_ID_BYTES], self._endpoint.now_ms()
         record = open_record(body[NODE_ID_BYTES:], self._endpoint.scheme, overlay.dimension, key, now_ms)
+        record = replace(record, account=self._account(record, reply.member))
         if (
             record.owner != reply.member.public_key
             and overlay.shelf.judge(key, record, now_ms) == STORED
@@ -150,6 +153,15 @@ class Serving:
             reply.busy(WRITE_RETRY_MS)
         else:
             reply(wire.pack(missing))
+
+    def _account(self, record: Record, bringer: Member) -> str:
+        """Who answers for a record here: its owner's entity, or, for an owner whom nobody proved to us, who brings it.
+
+        Records that are repaired or handed to a newcomer are brought by others, so that the latter is no fault.
+        """
+        if record.owner == bringer.public_key:
+            return bringer.entity
+        return self._endpoint.sessions.entity_of(record.owner) or f"by {bringer.entity}"
 
     def _answer_outcome(self, outcome: str, reply: Reply, answer: bytes = b"") -> None:
         if outcome in (STORED, KNOWN):

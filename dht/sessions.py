@@ -36,6 +36,8 @@ MAX_HALF_OPEN = 1_024
 HALF_OPEN_S = 4.0
 SESSION_IDLE_S = 1_800.0
 MAX_PINGS_PER_TICK = 8
+# Keys whose entity is remembered, to know whose a record is that another brings: 2 MB, and all of a large network.
+MAX_ENTITIES = 16_384
 
 
 class Sessions:
@@ -56,6 +58,7 @@ class Sessions:
         self._free_hellos = Bucket(self._limits.free_hellos, 0.0)
         self._half_open: OrderedDict[int, Session] = OrderedDict()
         self._lost: OrderedDict[Address, float] = OrderedDict()
+        self._entities: OrderedDict[bytes, str] = OrderedDict()
 
     def peer_at(self, address: Address) -> Peer:
         """The peer at an address, met or not; at the bound the longest silent ones are forgotten."""
@@ -71,6 +74,10 @@ class Sessions:
                 self._endpoint.counters["sessions-evicted"] += 1
         peer = self.peers[address] = Peer(address, self._endpoint.loop.time())
         return peer
+
+    def entity_of(self, public_key: bytes) -> str | None:
+        """Whose key this is, if its holder was met and proved it."""
+        return self._entities.get(public_key)
 
     def drop(self, peer: Peer) -> None:
         """Forget a peer and its sessions."""
@@ -251,6 +258,9 @@ class Sessions:
         ):
             self._replace(peer)
         peer.member = member
+        self._entities[member.public_key] = member.entity
+        if len(self._entities) > MAX_ENTITIES:
+            self._entities.popitem(last=False)
         peer.is_client = session.keys.is_client
         self.heard(peer)
         session.peer = peer

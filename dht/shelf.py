@@ -2,10 +2,11 @@
 
 Decides what is kept and why the rest is refused; a refusal is a returned word, because it is expected.
 Leaves signatures to `record` and sending to `overlay`. Several owners may write under one key; each
-has one record there, replaced only by a higher sequence number of its own.
+has one record there, replaced only by a higher sequence number of its own. Quotas are those of accounts: all keys of
+one entity together, since keys cost less than entities; whoever brings records of unknown owners answers for them.
 
-When all is full, room is made at the expense of the owner who holds the most, and only for one who would still
-hold less than that owner keeps: so a flood, however long, drops the flooder's records and nobody else's. It is
+When all is full, room is made at the expense of the account that holds the most, and only for one that would still
+hold less than that account keeps: so a flood, however long, drops the flooder's records and nobody else's. It is
 max-min fairness (Demers, Keshav and Shenker 1989: the longest queue pays) applied to memory.
 """
 
@@ -14,18 +15,19 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from dataclasses import replace
 
 from .record import Record
 from .replaced import Replaced
 
-# Against floods: records per owner and holder, writes per minute, bytes of one owner and in all.
+# Against floods: records per account and holder, writes per minute, bytes of one account and in all.
 MAX_RECORDS_PER_OWNER = 64
 MAX_WRITES_PER_MINUTE = 60
 MAX_OWNER_BYTES = 2**20
 MAX_BYTES = 64 * 2**20
 # Owners under one key: what a reader can page through in a few datagrams.
 MAX_OWNERS_PER_KEY = 64
-# Owners whose writes of the last minute are counted; the longest silent one is forgotten first.
+# Accounts whose writes of the last minute are counted; the longest silent one is forgotten first.
 MAX_WRITERS = 4_096
 # Entries of the expiry queue beyond twice the live records: more are those of replaced records, and are cleaned out.
 MAX_EXPIRY_SLACK = 256
@@ -46,11 +48,12 @@ class Shelf:
         # Told of two records with one sequence number: a fraud, which they prove.
         self.on_contradiction: Callable[[Record, Record], None] | None = None
         self._by_key: dict[bytes, dict[bytes, Record]] = {}
-        self._keys_of_owner: dict[bytes, set[bytes]] = {}
-        self._bytes_of_owner: dict[bytes, int] = {}
-        # (minus bytes, owner), with outdated entries among them: the heaviest owner is first.
-        self._heaviest: list[tuple[int, bytes]] = []
-        self._writes: OrderedDict[bytes, deque[int]] = OrderedDict()
+        # By account: the keys and owners of its records, and their weight.
+        self._places: dict[str, set[tuple[bytes, bytes]]] = {}
+        self._bytes: dict[str, int] = {}
+        # (minus bytes, account), with outdated entries among them: the heaviest account is first.
+        self._heaviest: list[tuple[int, str]] = []
+        self._writes: OrderedDict[str, deque[int]] = OrderedDict()
         self._expiries: list[tuple[int, bytes, bytes, int]] = []
         self._replaced = Replaced()
         self._count = 0
@@ -79,10 +82,15 @@ class Shelf:
         elif len(under_key) >= MAX_OWNERS_PER_KEY and not record.sole:
             # The one owner of a value of one writer cannot be kept out by those who squat on its key.
             return "full: too many owners under this key"
-        elif len(self._keys_of_owner.get(record.owner, ())) >= MAX_RECORDS_PER_OWNER:
+        return self._within_quotas(key, record, held)
+
+    def _within_quotas(self, key: bytes, record: Record, held: Record | None) -> str:
+        account = record.payer
+        same = held is not None and held.payer == account
+        if not same and len(self._places.get(account, ())) >= MAX_RECORDS_PER_OWNER:
             return "quota: too many records of this owner"
-        before = _weight(held) if held is not None else 0
-        if self._bytes_of_owner.get(record.owner, 0) - before + _weight(record) > MAX_OWNER_BYTES:
+        before = _weight(held) if held is not None and same else 0
+        if self._bytes.get(account, 0) - before + _weight(record) > MAX_OWNER_BYTES:
             return "quota: too many bytes of this owner"
         return STORED
 
@@ -92,27 +100,39 @@ class Shelf:
         `limited=False` is for what this node writes itself: quotas hold, the write rate does not.
         """
         outcome = self.judge(key, record, now_ms)
+        held = self._by_key.get(key, {}).get(record.owner)
+        if outcome == KNOWN and held is not None and record.account:
+            self._hand_over(key, held, record)
         if outcome != STORED:
             return outcome
-        held = self._by_key.get(key, {}).get(record.owner)
+        account = record.payer
         weight = _weight(record) - (_weight(held) if held is not None else 0)
-        if limited and not self.may_write(record.owner, now_ms):
+        added = weight if held is not None and held.payer == account else _weight(record)
+        if limited and not self.may_write(account, now_ms):
             return "rate: too many writes in a minute"
-        if self.used_bytes + weight > self.max_bytes and not self._make_room(record.owner, weight):
+        if self.used_bytes + weight > self.max_bytes and not self._make_room(account, weight, added):
             return "full"
-        self._keep(key, record, weight)
+        self._keep(key, record)
         return STORED
 
-    def _keep(self, key: bytes, record: Record, weight: int) -> None:
+    def _hand_over(self, key: bytes, held: Record, again: Record) -> None:
+        """The same record, brought by its owner's own entity: it answers for it from now on, if its quotas allow."""
+        told = replace(held, account=again.account)
+        if told.payer != held.payer and self._within_quotas(key, told, held) == STORED:
+            self._discharge(key, held)
+            self._by_key[key][held.owner] = told
+            self._charge(key, told)
+
+    def _keep(self, key: bytes, record: Record) -> None:
         under_key = self._by_key.setdefault(key, {})
         held = under_key.get(record.owner)
         if held is None:
             self._count += 1
         else:
             self._replaced.note(key, held, record)
+            self._discharge(key, held)
         under_key[record.owner] = record
-        self._keys_of_owner.setdefault(record.owner, set()).add(key)
-        self._weigh(record.owner, weight)
+        self._charge(key, record)
         heapq.heappush(self._expiries, (record.expires_ms, key, record.owner, record.seq))
         if len(self._expiries) > 2 * self._count + MAX_EXPIRY_SLACK:
             self._expiries = [entry for entry in self._expiries if self._is_live(*entry)]
@@ -137,9 +157,9 @@ class Shelf:
         """Every key that something lies under, in order."""
         return sorted(self._by_key)
 
-    def bytes_of(self, owner: bytes) -> int:
-        """What one owner's records weigh."""
-        return self._bytes_of_owner.get(owner, 0)
+    def bytes_of(self, account: str) -> int:
+        """What one account's records weigh."""
+        return self._bytes.get(account, 0)
 
     def expire(self, now_ms: int) -> None:
         """Drop what has run out."""
@@ -149,10 +169,10 @@ class Shelf:
             if held is not None and held.seq == seq:
                 self._drop(key, held)
 
-    def may_write(self, owner: bytes, now_ms: int) -> bool:
-        """Whether an owner may write once more in this minute; asking counts."""
-        writes = self._writes.setdefault(owner, deque())
-        self._writes.move_to_end(owner)
+    def may_write(self, account: str, now_ms: int) -> bool:
+        """Whether an account may write once more in this minute; asking counts."""
+        writes = self._writes.setdefault(account, deque())
+        self._writes.move_to_end(account)
         if len(self._writes) > MAX_WRITERS:
             self._writes.popitem(last=False)
         while writes and writes[0] <= now_ms - 60_000:
@@ -168,51 +188,63 @@ class Shelf:
         self._count -= 1
         if not owners:
             del self._by_key[key]
-        keys = self._keys_of_owner[record.owner]
-        keys.discard(key)
-        self._weigh(record.owner, -_weight(record))
-        if not keys:
-            # Its writes stay counted: else records that live for a moment would have no rate.
-            del self._keys_of_owner[record.owner]
+        self._discharge(key, record)
 
-    def _weigh(self, owner: bytes, change_bytes: int) -> None:
+    def _charge(self, key: bytes, record: Record) -> None:
+        account = record.payer
+        self._places.setdefault(account, set()).add((key, record.owner))
+        self._weigh(account, _weight(record))
+
+    def _discharge(self, key: bytes, record: Record) -> None:
+        account = record.payer
+        places = self._places[account]
+        places.discard((key, record.owner))
+        self._weigh(account, -_weight(record))
+        if not places:
+            # Its writes stay counted: else records that live for a moment would have no rate.
+            del self._places[account]
+
+    def _weigh(self, account: str, change_bytes: int) -> None:
         self.used_bytes += change_bytes
-        now_bytes = self._bytes_of_owner.get(owner, 0) + change_bytes
+        now_bytes = self._bytes.get(account, 0) + change_bytes
         if not now_bytes:
-            self._bytes_of_owner.pop(owner, None)
+            self._bytes.pop(account, None)
             return
-        self._bytes_of_owner[owner] = now_bytes
-        heapq.heappush(self._heaviest, (-now_bytes, owner))
-        if len(self._heaviest) > 64 + 4 * len(self._bytes_of_owner):
-            self._heaviest = [(-each_bytes, each) for each, each_bytes in self._bytes_of_owner.items()]
+        self._bytes[account] = now_bytes
+        heapq.heappush(self._heaviest, (-now_bytes, account))
+        if len(self._heaviest) > 64 + 4 * len(self._bytes):
+            self._heaviest = [(-each_bytes, each) for each, each_bytes in self._bytes.items()]
             heapq.heapify(self._heaviest)
 
-    def _heaviest_owner(self) -> bytes:
+    def _heaviest_account(self) -> str:
         while self._heaviest:
-            minus_bytes, owner = self._heaviest[0]
-            if self._bytes_of_owner.get(owner) == -minus_bytes:
-                return owner
+            minus_bytes, account = self._heaviest[0]
+            if self._bytes.get(account) == -minus_bytes:
+                return account
             heapq.heappop(self._heaviest)
-        return b""
+        return ""
 
-    def _make_room(self, owner: bytes, weight: int) -> bool:
-        """Drop records of the heaviest owners; all of them stay when even that would not do."""
+    def _make_room(self, account: str, weight: int, added: int) -> bool:
+        """Drop records of the heaviest accounts; all of them stay when even that would not do.
+
+        `weight` is what is lacking in all, `added` what the account will weigh more.
+        """
         dropped: list[tuple[bytes, Record]] = []
         while self.used_bytes + weight > self.max_bytes:
-            heaviest = self._heaviest_owner()
-            if heaviest == owner or self.bytes_of(heaviest) <= self.bytes_of(owner) + weight:
+            heaviest = self._heaviest_account()
+            if heaviest == account or self.bytes_of(heaviest) <= self.bytes_of(account) + added:
                 for key, record in dropped:
-                    self._keep(key, record, _weight(record))
+                    self._keep(key, record)
                 return False
             dropped.append(self._first_to_expire(heaviest))
             self._drop(*dropped[-1])
         self.evictions += len(dropped)
         return True
 
-    def _first_to_expire(self, owner: bytes) -> tuple[bytes, Record]:
-        at = {key: self._by_key[key][owner] for key in sorted(self._keys_of_owner[owner])}
-        key = min(at, key=lambda each: (at[each].expires_ms, each))
-        return key, at[key]
+    def _first_to_expire(self, account: str) -> tuple[bytes, Record]:
+        held = {(key, owner): self._by_key[key][owner] for key, owner in sorted(self._places[account])}
+        place = min(held, key=lambda each: (held[each].expires_ms, each))
+        return place[0], held[place]
 
 
 def _weight(record: Record) -> int:

@@ -8,11 +8,11 @@ import pytest
 from sqlalchemy import func, select
 
 from dht.identity import ED25519, Signer
+from dht.limits import Allowance
 from xenonode.config import CorpConfig
 from xenonode.control.errors import ControlError
-from xenonode.corp import applicants, schema
+from xenonode.corp import applicants, members, schema
 from xenonode.corp.member_methods import _place
-from xenonode.corp.members import NEW_KEYS
 from xenonode.corp.terms import Terms
 from xenonode.model.entity import Address
 
@@ -129,9 +129,12 @@ def test_only_the_operator_sees_and_decides(world: World) -> None:
             operate(world, "member.approve", key=prefix)
 
 
-def test_on_a_local_network_everybody_is_a_member_at_once_and_one_place_registers_so_many_keys() -> None:
+def test_on_a_local_network_everybody_is_a_member_at_once_and_one_place_registers_so_many_keys(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(members, "LOCAL_KEYS", Allowance(1 / 60, 20))
     world = World(terms=Terms(keys_per_entity=1_000))
-    answers = [ask(world, f"n{number}", f"key{number}")[1] for number in range(int(NEW_KEYS.burst) + 1)]
+    answers = [ask(world, f"n{number}", f"key{number}")[1] for number in range(21)]
     assert all(isinstance(answer, dict) for answer in answers[:-1]) and answers[-1] == "too_many"
     assert isinstance(ask(world, "other", "other", "127.0.0.2")[1], dict)
     assert isinstance(ask(world, "n0", "key0")[1], dict)  # what is granted already costs nothing

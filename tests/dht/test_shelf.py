@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -117,14 +119,14 @@ def test_a_flood_never_drops_a_live_record_of_an_owner_who_holds_less(data: st.D
     for n, (owner, key, seq, size_bytes) in enumerate(data.draw(st.lists(writes, max_size=30))):
         new = record(owner, key, seq, 100_000 + n, bytes(size_bytes))
         before = {(at, each.owner) for at in KEYS for each in shelf.get(at, n)}
-        weights = {each.public_key: shelf.bytes_of(each.public_key) for each in OWNERS}
+        weights = {each.public_key: shelf.bytes_of(each.public_key.hex()) for each in OWNERS}
         outcome = shelf.put(key, new, n, limited=False)
         after = {(at, each.owner) for at in KEYS for each in shelf.get(at, n)}
         assert shelf.used_bytes <= shelf.max_bytes
-        assert shelf.used_bytes == sum(shelf.bytes_of(each.public_key) for each in OWNERS)
+        assert shelf.used_bytes == sum(shelf.bytes_of(each.public_key.hex()) for each in OWNERS)
         for _, loser in before - after:
             assert outcome == STORED and loser != new.owner
-            assert weights[loser] > shelf.bytes_of(new.owner)
+            assert weights[loser] > shelf.bytes_of(new.payer)
 
 
 def test_a_flooder_pays_for_newcomers_and_nobody_pays_for_a_flooder() -> None:
@@ -140,6 +142,47 @@ def test_a_flooder_pays_for_newcomers_and_nobody_pays_for_a_flooder() -> None:
     assert shelf.get(KEYS[1], 0) and shelf.get(KEYS[2], 0)
 
 
+def test_all_keys_of_an_entity_share_its_quotas() -> None:
+    shelf, outcomes = Shelf(), []
+    for n in range(150):
+        key = n.to_bytes(20, "big")
+        outcomes.append(shelf.put(key, replace(record(n % 3, key), account="server-1"), 30_000 * n // 60))
+    assert outcomes.count(STORED) == MAX_RECORDS_PER_OWNER == len(shelf)
+    assert shelf.put(KEYS[1], replace(record(1, KEYS[1]), account="server-2"), 0) == STORED
+
+
+def test_an_entity_of_many_keys_does_not_drop_the_records_of_one_that_holds_less() -> None:
+    """By keys each of its owners is the lightest; by entities it is the one that pays."""
+    crowd = [ED25519.generate(bytes([0, n]) * 16) for n in range(60)]
+    shelf = Shelf(max_bytes=40_000)
+    mine = [n.to_bytes(20, "big") for n in range(10)]
+    for key in mine:
+        assert shelf.put(key, replace(record(0, key), account="honest"), 0) == STORED
+    for n, owner in enumerate(crowd):
+        key = (1_000 + n).to_bytes(20, "big")
+        new = open_record(seal_record(owner, "cpu", key, 1, 100_000, b""), ED25519, "cpu", key, 0)
+        shelf.put(key, replace(new, account="by crowd"), 0)
+    assert all(shelf.get(key, 0) for key in mine)
+    assert shelf.bytes_of("by crowd") > shelf.bytes_of("honest")
+    later = replace(record(2, KEYS[3]), account="newcomer")
+    assert shelf.put(KEYS[3], later, 0) == STORED and all(shelf.get(key, 0) for key in mine)
+
+
+def test_who_wrote_a_record_answers_for_it_once_it_brings_it_itself() -> None:
+    shelf = Shelf()
+    for n in range(MAX_RECORDS_PER_OWNER):
+        key = n.to_bytes(20, "big")
+        shelf.put(key, replace(record(0, key), account="by neighbour"), 0, limited=False)
+    first = (0).to_bytes(20, "big")
+    assert shelf.put(first, replace(record(0, first), account="owner"), 0) == KNOWN
+    assert shelf.bytes_of("owner") and shelf.used_bytes == shelf.bytes_of("owner") + shelf.bytes_of("by neighbour")
+    newer = replace(record(0, (1).to_bytes(20, "big"), seq=2), account="owner")
+    assert shelf.put((1).to_bytes(20, "big"), newer, 0) == STORED
+    assert shelf.bytes_of("owner") == 2 * shelf.used_bytes // MAX_RECORDS_PER_OWNER
+    shelf.expire(100_000)
+    assert shelf.used_bytes == shelf.bytes_of("owner") == shelf.bytes_of("by neighbour") == 0
+
+
 class ShelfMachine(RuleBasedStateMachine):
     """Random writes and time, against a dictionary."""
 
@@ -151,9 +194,15 @@ class ShelfMachine(RuleBasedStateMachine):
         self.replaced: dict[tuple[bytes, bytes], tuple[int, int]] = {}
         self.now_ms = 0
 
-    @rule(owner=st.integers(0, 2), key=st.sampled_from(KEYS), seq=st.integers(0, 4), life_ms=st.integers(1, 3_000))
-    def write(self, owner: int, key: bytes, seq: int, life_ms: int) -> None:
-        new = record(owner, key, seq, self.now_ms + life_ms)
+    @rule(
+        owner=st.integers(0, 2),
+        key=st.sampled_from(KEYS),
+        seq=st.integers(0, 4),
+        life_ms=st.integers(1, 3_000),
+        account=st.sampled_from(["", "one", "two"]),
+    )
+    def write(self, owner: int, key: bytes, seq: int, life_ms: int, account: str) -> None:
+        new = replace(record(owner, key, seq, self.now_ms + life_ms), account=account)
         name = (key, new.owner)
         held, (until_ms, least) = self.model.get(name), self.replaced.get(name, (0, 0))
         outcome = self.shelf.put(key, new, self.now_ms, limited=False)
@@ -177,6 +226,8 @@ class ShelfMachine(RuleBasedStateMachine):
             assert held == {owner: kept for (at, owner), kept in self.model.items() if at == key}
         assert len(self.shelf) == len(self.model)
         assert (self.shelf.used_bytes == 0) == (not self.model)
+        payers = ["one", "two", *(each.public_key.hex() for each in OWNERS)]
+        assert self.shelf.used_bytes == sum(self.shelf.bytes_of(each) for each in payers)
 
 
 TestShelfMachine = ShelfMachine.TestCase

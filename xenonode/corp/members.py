@@ -29,8 +29,9 @@ from xenonode.model.entity import CLOCK_TOLERANCE_MS, Credential, Registration
 ISSUER_NONCE_BYTES = 16
 Certify = Callable[[bytes, str, str, int, int], bytes]
 """Makes the X.509 form of a credential: key, entity, role, not before, expiry to PEM."""
-NEW_KEYS = Allowance(1 / 60, 256)
-"""New keys from one place: a machine that starts 200 nodes at once, and from then on one a minute."""
+LOCAL_KEYS, PUBLIC_KEYS = Allowance(10, 4_096), Allowance(1 / 60, 64)
+"""New keys from one place: a machine that holds thousands of nodes; and one that strangers register from, where each
+key is an operator's minute."""
 _MEMBER, _IDENTITY = schema.member, schema.identity
 
 
@@ -59,7 +60,7 @@ class Registry:
         self._rng = rng
         self._terms = terms
         self._certify = certify
-        self._budget = Places(NEW_KEYS)
+        self._budget = Places(PUBLIC_KEYS if terms.approval else LOCAL_KEYS)
         self.applicants = Applicants(vault, rng)
 
     def register(

@@ -15,12 +15,14 @@ from .world import DIMENSION, HOUR_MS, World, faults
 
 PUT = -3
 PER_S = 50
+CROWD = 8
 
 
 def attack(writes: int, seed: int = 4) -> Outcome:
     """`writes` signed records of one owner, three quarters under new keys, the rest newer versions of the first.
 
-    Then a quarter as many again, each of an owner that the flooder has just made.
+    Then a quarter as many again, each of an owner that the flooder has just made; and as many once more from a crowd:
+    eight keys that one entity registered.
     """
     with World(seed) as world:
         return world.run(_attack(world, writes))  # type: ignore[no-any-return]
@@ -71,6 +73,20 @@ async def _attack(world: World, writes: int) -> Outcome:
         if not number % PER_S:
             await asyncio.sleep(1)
     await asyncio.sleep(3)
+    crowd = [await world.node(f"crowd-{number}", entity="crowd") for number in range(CROWD)]
+    crowded: Counter[str] = Counter()
+
+    def by_crowd(call: Any, error: DhtError | None, body: bytes) -> None:
+        crowded["kept" if error is None else "retry" if isinstance(error, PeerBusyError) else "refused"] += 1
+
+    for number in range(writes // 4):
+        member, key = crowd[number % CROWD], world.rng.randbytes(20)
+        raw = seal_record(member.signer, DIMENSION, key, 1, expires_ms, b"x" * 500)
+        tag = member.overlay(DIMENSION).tag
+        member.call(victim.address, tag, PUT, key + raw, by_crowd, contact=ours.contact)
+        if not number % PER_S:
+            await asyncio.sleep(1)
+    await asyncio.sleep(3)
     now_ms = world.now_ms()
     keys = ours.shelf.all_keys()
     kept = sum(record.owner == flooder.signer.public_key for key in keys for record in ours.shelf.get(key, now_ms))
@@ -78,9 +94,10 @@ async def _attack(world: World, writes: int) -> Outcome:
     superseded = len(getattr(ours.shelf, "_expiries", ()))
     return Outcome(
         "flooding",
-        "<= 64 kept, <= 60 writes a minute, RETRY",
-        f"{kept} kept, {busiest} a minute, {answers['retry']} RETRY",
+        "<= 64 kept of an entity, <= 60 a minute, RETRY",
+        f"{kept} kept of 1 key, {crowded['kept']} of {CROWD}, {busiest} a minute, {answers['retry']} RETRY",
         kept <= 64
+        and 0 < crowded["kept"] <= 64
         and busiest <= 60
         and answers["retry"] > 0
         and brought["kept"] <= MAX_BROUGHT
@@ -91,6 +108,7 @@ async def _attack(world: World, writes: int) -> Outcome:
             "writes": writes,
             **answers,
             "under_self_made_owners": dict(brought),
+            "of_many_keys_of_one_entity": dict(crowded),
             "honest_records_lost": lost,
             "bytes": ours.shelf.used_bytes,
             "entries_that_wait_for_expiry": superseded,

@@ -94,14 +94,20 @@ class World:
         return Member(body["key"], body["nonce"], body["entity"], body["expires_ms"], body.get("role") != "client")
 
     async def node(
-        self, name: str, *, address: str | None = None, signer: Signer | None = None, **options: Any
+        self,
+        name: str,
+        *,
+        address: str | None = None,
+        signer: Signer | None = None,
+        entity: str | None = None,
+        **options: Any,
     ) -> Endpoint:
         """An open endpoint on a host of its own."""
         place = self.nodes[name] = self.simulation.add_node(name, address=address)
         signer = signer or self.signer()
         endpoint = Endpoint(
             signer,
-            self.credential(signer),
+            self.credential(signer, entity=entity),
             self.check,
             self.scheme,
             network_id=NETWORK,
