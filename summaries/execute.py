@@ -80,7 +80,7 @@ class Search:
         self._heap: list[tuple[int, int, int, Visit]] = []
         self._active: dict[int, Visit] = {}
         self._readings: dict[int, tuple[Reading, Span]] = {}
-        self._seen: set[tuple[int, Prefix]] = set()
+        self._seen: dict[tuple[int, Prefix], Visit] = {}
         self._unreachable: dict[tuple[str, Prefix], None] = {}
         self._tally = Tally()
         self._numbers = count(1)
@@ -120,7 +120,7 @@ class Search:
     def _begin(self, part: int) -> None:
         """Read the root of a part's trie; or, where we know it, what passes below it at once."""
         visit = Visit(part, ROOT, -LAST if self._query.order.by else 0, 0, 1, limit=self._leaf_limit())
-        self._seen.add((part, ROOT))
+        self._seen[part, ROOT] = visit
         view = self._roots.get(self._parts[part].dimension)
         if view is None:
             self._launch(visit)
@@ -133,8 +133,7 @@ class Search:
         if self._strict:
             visit.digests.add(digest_of([child for child, _ in passing], [mark for _, mark in passing]))
             self._launch(visit)
-        for child, _ in passing:
-            self._descend(part, child, 1)
+        self._descend(part, {child.prefix: child for child, _ in passing}, 1)
 
     def answered(self, ask: Ask, reply: Outcome, now_ms: int) -> list[Ask | Probe]:
         """Take in the reply to an ask (None: no answer; ABSENT: no such replica)."""
@@ -280,16 +279,18 @@ class Search:
                 self._ask_more(visit, [])
             elif not visit.is_complete:
                 self._unreachable[self._parts[visit.part].dimension, ROOT] = None
-        for prefix in sorted(visit.children):
-            self._descend(visit.part, visit.children[prefix], visit.depth + 1)
         partly = visit.limit and visit.matched > visit.rows and visit.rows >= visit.limit
         if partly and id(visit) not in self._active:
             # The leaf has more than we asked for, none better than the last that it gave.
+            below = list(visit.named().values())
             rest = Visit(
-                visit.part, visit.prefix, visit.last_rank, visit.matched - visit.rows, 1, visit.depth + 1,
-                visit.known_holders, visit.holders, visit.limit * 8,
+                visit.part, visit.prefix, min([visit.last_rank, *(child.bound for child in below)]),
+                visit.matched - visit.rows, 1, visit.depth + 1, visit.known_holders, visit.holders, visit.limit * 8,
+                below=below,
             )
             self._queue(rest)
+        else:
+            self._descend(visit.part, visit.named(), visit.depth + 1)
 
     def _choose(self) -> Visit:
         """The root, of those that could be read, that lets the fewest leaves through."""
@@ -302,16 +303,31 @@ class Search:
         self._comparing = {}
         return next(root for part, root in read.items() if self._parts[part].dimension == name)
 
-    def _descend(self, part: int, child: Child, depth: int) -> None:
-        if (part, child.prefix) in self._seen:
-            return
-        self._seen.add((part, child.prefix))
-        self._queue(
-            Visit(
-                part, child.prefix, child.bound, child.count, child.leaves, depth, child.known_holders, child.holders,
+    def _descend(self, part: int, children: Mapping[Prefix, Child], depth: int) -> None:
+        """Queue what was named together; what lies below another one of them only after that one was read.
+
+        A prefix that splits hands its rows down. Whoever read the child first and the prefix afterwards could miss
+        a row on its way between them; read from above, a row is met in the one or in the other.
+        """
+        above: Visit | None = None
+        for prefix in sorted(children, key=lambda one: (one.first, one.length)):
+            child = children[prefix]
+            if above is not None and above.prefix.covers(prefix):
+                above.below.append(child)
+                above.bound = min(above.bound, child.bound)
+                continue
+            if above is not None:
+                self._queue(above)
+            above = Visit(
+                part, prefix, child.bound, child.count, child.leaves, depth, child.known_holders, child.holders,
                 self._leaf_limit(),
             )
-        )
+            before = self._seen.get((part, prefix))
+            if before is not None:  # read before it was named anew: has anything changed since?
+                above.digests.update(before.digests)
+            self._seen[part, prefix] = above
+        if above is not None:
+            self._queue(above)
 
     def _queue(self, visit: Visit) -> None:
         # Among equals the deeper first: with a limit, leaves end a search and aggregation points do not.

@@ -47,6 +47,7 @@ class Visit:
     failed: int = 0
     absent: int = 0
     children: dict[Prefix, Child] = field(default_factory=dict)
+    below: list[Child] = field(default_factory=list)  # named with this one, to be read after it
     rows: int = 0  # the most that one replica returned
     matched: int = 0
     last_rank: int = 0
@@ -55,8 +56,8 @@ class Visit:
     def prepare(self, strict: bool, turn: int) -> None:
         """Decide how many answers are needed, and in which order to ask; `turn` spreads readers over the replicas."""
         if strict:
-            known = self.known_holders
-            self.need = 2 if not known else max(min(known, 2), known - 1)
+            # Two even where the parent has heard of one: two others may have a row that it lacks.
+            self.need = max(2, self.known_holders - 1)
         self.sources = [Source(holder) for holder in self.holders]
         first = 0 if self.holders else turn
         self.sources += [Source(None, (first + replica) % REPLICAS) for replica in range(REPLICAS)]
@@ -135,6 +136,18 @@ class Visit:
             self.children[child.prefix] = child if old is None else _both(old, child)
         self.matched = max(self.matched, answer.matched)
         self.pruned = max(self.pruned, answer.pruned)
+
+    def named(self) -> dict[Prefix, Child]:
+        """What is to be read once this is read: the children, and what the parent named below this prefix.
+
+        What the replicas here name themselves is read whatever its zone was when the parent was read: rows that this
+        prefix hands down come to it all the time.
+        """
+        found = dict(self.children)
+        for child in self.below:
+            mine = found.get(child.prefix)
+            found[child.prefix] = child if mine is None else _both(mine, child)
+        return found
 
     def _is_below(self, child: Prefix) -> bool:
         return child.length > self.prefix.length and self.prefix.covers(child)
