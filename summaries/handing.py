@@ -1,6 +1,9 @@
 """Splitting a leaf, and handing its rows down to the leaves below.
 
 Decides when a leaf splits, whose turn it is to hand over, and when a row may be dropped here: rule 2 of holder.py.
+A reader unites replicas that it asks at different moments. So an aggregation point drops a row only once it can name
+the child that has it: else one replica, asked early, would not know the child yet, and another, asked late, would not
+have the row any more.
 Rows are offered first and inserted only where they are wanted, since replicas split together and each has them all.
 """
 
@@ -16,11 +19,13 @@ from summaries.messages import MAX_OFFER, Insert, Marked, Message, Moved, Offer,
 from summaries.node import TrieNode
 from summaries.pending import Pending, quorum
 from summaries.trie import Prefix, destination, path_bits
+from summaries.zone import Zone
 
 MAX_SHAPES = 4_096  # aggregation points of others whose split bits are remembered
 HANDOVER_WINDOW = 16  # rows on their way to children at once: a few datagrams' burst per peer
 OFFER_WINDOW = 8
 TURNS, TURN_MS = 4, 3_000  # replicas hand over one after the other: 3 s is three ticks
+KEPT_MS = 6_000  # two turns: by then the child's other claims have come, or it has split and the row is offered anew
 MAX_HOPS = 12  # Moved answers that one row follows: deeper than any trie
 
 
@@ -33,6 +38,8 @@ class Handing:
         self._shape: dict[Prefix, int] = {}  # split bits of aggregation points that others hold
         self._handing: set[tuple[Prefix, int, int]] = set()  # rows offered or inserted below, not concluded
         self._wanted: set[tuple[Prefix, int, int]] = set()  # rows that were offered below and are wanted
+        # Rows that a quorum below has and that stay here all the same: where they are, and until when we wait.
+        self._kept: dict[tuple[Prefix, int, int], tuple[Prefix, int]] = {}
         self._inserting = self._offering = 0
 
     def split(self, node: TrieNode, now_ms: int) -> None:
@@ -54,9 +61,9 @@ class Handing:
         if full and self._inserting >= HANDOVER_WINDOW:
             return
         offers: dict[Prefix, list[Posting]] = {}
-        for id, key, seq in node.rows.postings():
+        for id, key, seq in list(node.rows.postings()):
             row = (node.prefix, id, key)
-            if row in self._handing:
+            if row in self._handing or self._is_kept(node, row, seq, now_ms):
                 continue
             if full and (row not in self._wanted or self._inserting >= HANDOVER_WINDOW):
                 continue
@@ -113,7 +120,7 @@ class Handing:
                 if place in pending.wanted:
                     self._wanted.add((pending.prefix, one.id, one.key))
                 elif node is not None:
-                    self._drop_handed(node, (one.id, one.key, one.seq))
+                    self._drop_handed(node, (one.id, one.key, one.seq), offer.prefix, now_ms)
             if node is not None:
                 self.hand_over(node, now_ms)
 
@@ -122,7 +129,8 @@ class Handing:
         node = self._state.nodes.get(pending.prefix)
         if node is None or pending.row is None:
             return
-        self._drop_handed(node, pending.row)
+        if isinstance(pending.message, Insert):
+            self._drop_handed(node, pending.row, pending.message.prefix, now_ms)
         self.hand_over(node, now_ms)
 
     def follow(self, token: int, pending: Pending, message: Insert, where: Prefix, now_ms: int) -> None:
@@ -158,20 +166,38 @@ class Handing:
         """Forget what was wanted of rows that are not here any more."""
         nodes = self._state.nodes
         self._wanted = {row for row in self._wanted if row[0] in nodes and len(nodes[row[0]].rows)}
+        self._kept = {row: held for row, held in self._kept.items() if row[0] in nodes and len(nodes[row[0]].rows)}
 
     def _let_go(self, token: int, pending: Pending) -> None:
         """Whatever comes of it, these rows are not under way any more."""
         del self._state.pushes[token]
         self.free(pending)
 
-    def _drop_handed(self, node: TrieNode, row: tuple[int, int, int]) -> None:
+    def _drop_handed(self, node: TrieNode, row: tuple[int, int, int], where: Prefix, now_ms: int) -> None:
+        """A quorum of the holders of `where` has this row: drop it, unless a reader would then find it nowhere here."""
         id, key, seq = row
         self._wanted.discard((node.prefix, id, key))
         held = node.rows.find(id, key)
         if held is not None and held.seq == seq:
+            if node.prefix.is_anchor and not node.shows(where, Zone.of_point(self._state.schema, held)):
+                self._kept[node.prefix, id, key] = where, now_ms + KEPT_MS
+                return
             node.rows.drop(id, key)
         if not len(node.rows):
             node.refresh_ms = 0  # tell the parent at the next tick that this is a leaf no more
+
+    def _is_kept(self, node: TrieNode, row: tuple[Prefix, int, int], seq: int, now_ms: int) -> bool:
+        """Whether a row that those below have stays here a little longer; dropped once we can say where it went."""
+        if row not in self._kept:
+            return False
+        where, until_ms = self._kept.pop(row)
+        if until_ms <= now_ms:
+            return False
+        _, id, key = row
+        self._drop_handed(node, (id, key, seq), where, now_ms)
+        if row in self._kept:
+            self._kept[row] = where, until_ms
+        return True
 
     def _below(self, where: Prefix, key: int) -> Prefix:
         """Where a key belongs under `where`, as far as others told us when we last got it wrong."""

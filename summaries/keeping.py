@@ -9,7 +9,7 @@ from __future__ import annotations
 from summaries.climbing import Climbing
 from summaries.errors import MessageError
 from summaries.handing import Handing
-from summaries.holder_state import REBUILD_MS, HolderState
+from summaries.holder_state import REBUILD_MS, RETRY_MS, HolderState
 from summaries.messages import Accepted, Delete, Insert, Moved, NotReady, Stale
 from summaries.node import Waiter
 from summaries.point import Point
@@ -47,7 +47,9 @@ class Keeping:
         buried = node.tombstones.get((point.id, message.key), (-1, 0))[0]
         newest = max(held.seq if held else -1, buried)
         if point.seq < newest or point.seq == buried:
-            self._state.reply(request, Stale(newest))
+            # Who hears Stale drops its older row: not before every summary includes the newer one.
+            seen = held is None or held.seq < newest or (node.settled and node.claimed.covers(node.zone))
+            self._state.reply(request, Stale(newest) if seen else NotReady(RETRY_MS))
             return
         if held is not None and held.seq == point.seq:
             if node.rows.raw_of(point.id, message.key) != message.advert:

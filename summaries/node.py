@@ -102,6 +102,15 @@ class TrieNode:
         self.mark(path_bits(child))
         return True
 
+    def shows(self, below: Prefix, zone: Zone) -> bool:
+        """Whether a reader of this aggregation point is led to `below`, if it looks for something in this zone."""
+        length = min(below.length, self.prefix.length + LEVEL_BITS)
+        known = Zone.empty(self.schema)
+        for entry in self.entries.get(Prefix(below.bits >> (below.length - length), length), {}).values():
+            if entry.zone.count:
+                known = known.union(entry.zone)
+        return known.count > 0 and known.covers(zone)
+
     def children(self) -> list[tuple[Prefix, Zone, list[bytes]]]:
         """Every child with something in it: its holders' zones united, and those holders."""
         found = []

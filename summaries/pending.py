@@ -14,6 +14,7 @@ from summaries.point import Point
 from summaries.trie import Prefix
 
 MAX_PAGES = 64  # of digests in one recovery: twice what a full level of entries takes
+MAX_GENERATIONS = 4  # attempts of one recovery to learn everything: about ten seconds
 MAX_WANTED = 8_192  # adverts that one recovery fetches
 
 
@@ -62,7 +63,9 @@ class Pending:
 class Recovery:
     """What a starting trie node still waits for."""
 
-    __slots__ = ("answers", "asked", "asking", "failed", "fetching", "generation", "open", "pages", "wanted")
+    __slots__ = (
+        "answers", "asked", "asking", "failed", "fetching", "generation", "lost", "open", "others", "pages", "wanted",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.wanted: dict[int, tuple[bytes, list[int]]] = {}
@@ -72,9 +75,22 @@ class Recovery:
 
     def restart(self) -> None:
         self.generation += 1
-        self.asking, self.asked, self.answers, self.failed, self.open, self.pages = False, 0, 0, 0, 0, 0
+        self.asking, self.lost = False, False
+        self.asked = self.answers = self.others = self.failed = self.open = self.pages = 0
         self.wanted.clear()
         self.fetching.clear()
+
+    @property
+    def suffices(self) -> bool:
+        """Whether every acknowledged row has been learnt: two of three have each, and we may have been one of the two.
+
+        So a quorum of *others* must have answered, and every page and advert must have come. After a few attempts one
+        other is enough: a replica that never becomes ready would make every answer partial.
+        """
+        answered = self.others - self.failed
+        if self.generation < MAX_GENERATIONS:
+            return not self.lost and answered >= min(quorum(self.asked), self.others)
+        return answered >= min(1, self.others)
 
     def want(self, id: int, key: int, sender: bytes) -> None:
         if id in self.wanted:

@@ -12,7 +12,7 @@ from summaries.handing import Handing
 from summaries.holder_state import REBUILD_MS, HolderState
 from summaries.messages import AdvertIs, Digest, Fetch, Message, Pull
 from summaries.node import TrieNode
-from summaries.pending import MAX_PAGES, Pending, Recovery, quorum
+from summaries.pending import MAX_PAGES, Pending, Recovery
 from summaries.point import Rows
 from summaries.trie import ROOT, Prefix, is_near, keys_of
 from summaries.zone import Zone
@@ -59,12 +59,15 @@ class Recovering:
             self._take_digest(node, recovery, sender, reply, now_ms)
         elif isinstance(reply, AdvertIs) and isinstance(pending.message, Fetch):
             self._take_advert(node, recovery, pending.message.id, reply.advert, now_ms)
+        elif directed:
+            recovery.lost = recovery.lost or not isinstance(reply, (Digest, AdvertIs))
         elif not isinstance(reply, Digest):
             recovery.failed += 1
         if directed:
             recovery.open -= 1
         else:
             recovery.asked, recovery.answers = asked, recovery.answers + 1
+            recovery.others += sender != self._state.me
         self._fetch_more(node, recovery, now_ms)
 
     def abandoned(self, pending: Pending) -> None:
@@ -130,8 +133,8 @@ class Recovering:
             recovery.open += 1
         if recovery.answers < recovery.asked or not recovery.asked or recovery.open or recovery.wanted:
             return
-        if recovery.failed > recovery.asked - quorum(recovery.asked):
-            recovery.restart()  # too few peers to be sure: the next tick asks again
+        if not recovery.suffices:
+            recovery.restart()  # the next tick asks again
             return
         del self._recovering[node.prefix]
         node.ready, node.refresh_ms = True, now_ms + REBUILD_MS

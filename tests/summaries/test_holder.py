@@ -39,7 +39,8 @@ def make(seed: int, nodes: int, count: int, **options: float) -> tuple[World, li
     return world, [world.advert(1 + number, 1, SAMPLE[number]) for number in range(count)]
 
 
-@pytest.mark.parametrize("seed", range(4))
+# 24 and 34 once missed an advert that was on its way down from a leaf that split; the others did so later on.
+@pytest.mark.parametrize("seed", [0, 1, 15, 20, 24, 27, 34, 57, 63, 69, 84, 115])
 def test_whatever_was_acknowledged_is_found_at_once_despite_loss_and_duplicates(seed: int) -> None:
     world, raws = make(seed, 9, 120, capacity=8, loss=0.05, duplicates=0.1)
     for start in range(0, len(raws), 15):

@@ -1,0 +1,147 @@
+"""Rows that move while somebody looks: down from a leaf that splits, over to a replica that starts anew."""
+
+from __future__ import annotations
+
+from random import Random
+
+from summaries_world import World, attributes
+
+from summaries.asks import Ask
+from summaries.execute import Search
+from summaries.filter import Filter
+from summaries.holder import Holder, Push, Reply
+from summaries.messages import (
+    Accepted,
+    AdvertIs,
+    Answer,
+    Child,
+    Digest,
+    Fetch,
+    Insert,
+    NotReady,
+    Offer,
+    Posting,
+    Pull,
+    Read,
+    Wanted,
+    ZoneUpdate,
+)  # fmt: skip
+from summaries.parse import parse
+from summaries.rank import LAST, Order
+from summaries.schema import Schema
+from summaries.trie import ROOT, Prefix, keys_of
+from summaries.zone import Zone
+
+SAMPLE = [attributes(Random(seed)) for seed in range(200)]
+SCHEMA = Schema.from_sample(SAMPLE, most=128)  # type: ignore[arg-type]
+NAME = "price.cpu"
+HALF, QUARTER, OTHER = Prefix(0, 1), Prefix(0, 2), Prefix(1, 1)
+
+
+def asked(asks: list[Ask]) -> set[Prefix]:
+    return {ask.prefix for ask in asks}
+
+
+def test_what_lies_below_a_prefix_that_splits_is_read_after_it() -> None:
+    search = Search(SCHEMA, parse("cores >= 0"), lambda raw, now: None, dimension=NAME)
+    named = tuple(Child(one, 0, 5, 1, 3, (b"a", b"b")) for one in (HALF, QUARTER, OTHER))
+    below: list[Ask] = []
+    for ask in search.start(0):
+        below += search.answered(ask, Answer(ROOT, named, (), 0, 0, 3, 7), 0)  # type: ignore[arg-type]
+    assert asked(below) == {HALF, OTHER}
+    after: list[Ask] = []
+    for ask in below:
+        marker = (Child(QUARTER, -LAST, 0, 0, 0, ()), Child(Prefix(1, 2), -LAST, 0, 0, 0, ()))
+        children = marker if ask.prefix == HALF else ()
+        after += search.answered(ask, Answer(ask.prefix, children, (), 0, 0, len(children), 8), 1)  # type: ignore[arg-type]
+    assert asked(after) == {QUARTER, Prefix(1, 2)}
+
+
+def test_a_prefix_that_is_named_again_after_it_was_read_is_read_again() -> None:
+    search = Search(SCHEMA, parse("cores >= 0"), lambda raw, now: None, dimension=NAME)
+    below: list[Ask] = []
+    for ask in search.start(0):
+        below += search.answered(ask, Answer(ROOT, (Child(HALF, 0, 5, 1, 3, (b"a", b"b")),), (), 0, 0, 1, 7), 0)  # type: ignore[arg-type]
+    # Both replicas of the half turn out to be split; one of them names a child of a child, too.
+    deep, after = Prefix(0, 3), list[Ask]()
+    for ask in below:
+        children = (Child(QUARTER, -LAST, 0, 0, 0, ()), Child(deep, -LAST, 0, 0, 0, ()))
+        after += search.answered(ask, Answer(HALF, children, (), 0, 0, 2, 8), 1)  # type: ignore[arg-type]
+    assert asked(after) == {QUARTER}
+    last: list[Ask] = []
+    for ask in after:
+        last += search.answered(ask, Answer(QUARTER, (), (), 0, 0, 0, 9), 1)  # type: ignore[arg-type]
+    assert asked(last) == {deep}
+
+
+def started(capacity: int = 8) -> tuple[World, Holder]:
+    world = World(1, 1, SCHEMA, capacity=capacity)
+    holder = Holder(SCHEMA, NAME, b"me", world.verify, incarnation=1, capacity=capacity, turn=lambda prefix: 0)
+    for push in holder.received(Read(ROOT, Filter(), Order()), b"r", 0, world.now_ms):
+        if isinstance(push, Push):
+            holder.answered(push.token, 1, b"me", Digest(ROOT, False, 0, (), ()), world.now_ms)
+    return world, holder
+
+
+def test_an_aggregation_point_keeps_a_row_until_it_can_name_the_child_that_has_it() -> None:
+    world, holder = started(capacity=2)
+    pushes: list[Push] = []
+    for number in range(3):
+        raw = world.advert(1 + number, 1, SAMPLE[number])
+        key = keys_of(SCHEMA, NAME, world.adverts[raw])[0]
+        actions = holder.received(Insert(ROOT, key, raw), b"p", number, world.now_ms)
+        pushes += [one for one in actions if isinstance(one, Push)]
+    offers = [one for one in pushes if isinstance(one.message, Offer)]
+    assert offers
+    for offer in offers:  # two of the child's three holders have all of it
+        for sender in (b"a", b"b"):
+            assert not holder.answered(offer.token, 3, sender, Wanted(()), world.now_ms)
+    assert len(holder.nodes()[ROOT].rows) == 3
+    for offer in offers:
+        zone = Zone.empty(SCHEMA)
+        for one in offer.message.postings:  # type: ignore[union-attr]
+            point = holder.nodes()[ROOT].rows.find(one.id, one.key)
+            assert point is not None
+            zone = zone.union(Zone.of_point(SCHEMA, point))
+        holder.received(ZoneUpdate(offer.prefix, 1, 1, zone, 0), b"a", 9, world.now_ms)
+    assert len(holder.nodes()[ROOT].rows) == 0
+
+
+def test_a_replica_is_not_ready_before_every_advert_that_its_peers_have_has_come() -> None:
+    world = World(1, 1, SCHEMA)
+    raw = world.advert(1, 1, SAMPLE[0])
+    key = keys_of(SCHEMA, NAME, world.adverts[raw])[0]
+    holder = Holder(SCHEMA, NAME, b"me", world.verify, incarnation=1)
+    has = Digest(ROOT, True, 0, (Posting(1, key, 1),), ())
+    (pull,) = holder.received(Read(ROOT, Filter(), Order()), b"r", 0, world.now_ms)[:1]
+    assert isinstance(pull, Push) and isinstance(pull.message, Pull)
+    holder.answered(pull.token, 3, b"me", Digest(ROOT, False, 0, (), ()), world.now_ms)
+    holder.answered(pull.token, 3, b"a", Digest(ROOT, True, 0, (), ()), world.now_ms)
+    (fetch,) = [one for one in holder.answered(pull.token, 3, b"b", has, world.now_ms) if isinstance(one, Push)]
+    assert isinstance(fetch.message, Fetch)
+    holder.answered(fetch.token, 1, b"b", None, world.now_ms)  # lost
+    assert not holder.nodes()[ROOT].ready
+    (again,) = [one for one in holder.tick(world.now_ms + 1_000) if isinstance(one, Push)]
+    for sender, reply in ((b"me", Digest(ROOT, False, 0, (), ())), (b"a", has)):
+        for one in holder.answered(again.token, 3, sender, reply, world.now_ms):
+            assert isinstance(one, Push) and isinstance(one.message, Fetch)
+            holder.answered(one.token, 1, sender, AdvertIs(raw), world.now_ms)
+    # One of the others is silent: it may be the only one besides us that had some row.
+    holder.answered(again.token, 3, b"b", None, world.now_ms)
+    assert len(holder.nodes()[ROOT].rows) == 1 and not holder.nodes()[ROOT].ready
+
+
+def test_who_offers_an_older_row_is_not_told_that_a_newer_one_is_there_before_everybody_can_see_it() -> None:
+    world = World(1, 1, SCHEMA)
+    old, new = (world.advert(1, seq, SAMPLE[0]) for seq in (1, 2))
+    key = keys_of(SCHEMA, NAME, world.adverts[old])[0]
+    leaf = Prefix(key >> 63, 1)
+    holder = Holder(SCHEMA, NAME, b"me", world.verify, incarnation=1)
+    (pull,) = holder.received(Insert(leaf, key, new), b"p", 1, world.now_ms)
+    (climb,) = holder.answered(pull.token, 1, b"me", Digest(leaf, False, 0, (), ()), world.now_ms)  # type: ignore[union-attr]
+    assert isinstance(climb, Push) and isinstance(climb.message, ZoneUpdate)
+    (early,) = holder.received(Insert(leaf, key, old), b"q", 2, world.now_ms)
+    assert isinstance(early, Reply) and isinstance(early.message, NotReady)
+    holder.answered(climb.token, 1, b"x", Accepted(1), world.now_ms)
+    (late,) = holder.received(Insert(leaf, key, old), b"q", 3, world.now_ms)
+    assert isinstance(late, Reply) and not isinstance(late.message, NotReady)
