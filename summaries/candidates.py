@@ -1,7 +1,8 @@
 """Rows that match by a holder's word, on their way to adverts that match by their servers'.
 
 Decides which candidates are finished (probed, or fetched from a holder), verifies and matches what comes back, and
-keeps all that are not rejected in the order of their ranks. Nothing is returned on a holder's word.
+keeps all that are not rejected in the order of their ranks. Nothing is returned on a holder's word, and nothing is
+given up on one: every holder that showed a row is asked for the advert before a server counts as unverified.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from summaries.asks import REPLICAS, Ask, Outcome, Probe
 from summaries.errors import RemoteError
 from summaries.idset import IdSet
-from summaries.messages import AdvertIs, Fetch, Row
+from summaries.messages import AdvertIs, Fetch, Moved, Row
 from summaries.point import Point
 from summaries.query import Query, matches
 from summaries.result import Match, Tally
@@ -24,24 +25,39 @@ from summaries.visit import Source
 
 MAX_PROBES = 32  # servers probed at once
 MAX_CANDIDATES = 100_000
+MAX_SHOWN = 2 * REPLICAS  # holders asked for one advert: those of a leaf and of one below it
+MAX_CONTACTS = 3  # places at which one server is looked for: liars among its row's holders may name others
+MAX_PLACES = 12  # Moved answers followed for one advert: deeper than any trie
 
 Finish = Literal["probe", "fetch", "none"]
 Verify = Callable[[bytes, int], Point | None]
+_Shown = tuple[int, Prefix, Source]
 
 
 @dataclass(slots=True)
 class Candidate:
-    """One server whose row matches."""
+    """One server whose row matches, and who said so: a liar's row must not hide an honest one of the same server."""
 
     row: Row
     dimension: str
-    prefix: Prefix
-    sources: list[Source]  # replicas that showed this row: each may be asked for the advert
     depth: int
+    rank: int
+    seq: int  # the newest seen of this server: in a row, or verified
     state: Literal["new", "probing", "verified", "rejected"] = "new"
-    match: Match | None = None
-    rank: int = 0
-    seq: int = 0  # the newest seen of this server: in a row, or verified
+    match: Match | None = None  # kept while a row that claims to be newer is looked into
+    own: bool = False  # whether the server itself answered: then what holders say of it counts no more
+    contacts: list[bytes] = field(default_factory=list)  # where to ask the server
+    asked: set[bytes] = field(default_factory=set)
+    shown: list[_Shown] = field(default_factory=list)  # who showed a row: each may be asked for the advert
+    places: int = 0  # that an advert was said to have moved to
+
+    def claim(self, row: Row, prefix: Prefix, source: Source) -> None:
+        """One more replica shows a row of this server."""
+        if row.contact and row.contact not in self.asked and len(self.asked) < MAX_CONTACTS:
+            self.asked.add(row.contact)
+            self.contacts.append(row.contact)
+        if len(self.shown) < MAX_SHOWN:
+            self.shown.append((row.seq, prefix, source))
 
 
 class Candidates:
@@ -59,7 +75,7 @@ class Candidates:
     ) -> None:
         self._query, self._verify, self._finish, self._exclude = query, verify, finish, exclude
         self._tally, self._numbers, self._out = tally, numbers, out
-        self._fetches: dict[int, Candidate] = {}
+        self._fetches: dict[int, tuple[Candidate, int]] = {}
         self._probes: dict[int, Candidate] = {}
         self._candidates: dict[int, Candidate] = {}
         self._live: list[tuple[int, int]] = []  # (rank, id) of every candidate not rejected
@@ -93,33 +109,56 @@ class Candidates:
             if old is None:
                 if len(self._candidates) >= MAX_CANDIDATES:
                     return False
-            elif old.seq >= row.seq or old.state == "probing":
-                if old.row.seq == row.seq and old.prefix == prefix and len(old.sources) < REPLICAS:
-                    old.sources.append(source)
-                continue
-            else:
-                self._drop_live(old)
-            made = Candidate(row, dimension, prefix, [source], depth, rank=row.rank, seq=row.seq)
-            self._candidates[row.id] = made
-            insort(self._live, (made.rank, row.id))
-            if self._finish == "none":
-                made.state, made.match = "verified", Match(row.id, row.seq, row.rank, row.contact)
-            elif old is None or old.state != "new":
-                self._fresh.append(row.id)
+                made = self._candidates[row.id] = Candidate(row, dimension, depth, row.rank, row.seq)
+                made.claim(row, prefix, source)
+                self._renew(made, made.rank, old is None)
+            elif not old.own:
+                self._claimed_again(old, row, prefix, source)
         return True
 
+    def _claimed_again(self, old: Candidate, row: Row, prefix: Prefix, source: Source) -> None:
+        newer = row.seq > old.seq
+        old.seq = max(old.seq, row.seq)
+        old.claim(row, prefix, source)
+        if self._finish == "none" or old.state == "new":
+            if newer or (row.seq == old.row.seq and row.rank < old.rank):
+                self._drop_live(old)
+                old.row = row
+                # The best that anybody claims: the advert itself will tell, and a false row must not push it back.
+                self._renew(old, row.rank if self._finish == "none" else min(row.rank, old.rank), False)
+        elif (old.state == "verified" and newer) or (old.state == "rejected" and (newer or row.id in self.unverified)):
+            self.unverified.pop(row.id, None)
+            self._drop_live(old)
+            old.row, old.state = row, "new"
+            self._renew(old, row.rank, True)
+
+    def _renew(self, candidate: Candidate, rank: int, fresh: bool) -> None:
+        """This candidate is worth looking into, at this rank."""
+        row, candidate.rank = candidate.row, rank
+        insort(self._live, (rank, row.id))
+        if self._finish == "none":
+            candidate.state, candidate.match = "verified", Match(row.id, row.seq, row.rank, row.contact)
+        elif fresh:
+            self._fresh.append(row.id)
+
     def fetched(self, ask: Ask, reply: Outcome, now_ms: int) -> None:
-        """Take in a holder's copy of an advert, if that was asked for."""
-        candidate = self._fetches.pop(ask.number, None)
-        if candidate is not None:
-            advert = reply.advert if isinstance(reply, AdvertIs) else b""
-            self._judge(candidate, advert, None, now_ms, last_chance=True)
+        """Take in a holder's copy of an advert, or where it has handed it, if that was asked for."""
+        candidate, seq = self._fetches.pop(ask.number, (None, 0))
+        if candidate is None:
+            return
+        if isinstance(reply, Moved) and ask.prefix.covers(reply.prefix) and candidate.places < MAX_PLACES:
+            candidate.places += 1
+            if reply.prefix != ask.prefix:
+                there: list[_Shown] = [(seq, reply.prefix, Source(None, replica)) for replica in range(REPLICAS)]
+                candidate.shown = there + [one for one in candidate.shown if one not in there]
+        advert = reply.advert if isinstance(reply, AdvertIs) else b""
+        self._judge(candidate, advert, None, now_ms, seq)
 
     def probed(self, probe: Probe, advert: bytes | None, now_ms: int, round_trip_us: int | None) -> None:
         """Take in a server's current signed advert (None: it did not answer)."""
         candidate = self._probes.pop(probe.number, None)
         if candidate is not None:
-            self._judge(candidate, advert or b"", round_trip_us, now_ms, last_chance=False)
+            self._judge(candidate, advert or b"", round_trip_us, now_ms, None)
 
     def finish(self, floor: int) -> None:
         """Ask for the proofs of those that will be in the answer; nothing unread ranks below `floor`."""
@@ -143,19 +182,22 @@ class Candidates:
             return
         candidate.state = "probing"
         self._tally.rounds = max(self._tally.rounds, candidate.depth + 1)
-        if self._finish == "fetch" or not candidate.row.contact:
-            self._fetch(candidate)
-            return
-        probe = Probe(next(self._numbers), candidate.row.contact, candidate.row.id, candidate.row.seq)
-        self._probes[probe.number] = candidate
-        self._tally.rpcs += 1
-        self._tally.probes += 1
-        self._out.append(probe)
+        self._ask_next(candidate)
+
+    def _ask_next(self, candidate: Candidate) -> bool:
+        """Ask the server, where it is said to be, or else who showed its row; whether anybody is left to ask."""
+        if self._finish == "probe" and candidate.contacts:
+            self._probe(candidate, candidate.contacts.pop(0))
+        elif candidate.shown:
+            self._fetch(candidate, *candidate.shown.pop(0))
+        else:
+            return False
+        return True
 
     def _judge(
-        self, candidate: Candidate, advert: bytes, round_trip_us: int | None, now_ms: int, *, last_chance: bool
+        self, candidate: Candidate, advert: bytes, round_trip_us: int | None, now_ms: int, copy_of: int | None
     ) -> None:
-        """Verify a candidate's signed advert and match it exactly."""
+        """Verify a candidate's signed advert and match it exactly; a holder's copy must be as new as its row was."""
         row = candidate.row
         point: Point | None = None
         if advert:
@@ -163,34 +205,39 @@ class Candidates:
                 point = self._verify(advert, now_ms)
             except RemoteError:
                 point = None
-        if point is not None and (point.id != row.id or (last_chance and point.seq < row.seq)):
+        if point is not None and (point.id != row.id or (copy_of is not None and point.seq < copy_of)):
             point = None
-        if point is None and candidate.sources:
-            self._fetch(candidate)  # the server is silent: a leaf replica's copy is the fall-back
+        if point is None and self._ask_next(candidate):
             return
         self._drop_live(candidate)
-        if point is None:
+        if point is None and candidate.match is None:
             candidate.state = "rejected"
             self.unverified[row.id] = None
             return
-        candidate.seq = max(candidate.seq, point.seq)
-        expired = point.gone or point.expires_s <= now_ms // 1000
-        if expired or not matches(self._query, point.attributes):
-            candidate.state = "rejected"
-            self._tally.rejected += 1
-            return
-        candidate.state, candidate.rank = "verified", self._query.order.rank(point.attributes)
-        candidate.match = Match(
-            point.id, point.seq, candidate.rank, point.contact or row.contact, point, advert, round_trip_us
-        )
+        if point is not None:
+            candidate.own, candidate.seq, candidate.match = copy_of is None, point.seq, None
+            if point.gone or point.expires_s <= now_ms // 1000 or not matches(self._query, point.attributes):
+                candidate.state = "rejected"
+                self._tally.rejected += 1
+                return
+            rank = self._query.order.rank(point.attributes)
+            contact = point.contact or row.contact
+            candidate.match = Match(point.id, point.seq, rank, contact, point, advert, round_trip_us)
+        assert candidate.match is not None
+        candidate.state, candidate.rank = "verified", candidate.match.rank
         insort(self._live, (candidate.rank, row.id))
 
-    def _fetch(self, candidate: Candidate) -> None:
-        question = Fetch(candidate.prefix, candidate.row.id)
-        source = candidate.sources.pop(0)
-        number = next(self._numbers)
-        ask = Ask(number, candidate.dimension, candidate.prefix, question, source.holder, source.replica)
-        self._fetches[ask.number] = candidate
+    def _probe(self, candidate: Candidate, contact: bytes) -> None:
+        probe = Probe(next(self._numbers), contact, candidate.row.id, candidate.row.seq)
+        self._probes[probe.number] = candidate
+        self._tally.rpcs += 1
+        self._tally.probes += 1
+        self._out.append(probe)
+
+    def _fetch(self, candidate: Candidate, seq: int, prefix: Prefix, source: Source) -> None:
+        number, question = next(self._numbers), Fetch(prefix, candidate.row.id)
+        ask = Ask(number, candidate.dimension, prefix, question, source.holder, source.replica)
+        self._fetches[ask.number] = candidate, seq
         self._tally.rpcs += 1
         self._out.append(ask)
 

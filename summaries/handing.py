@@ -182,7 +182,7 @@ class Handing:
             if node.prefix.is_anchor and not node.shows(where, Zone.of_point(self._state.schema, held)):
                 self._kept[node.prefix, id, key] = where, now_ms + KEPT_MS
                 return
-            node.rows.drop(id, key)
+            node.hand(id, key, now_ms)
         if not len(node.rows):
             node.refresh_ms = 0  # tell the parent at the next tick that this is a leaf no more
 

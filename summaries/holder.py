@@ -205,12 +205,19 @@ class Holder:
         elif isinstance(message, Tally):
             self._state.reply(request, self._tallying.answer(node, message, sender, now_ms))
         elif isinstance(message, Fetch):
-            self._state.reply(request, AdvertIs(node.rows.raw_of(message.id) or b""))
+            self._fetch(node, message, request)
         elif not message.prefix.contains(message.key):
             raise MessageError("the key is not under this prefix")
         else:
             where = node.destination(message.key)
             self._state.reply(request, Here() if where == node.prefix else Moved(where))
+
+    def _fetch(self, node: TrieNode, message: Fetch, request: object) -> None:
+        advert = node.rows.raw_of(message.id)
+        if advert is None and message.id in node.handed:
+            self._state.reply(request, Moved(node.destination(node.handed[message.id][0])))
+        else:
+            self._state.reply(request, AdvertIs(advert or b""))
 
     def _zone_update(self, message: ZoneUpdate, sender: bytes, request: object, now_ms: int) -> None:
         parent = message.child.parent

@@ -17,6 +17,8 @@ from summaries.zone import Zone
 MAX_ENTRY_HOLDERS = 8  # holders remembered a child: R = 3, plus those that churn left behind
 TOMBSTONE_S = 1_350  # three TTLs of 450 s: longer than any late copy of the advert stays valid
 MAX_TOMBSTONES = 4_096  # a node: eight times the capacity of a leaf
+HANDED_S = 60  # twice what a search may take: whoever saw a row here may ask for its advert
+MAX_HANDED = 4_096  # a node: eight times the capacity of a leaf
 ENTRY_LIFE_MS = 90_000  # three heartbeats of 30 s
 
 
@@ -46,6 +48,7 @@ class TrieNode:
     splits: int = 0
     entries: dict[Prefix, dict[bytes, Entry]] = field(default_factory=dict)
     tombstones: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
+    handed: dict[int, tuple[int, int]] = field(default_factory=dict)  # id: key, and until when that is worth knowing
     zone: Zone = field(init=False)
     claimed: Zone = field(init=False)  # what we last told our parent
     settled: bool = False  # and whether a quorum of its holders has it
@@ -102,6 +105,13 @@ class TrieNode:
         self.mark(path_bits(child))
         return True
 
+    def hand(self, id: int, key: int, now_ms: int) -> None:
+        """A row is below now: drop it, and remember for a while where it went."""
+        self.rows.drop(id, key)
+        if len(self.handed) >= MAX_HANDED:
+            del self.handed[next(iter(self.handed))]
+        self.handed[id] = key, now_ms // 1000 + HANDED_S
+
     def shows(self, below: Prefix, zone: Zone) -> bool:
         """Whether a reader of this aggregation point is led to `below`, if it looks for something in this zone."""
         length = min(below.length, self.prefix.length + LEVEL_BITS)
@@ -153,6 +163,7 @@ class TrieNode:
                 del holders[holder]
             if not holders:
                 del self.entries[child]
+        self.handed = {one: held for one, held in self.handed.items() if held[1] > now_ms // 1000}
         self.tombstones = {one: seq for one, seq in self.tombstones.items() if seq[1] > now_ms // 1000}
         zone = Zone.of_rows(self.rows)
         for _, child_zone, _ in self.children():

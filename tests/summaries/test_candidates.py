@@ -1,0 +1,120 @@
+"""Which adverts a search shows, when holders disagree about them or have handed them on."""
+
+from __future__ import annotations
+
+from itertools import count
+from random import Random
+
+from summaries_world import World, attributes
+
+from summaries.asks import Ask, Probe
+from summaries.candidates import Candidates
+from summaries.idset import IdSet
+from summaries.messages import AdvertIs, Fetch, Moved, Row
+from summaries.parse import parse
+from summaries.result import Match, Tally
+from summaries.schema import Schema
+from summaries.trie import Prefix, keys_of
+from summaries.visit import Source
+
+SAMPLE = [attributes(Random(seed)) for seed in range(60)]
+SCHEMA = Schema.from_sample(SAMPLE, most=128)  # type: ignore[arg-type]
+NAME = "price.cpu"
+LEAF, BELOW = Prefix(0, 1), Prefix(0, 2)
+HONEST, LIAR = Source(b"honest"), Source(b"liar")
+NOW_MS = 1_000_000
+
+
+class Finishing:
+    """A search's last step: one server with one advert, holders that say what a test wants."""
+
+    def __init__(self, text: str = "cores >= 0") -> None:
+        self.world = World(1, 1, SCHEMA)
+        self.raw = self.world.advert(7, 3, SAMPLE[0])
+        self.point = self.world.adverts[self.raw]
+        self.out: list[Ask | Probe] = []
+        self.query = parse(text, currency="USD")
+        self.candidates = Candidates(
+            self.query, self.world.verify, "probe", IdSet(), Tally(), count(1), self.out
+        )
+
+    def offer(self, row: Row, source: Source, prefix: Prefix = LEAF) -> None:
+        self.candidates.offer(NAME, prefix, 1, (row,), source)
+
+    def answer(self, holders: dict[bytes | None, object], servers: dict[bytes, bytes | None]) -> tuple[Match, ...]:
+        self.candidates.finish(10**18)
+        while self.out:
+            one = self.out.pop(0)
+            if isinstance(one, Probe):
+                self.candidates.probed(one, servers.get(one.contact), NOW_MS, 5)
+            else:
+                reply = holders.get(one.holder)
+                self.candidates.fetched(one, reply, NOW_MS)  # type: ignore[arg-type]
+            self.candidates.finish(10**18)
+        return self.candidates.found(self.query.limit)
+
+    @property
+    def row(self) -> Row:
+        return Row(7, 3, 5, self.point.contact)
+
+
+def test_an_advert_that_was_handed_down_is_fetched_where_it_is_now() -> None:
+    finishing = Finishing()
+    finishing.offer(finishing.row, HONEST)
+    holders = {b"honest": Moved(BELOW), None: AdvertIs(finishing.raw)}
+    assert [one.id for one in finishing.answer(holders, {})] == [7]
+    assert not finishing.candidates.unverified
+
+
+def test_moved_answers_lead_down_and_nowhere_else_and_come_to_an_end() -> None:
+    finishing = Finishing()
+    finishing.offer(finishing.row, LIAR)
+    assert not finishing.answer({b"liar": Moved(Prefix(1, 1)), None: Moved(BELOW)}, {})
+    assert list(finishing.candidates.unverified) == [7]
+
+
+def test_a_forged_newer_row_hides_no_server() -> None:
+    for first, second in ((HONEST, LIAR), (LIAR, HONEST)):
+        finishing = Finishing()
+        forged = Row(7, 2**60, 10**9, b"nowhere")
+        for source in (first, second):
+            finishing.offer(forged if source is LIAR else finishing.row, source)
+        found = finishing.answer({b"liar": AdvertIs(b"junk")}, {finishing.point.contact: finishing.raw})
+        assert [(one.id, one.seq) for one in found] == [(7, 3)]
+        # Nor does it afterwards: the server itself has answered.
+        finishing.offer(forged, LIAR)
+        assert [one.seq for one in finishing.answer({}, {})] == [3]
+
+
+def test_a_silent_server_is_shown_by_an_honest_holder_whatever_others_forge() -> None:
+    finishing = Finishing()
+    finishing.offer(finishing.row, HONEST)
+    holders = {b"honest": AdvertIs(finishing.raw), b"liar": AdvertIs(b"")}
+    assert [one.seq for one in finishing.answer(holders, {})] == [3]
+    finishing.offer(Row(7, 2**60, 0, b"nowhere"), LIAR)
+    assert [one.seq for one in finishing.answer(holders, {})] == [3]
+
+
+def test_a_forged_rank_does_not_push_a_server_out_of_the_best() -> None:
+    finishing = Finishing("cores >= 0 order by cores limit 1")
+    finishing.offer(Row(7, 4, 10**12, b"nowhere"), LIAR)
+    finishing.offer(finishing.row, HONEST)
+    finishing.offer(Row(8, 1, 10**6, b"other"), HONEST)
+    found = finishing.answer({}, {finishing.point.contact: finishing.raw})
+    assert [one.id for one in found] == [7]
+
+
+def test_a_holder_says_where_it_has_handed_a_row() -> None:
+    world = World(3, 8, SCHEMA, capacity=2)
+    raws = [world.advert(1 + number, 1, SAMPLE[number]) for number in range(30)]
+    world.publish_all(raws, [NAME])
+    world.run(30_000)
+    told = 0
+    for (_, dimension), holder in world.holders.items():
+        for prefix, node in holder.nodes().items() if dimension == NAME else ():
+            for id, (key, _) in node.handed.items():
+                (reply,) = holder.received(Fetch(prefix, id), b"r", 1, world.now_ms)
+                assert isinstance(reply.message, Moved) and reply.message.prefix.contains(key)  # type: ignore[union-attr]
+                assert key in keys_of(SCHEMA, NAME, world.adverts[raws[id - 1]])
+                told += 1
+    assert told
