@@ -12,7 +12,7 @@ from dht.errors import RemoteError
 from dht.identity import ED25519
 from dht.record import seal_record
 from scripts.dht_benchmark.contender import ASKERS, Achieved, recall
-from xenonode.simulation.overlays import known_contacts
+from xenonode.simulation.warm import known_members
 
 ISSUER = ED25519.generate(bytes(range(32)))
 LIFE_MS = 6 * 3_600_000
@@ -73,11 +73,9 @@ class Ours:
             self.nodes.append(node)
         for dimension in reversed(self.dimensions):
             contacts = [node.overlay(dimension).contact for node in self.nodes]
-            contacts.sort(key=lambda contact: contact.number)
-            numbers = self.numbers = [contact.number for contact in contacts]
-            for node in self.nodes:
-                overlay = node.overlay(dimension)
-                overlay.warm_start(known_contacts(contacts, numbers, overlay.contact.number, self.rng))
+            self.numbers = [contact.number for contact in contacts]
+            for place, known in known_members(self.numbers, self.rng.getrandbits(64)):
+                self.nodes[place].overlay(dimension).warm_start([contacts[each] for each in known])
 
     async def turn(self, kind: str) -> Achieved:
         self.turns += 1

@@ -251,14 +251,22 @@ class Crowd(Stage):
 
     async def begin(self) -> None:
         """Open everybody with full tables; then, within a minute, everybody's first advert."""
+        await self.open()
+        if self.advertising:
+            await self.publish_all()
+
+    async def open(self) -> None:
+        """Open everybody, with full tables; nobody advertises yet."""
         self.begun = True
         for host in [*self.servers, *self.clients]:
             await host.node.start(host.open(), "open")
         for dimension in self.published.schema.dimensions:
             self._warm(dimension.name)
         self.freeze()
-        if self.advertising:
-            await asyncio.gather(*(peer.node.start(self._appear(peer), "publish") for peer in self.servers))
+
+    async def publish_all(self) -> None:
+        """Everybody's first advert, at a moment of chance within a minute; returns when the last one stands."""
+        await asyncio.gather(*(peer.node.start(self._appear(peer), "publish") for peer in self.servers))
 
     async def _appear(self, peer: CrowdPeer) -> None:
         await asyncio.sleep(peer.node.env.rng("first advert").uniform(0, SPREAD_S))

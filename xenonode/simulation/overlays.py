@@ -8,21 +8,20 @@ network. Leaves what is done in it, and what counts as right, to tests and bench
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_left
 from collections.abc import Sequence
 from random import Random
 
 from dht.contact import Contact
 from dht.endpoint import Endpoint, Member
-from dht.identity import node_id
+from dht.identity import Scheme, node_id
 from dht.overlay import Overlay
 from dht.record import seal_record
-from dht.routing import ID_BITS, K
+from dht.routing import K
 from dht.wire import decode, encode
 from xenonode.simulation.env import EPOCH_MS, derive
 from xenonode.simulation.network import Conditions, Host
 from xenonode.simulation.run import SimulatedNode, Simulation
-from xenonode.simulation.scheme import SimulatedKeyExchange
+from xenonode.simulation.warm import known_members
 
 PORT = 4_000
 NETWORK_ID = b"simulated overlays"
@@ -73,7 +72,7 @@ class OverlayNode:
             network_id=NETWORK_ID,
             now_ms=env.now_ms,
             rng=env.rng("dht"),
-            exchange=SimulatedKeyExchange(),
+            exchange=env.exchange,
         )
         self.address = (node.host.address, PORT)
 
@@ -128,12 +127,18 @@ class OverlayWorld:
         *,
         conditions: Conditions | None = None,
         wide_area: bool = False,
+        scheme: Scheme | None = None,
+        traced: bool = True,
     ) -> None:
         self.dimensions = tuple(dimensions)
         self.rng = Random(int.from_bytes(derive(seed, "overlays")))
         places = Places(seed)
         self.simulation = Simulation(
-            seed, conditions=conditions, latency_us=places.latency_us if wide_area else None
+            seed,
+            conditions=conditions,
+            latency_us=places.latency_us if wide_area else None,
+            scheme=scheme,
+            traced=traced,
         )
         self._members: dict[bytes, Member] = {}
         self._number = 0
@@ -188,11 +193,11 @@ class OverlayWorld:
             await node.node.start(node.open(self.dimensions), "open")
 
     def _warm(self, dimension: str) -> None:
-        contacts = sorted((node.contact(dimension) for node in self.nodes), key=lambda contact: contact.number)
-        numbers = [contact.number for contact in contacts]
-        for node in self.nodes:
-            known = known_contacts(contacts, numbers, node.contact(dimension).number, self.rng)
-            node.node.call(node.overlay(dimension).warm_start, known)
+        contacts = [node.contact(dimension) for node in self.nodes]
+        seed = int.from_bytes(derive(self.simulation.seed, "warm", dimension))
+        for place, known in known_members([contact.number for contact in contacts], seed):
+            node = self.nodes[place]
+            node.node.call(node.overlay(dimension).warm_start, [contacts[each] for each in known])
 
     def __enter__(self) -> OverlayWorld:
         self.simulation.__enter__()
@@ -200,21 +205,6 @@ class OverlayWorld:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
         self.simulation.__exit__(kind, error, traceback)
-
-
-def known_contacts(contacts: Sequence[Contact], numbers: Sequence[int], own: int, rng: Random) -> list[Contact]:
-    """What a node that has lived for a while knows: up to k members of each subtree that it is not in."""
-    known: list[Contact] = []
-    low, high = 0, len(numbers)
-    for bits in range(ID_BITS):
-        if high - low <= 1:
-            break
-        bit = 1 << ID_BITS - 1 - bits
-        middle = bisect_left(numbers, (own >> ID_BITS - bits << ID_BITS - bits) | bit, low, high)
-        others = range(low, middle) if own & bit else range(middle, high)
-        known += [contacts[index] for index in (others if len(others) <= K else rng.sample(others, K))]
-        low, high = (middle, high) if own & bit else (low, middle)
-    return known
 
 
 async def _join_all(node: OverlayNode, dimensions: Sequence[str], seeds: list[tuple[str, int]]) -> None:

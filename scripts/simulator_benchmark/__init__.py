@@ -1,0 +1,1 @@
+"""The benchmark of the simulator; `scripts/bench_simulator` is its command."""

@@ -1,0 +1,87 @@
+"""The run of the benchmark: rates first, then a world of each size in a process of its own, then the table.
+
+Decides sizes and what is printed. Leaves what is measured to `rates` and `sizes`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from scripts.simulator_benchmark import rates
+
+ROOT = Path(__file__).resolve().parents[2]
+OVERLAYS = 8
+WORDS = {
+    rates.WIRE_TRACE: "wire and trace",
+    rates.WIRE: "wire, no trace",
+    rates.COLD: "wire and trace, every peer greeted first, simulated signatures",
+    rates.COLD_SIGNED: "the same with Ed25519 and X25519",
+    rates.STOCK: "stock kademlia on the same loop",
+}
+
+
+def run_one(kind: str, nodes: int, seed: int, queries: int, hash_seed: str) -> dict[str, Any]:
+    """One size, in a process with this hash seed."""
+    arguments = [kind, *map(str, (nodes, OVERLAYS, seed, queries))]
+    command = [sys.executable, "-m", "scripts.simulator_benchmark.sizes", *arguments]
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return told
+
+
+def row(told: dict[str, Any]) -> str:
+    """One size as a line for people."""
+    line = (
+        f"{told['kind']:>9}{told['nodes']:>8,}{told['overlays']:>4}{told['warm_cpu_s']:>9.1f}{told['cpu_s']:>9.1f}"
+        f"{told['wall_s']:>9.1f}{told['rpcs']:>12,}{told['rss_mb']:>9.0f}{told['kb_a_node']:>9.1f}"
+    )
+    if told["kind"] == "publish":
+        good = f"{told['queries'] - told['partial']} of {told['queries']} queries complete"
+        line += f"{told['kb_a_node_with_adverts']:>9.1f}  {good}, {told['not_durable']} adverts not durable"
+    else:
+        line += f"{'':>9}  {told['nearest_found']} of {told['lookups']} lookups found the nearest"
+    return f"{line}\n{'':>21}trace {told['trace']}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run everything; with `--json` the last line is one object."""
+    parser = argparse.ArgumentParser(prog="bench_simulator", description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", default="1000,10000", help="nodes that publish and search (default 1000,10000)")
+    parser.add_argument("--lookups", default="50000", help="sizes of warm starts with lookups only (default 50000)")
+    parser.add_argument("--rate-nodes", type=int, default=1000, help="nodes while rates are measured (default 1000)")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each contender (default 7)")
+    parser.add_argument("--batch", type=int, default=60, help="lookups a turn (default 60)")
+    parser.add_argument("--queries", type=int, default=40, help="of each size (default 40)")
+    parser.add_argument("--repeat", action="store_true", help="run each size again under another hash seed")
+    parser.add_argument("--seed", type=int, default=1, help="of everything (default 1)")
+    parser.add_argument("--json", action="store_true", help="print all figures as one object in the last line")
+    options = parser.parse_args(arguments)
+    print(f"Python {platform.python_version()}, {os.cpu_count()} cores, seed {options.seed}; CPU time of one core")
+    measured = rates.measure(options.rate_nodes, options.seed, options.rounds, options.batch)
+    print(f"RPC/s (request and reply), lookups among {options.rate_nodes:,} nodes, median of {options.rounds} turns:")
+    for name, rate in measured.items():
+        print(f"{rate:>10,}  {WORDS[name]}", flush=True)
+    heads = (("", 9), ("nodes", 8), ("x", 4), ("warm s", 9), ("CPU s", 9), ("wall s", 9), ("RPCs", 12), ("MB", 9))
+    print("".join(f"{head:>{width}}" for head, width in (*heads, ("kB/node", 9), ("+adverts", 9))))
+    runs, differ = [], False
+    for kind, sizes in (("publish", options.sizes), ("lookups", options.lookups)):
+        for nodes in (int(size) for size in sizes.split(",") if size):
+            told = run_one(kind, nodes, options.seed, options.queries, "1")
+            runs.append(told)
+            print(row(told), flush=True)
+            if options.repeat:
+                again = run_one(kind, nodes, options.seed, options.queries, "77")
+                same = again["trace"] == told["trace"]
+                differ = differ or not same
+                print(f"{'':>21}again under another hash seed: {'the same' if same else 'ANOTHER TRACE'}", flush=True)
+    if options.json:
+        print(json.dumps({"rpcs_per_core_s": measured, "runs": runs}))
+    return 1 if differ else 0

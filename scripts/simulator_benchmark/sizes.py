@@ -1,0 +1,119 @@
+"""One world of one size in a process of its own: what it costs to begin, to publish and to ask, and what it weighs.
+
+Run as `python -m scripts.simulator_benchmark.sizes KIND NODES OVERLAYS SEED QUERIES`; prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from summaries.schema import ORDERED
+from xenonode.simulation.crowd import NEEDED, Crowd
+from xenonode.simulation.overlays import OverlayWorld
+
+SETTLE_S = 30.0
+"""Between the last first advert and the first query: split leaves hand their rows down meanwhile."""
+KINDS = ("publish", "lookups")
+QUERIES = (
+    "cores >= 16 and price.cpu <= 0.03 USD/h limit 10",
+    "memory.available >= 64 GiB and os.linux >= 6.1 limit 10",
+    'cores = 2 and country = "US" limit 10',
+    "net.available >= 1 Gbit/s and disk.available >= 100 GiB order by price.cpu limit 10",
+)
+
+
+def dimensions(overlays: int) -> list[str]:
+    """So many dimensions: those that every schema has, then others."""
+    others = [name for name in ORDERED if name not in NEEDED]
+    return [*NEEDED, *others][: max(overlays, len(NEEDED))]
+
+
+def resident_bytes() -> int:
+    """What this process holds in memory now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+class Meter:
+    """What has passed since the begin."""
+
+    def __init__(self) -> None:
+        self.cpu_s, self.wall_s = time.process_time(), time.monotonic()
+        self.bytes = resident_bytes()
+
+    def cost(self) -> dict[str, float]:
+        """CPU and wall seconds, and all that the process holds."""
+        return {
+            "cpu_s": round(time.process_time() - self.cpu_s, 2),
+            "wall_s": round(time.monotonic() - self.wall_s, 2),
+            "rss_mb": round(resident_bytes() / 1e6, 1),
+        }
+
+    def kb_a_node(self, nodes: int) -> float:
+        """Growth of the process by node."""
+        gc.collect()
+        return round((resident_bytes() - self.bytes) / 1e3 / nodes, 1)
+
+
+def publish(nodes: int, overlays: int, seed: int, queries: int) -> dict[str, Any]:
+    """A crowd: tables filled, an advert of each node published, then searches, whose answers the oracle checks."""
+    Crowd(seed, peers=2).simulation.loop.close()  # what is loaded once is not a node's
+    meter = Meter()
+    with Crowd(seed, peers=nodes, dimensions=dimensions(overlays)) as crowd:
+        crowd.run(crowd.open())
+        warm, bare_kb = meter.cost(), meter.kb_a_node(nodes)
+        crowd.run(until=crowd.now_s + SETTLE_S)
+        crowd.run(crowd.publish_all())
+        loaded_kb = meter.kb_a_node(nodes)
+        pending = sum(bool(each.pending) for each in crowd.durable.values())
+        crowd.run(until=crowd.now_s + SETTLE_S)
+        client, partial = crowd.clients[0], 0
+        for number in range(queries):
+            text = QUERIES[number % len(QUERIES)]
+            answer = crowd.run(client.call(lambda own, text=text: own.search(text)))  # type: ignore[misc]
+            partial += not answer.complete
+        told = {"queries": queries, "partial": partial, "adverts": len(crowd.adverts()), "not_durable": pending}
+        memory = {"kb_a_node": bare_kb, "kb_a_node_with_adverts": loaded_kb, "warm_cpu_s": warm["cpu_s"]}
+        counted = {"rpcs": crowd.questions(), "virtual_s": round(crowd.now_s, 1), "trace": crowd.trace.hexdigest()}
+        return {**meter.cost(), **counted, **memory, **told}
+
+
+def lookups(nodes: int, overlays: int, seed: int, queries: int) -> dict[str, Any]:
+    """Bare overlays with full tables, and lookups in them by nodes of chance."""
+    meter = Meter()
+    names = dimensions(overlays)[:overlays]
+    with OverlayWorld(seed, nodes, names, wide_area=True) as world:
+        world.begin()
+        warm, bare_kb = meter.cost(), meter.kb_a_node(nodes)
+        hits = 0
+
+        async def work() -> None:
+            nonlocal hits
+            for number in range(queries):
+                name, key = names[number % len(names)], world.random_key()
+                found = await world.rng.choice(world.nodes).find(name, key)
+                hits += found[0].node_id == world.nearest(name, key, 1)[0].node_id
+
+        world.simulation.run(work())
+        counted = {"rpcs": world.questions(), "trace": world.simulation.trace.hexdigest()}
+        return {
+            **meter.cost(), **counted, "kb_a_node": bare_kb, "warm_cpu_s": warm["cpu_s"], "lookups": queries,
+            "nearest_found": hits,
+        }  # fmt: skip
+
+
+def main() -> None:
+    """See the module."""
+    kind, *numbers = sys.argv[1:]
+    nodes, overlays, seed, queries = map(int, numbers)
+    work = {"publish": publish, "lookups": lookups}[kind]
+    print(json.dumps({"kind": kind, "nodes": nodes, "overlays": overlays, **work(nodes, overlays, seed, queries)}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,23 @@
+"""The simulator's benchmark at its smallest: every contender answers, and a size is the same under another hash seed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from scripts.simulator_benchmark.report import main
+
+
+def test_the_benchmark_measures_rates_and_sizes(capsys: pytest.CaptureFixture[str]) -> None:
+    small = "--sizes 12 --lookups 40 --rate-nodes 40 --rounds 1 --batch 5 --queries 2 --seed 3 --repeat --json"
+    assert main(small.split()) == 0
+    lines = capsys.readouterr().out.splitlines()
+    told = json.loads(lines[-1])
+    assert {"wire_trace", "wire", "stock_kademlia"} < told["rpcs_per_core_s"].keys()
+    assert all(rate > 0 for rate in told["rpcs_per_core_s"].values())
+    publish, lookups = told["runs"]
+    assert (publish["nodes"], publish["overlays"], publish["adverts"], publish["partial"]) == (12, 8, 12, 0)
+    assert (lookups["nodes"], lookups["nearest_found"]) == (40, lookups["lookups"])
+    assert all({"cpu_s", "wall_s", "rss_mb", "rpcs", "trace"} < each.keys() for each in told["runs"])
+    assert sum("hash seed: the same" in line for line in lines) == 2
