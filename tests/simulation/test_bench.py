@@ -1,4 +1,4 @@
-"""The simulator's benchmark at its smallest: every contender answers, and a size is the same under another hash seed."""
+"""The simulator's benchmark at its smallest: every contender answers; a size is the same under another hash seed."""
 
 from __future__ import annotations
 
