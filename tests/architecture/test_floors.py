@@ -64,7 +64,7 @@ HOMES = {
 
 # What benchmarks measure us against, and measure with: a benchmark may import these, the product may not.
 PEERS = frozenset({"kademlia", "libtorrent", "libp2p", "multiaddr", "opendht", "psutil", "rpcudp", "trio"})
-BENCHMARKS = "scripts/dht_benchmark/"
+BENCHMARKS = ("scripts/dht_benchmark/", "scripts/simulator_benchmark/")
 
 
 def sources() -> Iterator[tuple[str, str]]:
