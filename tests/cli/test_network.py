@@ -130,6 +130,16 @@ def test_a_market_without_servers_counts_none_exactly(bench: Bench) -> None:
     assert bench.refusal(bench.client, "market", "coars >= 1")["message"].endswith("did you mean cores?")
 
 
+def test_a_plan_that_no_server_fits_says_whom_it_lacks(bench: Bench, tmp_path: Path) -> None:
+    bench.answer(bench.client, "register")
+    plan = tmp_path / "plan.toml"
+    plan.write_text('[[member]]\nname = "web"\ncpu = "100 ms/s"\n')
+    refused = bench.refusal(bench.client, "place", str(plan))
+    assert refused["code"] == "no_placement" and "'web'" in refused["message"]
+    plan.write_text('[[member]]\nname = "web"\ncpu = "100 ms"\n')
+    assert "member 'web': cpu: unit 'ms'" in bench.refusal(bench.client, "place", str(plan))["message"]
+
+
 def test_a_traced_lookup_tells_whom_it_asked_and_metrics_are_prometheus_text(bench: Bench) -> None:
     bench.answer(bench.client, "register")
     told = bench.answer(bench.client, "lookup", "any text", "--trace", "--dimension", "cores")

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import permutations
 from random import Random
+from typing import Any
 
 import pytest
 
 from dht.identity import ED25519
+from summaries.filter import Comparison, furthest
+from summaries.group import Between, Group, Member
 from summaries.parse import parse
+from summaries.rank import Order
 from xenonode.env import Env, LiveEnv
 from xenonode.errors import XenoError
 from xenonode.model.entity import Address
 from xenonode.model.resources import Resources
 from xenonode.peer import Peer
 from xenonode.search.counting import count
+from xenonode.search.placing import place
 from xenonode.simulation.run import Simulation
 
 from .network import Advertised, Issuing, advertise
@@ -149,6 +155,35 @@ def test_a_census_adds_up_what_a_search_lists(world: Callable[[Scenario], None])
                 assert {name: one.count for name, one in found.groups.items()} == Counter(one.country for one in right)
 
     world(scenario)
+
+
+def test_a_group_is_placed_for_the_least_money_as_brute_force_has_it() -> None:
+    async def scenario(servers: list[Advertised], client: Peer) -> None:
+        amounts = (500, 1 << 30, 1 << 30)
+        anywhere = Comparison("cores", ">=", 1)
+        group = Group(
+            (Member("web", anywhere, amounts, count=2), Member("db", anywhere, amounts)),
+            (Between("web", "web", least_us=40_000), Between("web", "db", most_us=220_000)),
+        )
+        found = await place(client.searcher, group)
+        able = [one for one in servers if one.advert.available.cpu_ms_per_s >= 500
+                and min(one.advert.available.memory_bytes, one.advert.available.disk_bytes) >= 1 << 30]  # fmt: skip
+        attributes = [one.advert.attributes("x") for one in able]
+        order = Order("cost", currency="USD", amounts=amounts)
+        totals = [
+            sum(order.rank(one) for one in chosen)  # type: ignore[arg-type]
+            for chosen in permutations(attributes, 3)
+            if apart(chosen[0], chosen[1]) >= 40_000
+            and max(apart(chosen[0], chosen[2]), apart(chosen[1], chosen[2])) <= 220_000
+        ]
+        assert found.result.proved and totals
+        assert found.result.total == min(totals) and len(found.servers) == 3
+
+    on_loopback(scenario)
+
+
+def apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> int:
+    return furthest((one["location"],), other["location"])
 
 
 def test_hosts_in_near_are_members_that_answer() -> None:

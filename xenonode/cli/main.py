@@ -20,7 +20,20 @@ import typer
 from dht.errors import DhtError
 from hypervisor.errors import HypervisorError
 from summaries.errors import SummariesError
-from xenonode.cli import account, configs, corp, doctor, join, looking, market, network, orders, sessions, simulate
+from xenonode.cli import (
+    account,
+    configs,
+    corp,
+    doctor,
+    join,
+    looking,
+    market,
+    network,
+    orders,
+    placing,
+    sessions,
+    simulate,
+)
 from xenonode.cli.command import InterruptedByUser
 from xenonode.cli.output import shown
 from xenonode.control.errors import ControlError
@@ -62,7 +75,7 @@ def root(
     """The XenoServer Open Platform: host, find, lease and pay for virtual machines anywhere."""
 
 
-for part in (corp, join, account, orders, looking, market, network, sessions, configs, doctor, simulate):
+for part in (corp, join, account, orders, looking, market, placing, network, sessions, configs, doctor, simulate):
     part.add_to(app)
 
 

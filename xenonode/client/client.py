@@ -72,7 +72,7 @@ class Client:
         self._pool: ConnectionPool | None = None
         self._renew_again_ms = 0
         self._peer: Peer | None = None
-        self.finding = Finding(self._joined)
+        self.finding = Finding(self.records, self._joined)
         self.sessions = Sessions(home.signer, env, self._trust, self.records, self._call_corp, self._call_server)
 
     @classmethod

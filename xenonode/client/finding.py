@@ -1,4 +1,4 @@
-"""What a client asks of XenoSearch beyond a list of servers: what the market comes to.
+"""What a client asks of XenoSearch beyond a list of servers: what the market comes to, and where a group would run.
 
 Decides how a text becomes a query and what an error of a query says; the answers are the search's.
 """
@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from summaries.errors import SummariesError
+from summaries.group import Group
 from summaries.parse import parse
 from summaries.query import Query
 from summaries.schema import Schema
+from xenonode.client.records import Records
 from xenonode.errors import XenoError
 from xenonode.peer import Peer
 from xenonode.search.counting import Counted, count
+from xenonode.search.placing import PlacedGroup, place
 
 
 def understood(text: str, currency: str) -> Query:
@@ -27,14 +30,21 @@ def understood(text: str, currency: str) -> Query:
 class Finding:
     """See the module. `joined` opens the client's peer when a question first needs it."""
 
-    def __init__(self, joined: Callable[[], Awaitable[Peer]]) -> None:
-        self._joined = joined
+    def __init__(self, records: Records, joined: Callable[[], Awaitable[Peer]]) -> None:
+        self._records, self._joined = records, joined
 
     async def market(self, text: str, *, by: str = "", exact: bool = False, currency: str = "USD") -> Counted:
         """What all servers that match come to: counts, free capacity, prices; from summaries unless `exact`."""
         query = understood(text, currency)
         peer = await self._joined()
         return await count(peer.searcher, query, group=by, whole=not exact)
+
+    async def place(self, group: Group, *, strict: bool = True) -> PlacedGroup:
+        """The cheapest servers for a group of purposes, apart and together as it says."""
+        peer = await self._joined()
+        found = await place(peer.searcher, group, strict=strict)
+        self._records.keep_found([each.advert for each in found.servers.values()])
+        return found
 
     async def schema(self) -> Schema:
         """The dimensions by which this network is searched."""

@@ -1,0 +1,106 @@
+"""`xenonode place`: the cheapest servers for a group that a plan describes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xenonode import units
+from xenonode.cli.command import Run, command, usage_error
+from xenonode.cli.looking import KEY_SHOWN
+from xenonode.errors import XenoError
+from xenonode.model.money import format_amount
+from xenonode.search.placing import PlacedGroup
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add this command."""
+    command(app, "place", example="xenonode place --example > plan.toml; xenonode place plan.toml")(place)
+
+
+async def place(
+    run: Run,
+    plan: Annotated[Path | None, typer.Argument(metavar="PLAN", help="What is needed, in TOML; see --example.")] = None,
+    example: Annotated[
+        bool, typer.Option("--example", help="Print a whole plan, with every setting's meaning.")
+    ] = False,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Accept candidates from a search that could not reach everything.")
+    ] = False,
+) -> None:
+    """Find servers for several purposes at once, apart or together, for the least money an hour in all."""
+    from xenonode.client.plan import EXAMPLE, read_plan
+
+    if example:
+        run.output.text({"plan": EXAMPLE}, EXAMPLE)
+        return
+    if plan is None:
+        raise usage_error("no plan is named", "write one: xenonode place --example > plan.toml")
+    group = read_plan(plan.read_bytes(), str(plan))
+    async with run.client() as client:
+        found = await client.finding.place(group, strict=not partial)
+    result = found.result
+    if not result.placed:
+        raise _impossible(found)
+    copies = Counter(one.member for one in result.placed)
+    rows = []
+    for one, distances in zip(result.placed, result.distances_us):
+        advert = found.servers[one.id].advert
+        apart = [f"{distance / 1000:.1f}" for distance in distances]
+        rows.append(
+            (
+                one.member if copies[one.member] == 1 else f"{one.member} {one.copy}",
+                advert.server_key.hex()[:KEY_SHOWN],
+                advert.credential.entity,
+                advert.advert.country,
+                advert.advert.region,
+                f"{format_amount(one.cost, group.currency)}/h",
+                " ".join(apart),
+            )
+        )
+    told = {
+        "plan": str(plan),
+        "total_nano_per_hour": result.total,
+        "currency": group.currency,
+        "proved": result.proved,
+        "servers": [
+            {
+                "member": one.member,
+                "copy": one.copy,
+                "cost_nano_per_hour": one.cost,
+                "distances_us": list(distances),
+                "advert": found.servers[one.id].advert,
+            }
+            for one, distances in zip(result.placed, result.distances_us)
+        ],
+        "looked_at": list(result.looked_at),
+        "missing": list(found.missing),
+        "rpcs": found.rpcs,
+        "searches": found.searches,
+        "steps": result.steps,
+        "duration_ms": round(found.duration_ms, 1),
+    }
+    columns = ("member", "server", "owner", "country", "region", "cost", "ms to each (estimated)")
+    run.output.rows(told, columns, rows, "")
+    total = units.format_price(result.total, group.currency, "h")
+    worth = "no other choice costs less" if result.proved else "the cheapest of those looked at"
+    took = f"{sum(result.looked_at)} candidates, {found.rpcs} questions, {found.duration_ms:.0f} ms"
+    run.output.note(f"{total} in all: {worth} ({took})")
+    if found.missing:
+        run.output.note(f"PARTIAL; could not be reached: {', '.join(found.missing)}")
+
+
+def _impossible(found: PlacedGroup) -> XenoError:
+    """Why there is no choice, as far as is known."""
+    result = found.result
+    if result.scarce:
+        why = f"too few servers match {', '.join(repr(one) for one in result.scarce)} alone"
+    else:
+        why = "servers match each member, but none are as far apart, or as near together, as is asked"
+    how = "" if result.proved else " among those that could be looked at"
+    return XenoError(
+        f"no placement: {why}{how}", "relax the plan; 'xenonode search --explain' shows where", "no_placement"
+    )
