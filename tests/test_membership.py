@@ -27,7 +27,8 @@ from xenonode.membership import Membership
 from xenonode.model.entity import Address, Registration
 from xenonode.model.schema import PublishedSchema
 from xenonode.node import CORP_ANONYMOUS
-from xenonode.simulation.home import AUTHORITY_TEXT, SimulatedDisk, SimulatedHome, certify
+from xenonode.simulation.disk import SimulatedDisk
+from xenonode.simulation.home import AUTHORITY_TEXT, SimulatedHome, certify
 from xenonode.simulation.run import Simulation
 from xenonode.simulation.world import NOWHERE, World
 

@@ -17,3 +17,10 @@ class HorizonError(SimulationError):
 
 class BranchError(SimulationError):
     """A branch of a run failed, or could not tell its result."""
+
+
+class PowerLost(BaseException):
+    """The power of a simulated machine failed in the midst of this call: nothing that follows in it counts.
+
+    No `Exception`, so that no code takes it for an error of its own; the loop lets it end a callback unheard.
+    """

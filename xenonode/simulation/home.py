@@ -1,4 +1,4 @@
-"""A simulated role's home: a disk in memory that outlives crashes, a key from the world's seed, signed hellos.
+"""A simulated role's home: a disk that outlives crashes, a key from the world's seed, signed hellos.
 
 Decides what stands in the place of TLS certificates: a text that names its holder, which the hello does not need,
 but whose absence still means an anonymous connection. Leaves all else to what the home is handed to.
@@ -6,7 +6,6 @@ but whose absence still means an anonymous connection. Leaves all else to what t
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,51 +14,9 @@ from hypervisor.hostkeys import host_key, public_line
 from xenonode.control.hello import HelloTransport
 from xenonode.control.stream import Transport
 from xenonode.env import Env
+from xenonode.simulation.disk import SimulatedDisk
 
 AUTHORITY_TEXT = b"simulated authority"
-
-
-class SimulatedDisk:
-    """Files in memory (implements xenonode.server.disk.Disk). What was written is durable at once."""
-
-    def __init__(self) -> None:
-        self._files: dict[str, bytearray] = {}
-        self._held: set[str] = set()
-
-    def read(self, name: str) -> bytes:
-        """The whole file; empty where there is none."""
-        return bytes(self._files.get(name, b""))
-
-    def append(self, name: str, data: bytes) -> None:
-        """Add to the file's end."""
-        self._files.setdefault(name, bytearray()).extend(data)
-
-    def replace(self, name: str, data: bytes) -> None:
-        """Put `data` in the place of the file."""
-        self._files[name] = bytearray(data)
-
-    def names(self) -> list[str]:
-        """The names of all files, sorted."""
-        return sorted(self._files)
-
-    def remove(self, name: str) -> None:
-        """Take a file away."""
-        self._files.pop(name, None)
-
-    @contextlib.contextmanager
-    def hold(self, name: str, *, wait: bool = True) -> Iterator[bool]:
-        """Only one life at a time uses this disk, so that what is held is held by a task that awaits."""
-        free = name not in self._held
-        self._held.add(name)
-        try:
-            yield free
-        finally:
-            if free:
-                self._held.discard(name)
-
-    def begin_life(self) -> None:
-        """Whoever held something is gone."""
-        self._held.clear()
 
 
 class SimulatedHome:

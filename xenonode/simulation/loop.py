@@ -20,7 +20,7 @@ import socket
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, TypeVarTuple
 
-from xenonode.simulation.errors import DeadlockError, HorizonError, SimulationError
+from xenonode.simulation.errors import DeadlockError, HorizonError, PowerLost, SimulationError
 
 NANOSECONDS = 1_000_000_000
 PURGE_AT = 256  # cancelled timers that may wait in the heap before we look whether they outnumber the live ones
@@ -32,15 +32,21 @@ Result = TypeVar("Result")
 
 
 class Incarnation:
-    """One life of a node, from start to crash or stop."""
+    """One life of a node, from start to crash or stop. `held` is what waits while its processor is stopped or slow."""
 
-    __slots__ = ("alive", "node", "number")
+    __slots__ = ("alive", "free_ns", "held", "node", "number", "runs", "step_ns")
 
     def __init__(self, node: str, number: int) -> None:
         self.node, self.number, self.alive = node, number, True
+        self.runs = True  # alive, and at full speed: the one thing that the loop looks at
+        self.held: collections.deque[Any] = collections.deque()
+        self.step_ns: int | None = 0  # what each callback costs; None while the node is paused
+        self.free_ns = 0  # when its processor has done what it began
 
 
 INCARNATION: contextvars.ContextVar[Incarnation | None] = contextvars.ContextVar("incarnation", default=None)
+NOBODY = contextvars.Context()
+"""The context of what belongs to no node."""
 
 
 class CountedFuture(asyncio.Future[Any]):
@@ -202,8 +208,39 @@ class VirtualLoop(asyncio.BaseEventLoop):
             if handle._cancelled:
                 continue
             incarnation = handle._context.get(INCARNATION)  # type: ignore[attr-defined]
-            if incarnation is None or incarnation.alive:
+            if incarnation is None or incarnation.runs:
                 handle._run()
+            elif incarnation.alive:
+                self._hold(incarnation, handle)
+
+    # Slow processors
+    def pace(self, incarnation: Incarnation, step_ns: int | None) -> None:
+        """From now on each callback of this life takes `step_ns`; None stops it until it is paced anew."""
+        incarnation.step_ns, incarnation.runs = step_ns, False
+        self._work_off(incarnation)
+
+    def _hold(self, incarnation: Incarnation, handle: Any) -> None:
+        incarnation.held.append(handle)
+        if len(incarnation.held) == 1:
+            self._work_off(incarnation)
+
+    def _work_off(self, incarnation: Incarnation) -> None:
+        if incarnation.held and incarnation.step_ns is not None:
+            self.call_at_ns(max(self.now_ns, incarnation.free_ns), self._work, incarnation, context=NOBODY)
+        elif not incarnation.step_ns and incarnation.step_ns is not None:
+            incarnation.runs = incarnation.alive
+
+    def _work(self, incarnation: Incarnation) -> None:
+        """One callback that waited. At full speed all of them, in order, before anything newer."""
+        while incarnation.alive and incarnation.held and incarnation.step_ns is not None:
+            if incarnation.free_ns > self.now_ns:
+                break
+            handle = incarnation.held.popleft()
+            incarnation.free_ns = self.now_ns + incarnation.step_ns
+            if not handle._cancelled:
+                handle._run()
+        if incarnation.alive:
+            self._work_off(incarnation)
 
     def _describe_deadlock(self) -> str:
         names = sorted(task.get_name() for task in self.living_tasks())
@@ -214,8 +251,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
     # Failures and crashes
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Fail the run (at the next step) with what nobody handled, unless a test installed its own handler."""
-        if isinstance(context.get("exception"), asyncio.CancelledError):
-            return  # asyncio.streams of 3.11 asks a cancelled task for its exception; nothing is wrong
+        if isinstance(context.get("exception"), (asyncio.CancelledError, PowerLost)):
+            return  # asyncio.streams of 3.11 asks a cancelled task for its exception; a machine without power is silent
         if self.get_exception_handler() is not None:
             super().call_exception_handler(context)
         elif self._failure is None:
@@ -230,7 +267,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def bury(self, incarnation: Incarnation) -> None:
         """End an incarnation now: none of its callbacks runs again."""
-        incarnation.alive = False
+        incarnation.alive = incarnation.runs = False
+        incarnation.held.clear()
         for task in asyncio.all_tasks(self):
             if isinstance(task, CountedTask) and task.incarnation is incarnation:
                 self._bury_task(task)

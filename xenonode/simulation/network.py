@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,16 +45,18 @@ class Conditions:
     reorder_us: int = 50_000
     corrupt_ppm: int = 0  # one bit of the payload is flipped (datagrams only: TCP's checksum would drop it)
     mtu_bytes: int = LARGEST_DATAGRAM_BYTES  # longer datagrams vanish
+    extra_us: int = 0  # a delay on top of the way's own
     bandwidth_bit_per_s: int | None = None  # of the sender's uplink, shared by all it sends
     certain: bool = field(init=False, compare=False, repr=False)  # nothing is left to chance, nor to a queue
 
     def __post_init__(self) -> None:
-        chance = self.loss_ppm or self.duplicate_ppm or self.reorder_ppm or self.corrupt_ppm or self.jitter_us
+        late = self.jitter_us or self.extra_us
+        chance = self.loss_ppm or self.duplicate_ppm or self.reorder_ppm or self.corrupt_ppm or late
         object.__setattr__(self, "certain", not chance and self.bandwidth_bit_per_s is None)
         chances = (self.loss_ppm, self.duplicate_ppm, self.reorder_ppm, self.corrupt_ppm)
         if not all(0 <= chance <= MILLION for chance in chances):
             raise SimulationError(f"a chance is out of 0..{MILLION} ppm: {chances}")
-        if min(self.latency_us, self.jitter_us, self.reorder_us, self.mtu_bytes) < 0:
+        if min(self.latency_us, self.jitter_us, self.reorder_us, self.mtu_bytes, self.extra_us) < 0:
             raise SimulationError(f"a time or a size is negative: {self}")
         if self.bandwidth_bit_per_s is not None and self.bandwidth_bit_per_s <= 0:
             raise SimulationError("bandwidth_bit_per_s must be above 0, or None for no limit")
@@ -134,9 +137,13 @@ class Network:
         self.latency_us = latency_us  # by place; replaces conditions.latency_us
         self.conditions_between: Callable[[Host, Host], Conditions] | None = None  # for links that differ
         self.statistics = Statistics()
+        self.bites: Counter[str] = Counter()  # how often each disturbance met a packet, by the disturbance's name
+        self.clogs: dict[str, tuple[str, int]] = {}  # by host: what it is called, and until when packets wait (ns)
+        self.translated: dict[str, set[tuple[str, int]]] = {}  # hosts behind a translator: where each has sent to
         self._key = hashlib.blake2b(str(seed).encode(), digest_size=32, person=b"xeno-sim-network").digest()
         self._by_name: dict[str, Host] = {}
         self._by_address: dict[str, Host] = {}
+        self._moves = 0
         self._partitions: dict[str, tuple[frozenset[str], frozenset[str], bool]] = {}
         loop.network = self
 
@@ -174,6 +181,14 @@ class Network:
         host.datagram_ports.clear()
         host.listeners.clear()
 
+    def move(self, host: Host) -> str:
+        """Give a host that is down another address; nobody has the old one from now on."""
+        del self._by_address[host.address]
+        self._moves += 1
+        host.address = f"10.{200 + (self._moves >> 8 & 31)}.{self._moves & 255}.1"
+        self._by_address[host.address] = host
+        return host.address
+
     # Reachability
     def partition(self, name: str, left: Iterable[str], right: Iterable[str], *, symmetric: bool = True) -> None:
         """Block everything from the hosts named `left` to those named `right` (and back, if symmetric) until healed."""
@@ -185,12 +200,22 @@ class Network:
 
     def blocked(self, source: Host, destination: Host) -> bool:
         """Say whether a partition stands between the two, in this direction."""
-        for left, right, symmetric in self._partitions.values():
-            if source.name in left and destination.name in right:
-                return True
-            if symmetric and source.name in right and destination.name in left:
+        for name, (left, right, symmetric) in self._partitions.items():
+            here, there = source.name, destination.name
+            if (here in left and there in right) or (symmetric and here in right and there in left):
+                self.bites[name.partition(" ")[0]] += 1
                 return True
         return False
+
+    def _translator_drops(self, source: Host, source_port: int, destination: Host, port: int) -> bool:
+        """Whether a translator stands before the destination and does not know the sender."""
+        if source.name in self.translated:
+            self.translated[source.name].add((destination.address, port))
+        opened = self.translated.get(destination.name)
+        if opened is None or source is destination or (source.address, source_port) in opened:
+            return False
+        self.bites["nat"] += 1
+        return True
 
     # Fates
     def draw(self, source: Host, destination: Host) -> tuple[int, ...]:
@@ -203,7 +228,11 @@ class Network:
     def arrival_ns(self, source: Host, destination: Host, size_bytes: int, draws: tuple[int, ...]) -> int | None:
         """Return when a packet sent now arrives, or None if it is lost."""
         conditions = self.conditions_of(source, destination)
-        if draws[0] * MILLION >> 32 < conditions.loss_ppm or size_bytes > conditions.mtu_bytes:
+        if draws[0] * MILLION >> 32 < conditions.loss_ppm:
+            self.bites["loss"] += 1
+            return None
+        if size_bytes > conditions.mtu_bytes:
+            self.bites["mtu"] += 1
             return None
         leaves_ns = self.loop.now_ns
         if conditions.bandwidth_bit_per_s is not None:
@@ -213,8 +242,21 @@ class Network:
             source.uplink_free_ns = leaves_ns
         delay_ns = self.latency_ns(source, destination) + (draws[1] * conditions.jitter_us * 1_000 >> 32)
         if draws[2] * MILLION >> 32 < conditions.reorder_ppm:
+            self.bites["reordering"] += 1
             delay_ns += draws[3] * conditions.reorder_us * 1_000 >> 32
-        return leaves_ns + delay_ns
+        if conditions.extra_us:
+            self.bites["delay"] += 1
+            delay_ns += conditions.extra_us * 1_000
+        return self._unclogged_ns(source, destination, leaves_ns + delay_ns) if self.clogs else leaves_ns + delay_ns
+
+    def _unclogged_ns(self, source: Host, destination: Host, arrival_ns: int) -> int:
+        """When a packet arrives that waits for both its ends' clogs: all that waited arrive at once, in order."""
+        for host in (source, destination):
+            name, until_ns = self.clogs.get(host.name, ("", 0))
+            if until_ns > arrival_ns and source is not destination:
+                self.bites[name] += 1
+                arrival_ns = until_ns
+        return arrival_ns
 
     def latency_ns(self, source: Host, destination: Host) -> int:
         """Return the one-way delay of an undisturbed packet."""
@@ -239,8 +281,11 @@ class Network:
         if destination is None or (self._partitions and self.blocked(source, destination)):
             self.statistics.blocked += 1
             return
+        if self.translated and self._translator_drops(source, source_port, destination, to[1]):
+            self.statistics.blocked += 1
+            return
         conditions = self.conditions_of(source, destination)
-        if conditions.certain and len(data) <= conditions.mtu_bytes:
+        if conditions.certain and len(data) <= conditions.mtu_bytes and not self.clogs:
             # The pair's count goes on, so that what is drawn once chance returns does not depend on this.
             sent = source.sent
             sent[destination.identity] = sent.get(destination.identity, 0) + 1
@@ -258,12 +303,14 @@ class Network:
             return
         if data and draws[4] * MILLION >> 32 < conditions.corrupt_ppm:
             self.statistics.corrupted += 1
+            self.bites["corruption"] += 1
             damaged = bytearray(data)
             damaged[draws[5] % len(data)] ^= 1 << draws[5] % 8
             data = bytes(damaged)
         self._schedule(source, source_port, data, destination, to[1], arrival_ns, refused)
         if draws[6] * MILLION >> 32 < conditions.duplicate_ppm:
             self.statistics.duplicated += 1
+            self.bites["duplication"] += 1
             again_ns = arrival_ns + (draws[7] * conditions.reorder_us * 1_000 >> 32)
             self._schedule(source, source_port, data, destination, to[1], again_ns, refused)
 

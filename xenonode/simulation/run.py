@@ -61,6 +61,11 @@ class SimulatedNode:
         """Call a plain function as this node."""
         return self._context.copy().run(function, *args)
 
+    def skew(self, by_ms: int) -> None:
+        """Set this node's wall clock forward, in this life and the next ones."""
+        self._skew_ms += by_ms
+        self.env.skew_ms += by_ms
+
     def crash(self) -> None:
         """Stop this node where it stands: no `finally`, no goodbye."""
         self._simulation.trace.note("crash", self.host.name.encode())

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -29,13 +30,14 @@ from xenonode.corp.founding import Founded, corp_keys, found
 from xenonode.corp.store import Store
 from xenonode.corp.transfers import Transfer
 from xenonode.first_schema import ENVIRONMENTS
-from xenonode.model.advert import VerifiedAdvert
+from xenonode.model.advert import Location, VerifiedAdvert
 from xenonode.model.entity import Address, Credential, Network, Trust
 from xenonode.model.schema import PublishedSchema
 from xenonode.node import CorpNode, ServerNode, registration
 from xenonode.search.publishing import Published, Publisher
+from xenonode.simulation.disk import SimulatedDisk, Trap
 from xenonode.simulation.env import derive
-from xenonode.simulation.home import AUTHORITY_TEXT, SimulatedDisk, SimulatedHome, certify, login_key
+from xenonode.simulation.home import AUTHORITY_TEXT, SimulatedHome, certify, login_key
 from xenonode.simulation.machines import Machine, image
 from xenonode.simulation.network import Conditions
 from xenonode.simulation.run import SimulatedNode, Simulation
@@ -52,11 +54,39 @@ FLEET_WINDOW = 8
 CREDIT = "1000 USD"
 
 
-class CorpHost:
+class NodeHost:
+    """What the hosts of XenoCorp and of servers share: a node that comes and goes, and its disk."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world, self.node, self.disk = world, world.simulation.add_node(name), SimulatedDisk()
+        self.running: Any = None
+
+    def crash(self) -> None:
+        """Stop where it stands; a server's guests go on, and XenoCorp's ledger is as it was."""
+        self.running = None
+        self.node.crash()
+
+    def set_trap(self, writes: int, kept: int) -> None:
+        """Let the power fail during a write to the disk."""
+        self.disk.trap = Trap(writes, kept, self.crash)
+
+    def clear_trap(self) -> None:
+        """Let it be."""
+        self.disk.trap = None
+
+    def rot(self, rng: Random) -> bool:
+        """Flip one bit of one file; False where there is none."""
+        names = self.disk.names()
+        return bool(names) and self.disk.flip(rng.choice(names), rng.getrandbits(31))
+
+
+class CorpHost(NodeHost):
     """XenoCorp: its ledger outlives its crashes."""
 
+    running: CorpNode | None
+
     def __init__(self, world: World) -> None:
-        self.world, self.node, self.disk = world, world.simulation.add_node("corp"), SimulatedDisk()
+        super().__init__(world, "corp")
         env, host = self.node.env, self.node.host.address
         self.config = CorpConfig(
             folder=NOWHERE,
@@ -72,7 +102,6 @@ class CorpHost:
         self.founded = Founded(self.keys, self.network, schema, NOWHERE)
         self.database = open_database(MEMORY, exclusive=False)
         self.trust = Trust(Network.open(self.network, env.scheme)[0], env.scheme)
-        self.running: CorpNode | None = None
 
     async def start(self) -> None:
         """Serve."""
@@ -82,11 +111,6 @@ class CorpHost:
         self.running = await self.node.start(
             CorpNode.run(self.config, env, home, self.founded, store, certify, AUTHORITY_TEXT)
         )
-
-    def crash(self) -> None:
-        """Stop where it stands."""
-        self.running = None
-        self.node.crash()
 
     async def restart(self) -> None:
         """Come back on the same ledger."""
@@ -108,13 +132,15 @@ class CorpHost:
         return await self.node.start(connected(), "operator")
 
 
-class ServerHost:
+class ServerHost(NodeHost):
     """One XenoServer, the machine that its guests are on, and its owner's further machines."""
 
+    running: ServerNode | None
+
     def __init__(self, world: World, number: int, shape: ServerShape) -> None:
-        self.world, self.shape = world, shape
         name = f"server-{number}"
-        self.node, self.disk = world.simulation.add_node(name), SimulatedDisk()
+        super().__init__(world, name)
+        self.shape = shape
         world.places[name] = REGIONS[shape.region].location
         self.machine = SimulatedMachine(
             now_ms=world.now_ms,
@@ -125,7 +151,6 @@ class ServerHost:
         )
         self.config = server_config(name, self.node.host.address, shape)
         self.fleet: list[FleetMachine] = []
-        self.running: ServerNode | None = None
 
     async def start(self) -> None:
         """Register, join, publish, serve."""
@@ -134,10 +159,18 @@ class ServerHost:
         run = ServerNode.run(self.config, env, home, self.world.corp.network, SimulatedHypervisor(self.machine))
         self.running = await self.node.start(run)
 
-    def crash(self) -> None:
-        """Stop where it stands; the machine's guests go on."""
-        self.running = None
+    async def stop(self) -> None:
+        """Stop in order: withdraw the advert, say goodbye."""
+        running, self.running = self.running, None
+        if running is not None:
+            await self.node.start(running.close(), "stop")
         self.node.crash()
+
+    def move(self) -> None:
+        """Take another address, while it is down."""
+        address = self.world.simulation.network.move(self.node.host)
+        udp, control = Address(address, UDP_PORT), Address(address, CONTROL_PORT)
+        self.config = replace(self.config, udp=udp, control=control)
 
     async def restart(self) -> None:
         """Come back with the same disk."""
@@ -199,7 +232,7 @@ class ClientHost:
     """One client with an account at XenoCorp."""
 
     def __init__(self, world: World, number: int) -> None:
-        self.world, self.number = world, number
+        self.world, self.number, self.running = world, number, True
         self.node, self.disk = world.simulation.add_node(f"client-{number}"), SimulatedDisk()
         world.places[self.node.host.name] = REGIONS["eu-central-1"].location
         self.entity = ""
@@ -256,6 +289,22 @@ class World(Stage):
             host = self.servers[number % servers]
             host.fleet.append(FleetMachine(host, f"machine-{number}", shape, rng))
         self.clients = [ClientHost(self, number) for number in range(clients)]
+    def host(self, name: str) -> CorpHost | ServerHost | ClientHost:
+        """The host of this name."""
+        hosts: list[CorpHost | ServerHost | ClientHost] = [self.corp, *self.servers, *self.clients]
+        return next(host for host in hosts if host.node.host.name == name)
+
+    def groups(self) -> dict[str, list[str]]:
+        """The names of all hosts, by what they are."""
+        return {
+            "corp": [self.corp.node.host.name],
+            "servers": [server.node.host.name for server in self.servers],
+            "clients": [client.node.host.name for client in self.clients],
+        }
+
+    def place(self, name: str) -> Location | None:
+        """Where a host stands."""
+        return self.geography.places.get(name)
 
     async def begin(self) -> None:
         """XenoCorp, then all servers, then their fleets, then the clients with money in their accounts."""

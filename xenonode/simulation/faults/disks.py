@@ -1,0 +1,77 @@
+"""Faults of disks: the power fails in the midst of a write, bits rot, no room is left."""
+
+from __future__ import annotations
+
+import asyncio
+
+from xenonode.simulation.disk import KEPT_STEPS
+from xenonode.simulation.faults.kinds import Injection
+from xenonode.simulation.faults.scene import Scene
+
+LOOK_S = 0.25
+
+
+async def cut_write(scene: Scene, injection: Injection) -> None:
+    """A trap in each target's disk; whoever steps into it loses power, and is back when the injection is over."""
+
+    async def wait(name: str) -> None:
+        if not scene.take(name):
+            return
+        try:
+            host, torn = scene.host(name), injection.kind == "disk_torn_write"
+            kept = scene.rng(injection).randrange(1, KEPT_STEPS) if torn else 0
+            ends_s = scene.loop.time() + injection.for_ms / 1_000
+            host.set_trap(injection.parameter("after_writes"), kept)
+            while host.running is not None and scene.loop.time() < ends_s:  # noqa: ASYNC110  # it falls by itself
+                await asyncio.sleep(LOOK_S)
+            if host.running is not None:  # it wrote too little
+                host.clear_trap()
+                return
+            scene.bit(injection.kind, name)
+            await asyncio.sleep(max(0.0, ends_s - scene.loop.time()))
+            await scene.come_back(name)
+        finally:
+            scene.release(name)
+
+    await asyncio.gather(*(wait(name) for name in injection.targets))
+
+
+async def bit_rot(scene: Scene, injection: Injection) -> None:
+    """A bit of some file flips while the node is down. Who notices at its start gets the files back from a backup."""
+
+    async def rot(name: str) -> None:
+        if not scene.take(name):
+            return
+        try:
+            host, rng = scene.host(name), scene.rng(injection)
+            host.crash()
+            backup = host.disk.copy()
+            if host.rot(rng):
+                scene.bit("disk_bit_rot", name)
+            await asyncio.sleep(injection.for_ms / 1_000)
+            first = True
+
+            def mend() -> None:
+                nonlocal first
+                if not first:
+                    host.disk.restore(backup)
+                first = False
+
+            await scene.come_back(name, mend)
+        finally:
+            scene.release(name)
+
+    await asyncio.gather(*(rot(name) for name in injection.targets))
+
+
+async def full(scene: Scene, injection: Injection) -> None:
+    """No write finds room until it is over."""
+    before = {name: scene.host(name).disk.refused for name in injection.targets}
+    for name in injection.targets:
+        scene.host(name).disk.full = True
+    await asyncio.sleep(injection.for_ms / 1_000)
+    for name, refused in before.items():
+        disk = scene.host(name).disk
+        disk.full = False
+        if disk.refused > refused:
+            scene.bit("disk_full", name, disk.refused - refused)

@@ -1,0 +1,155 @@
+"""The kinds of faults: what each does, to whom, with which parameters. A scenario's [[fault]] tables name them.
+
+Decides names, defaults and the worlds that know a kind. Leaves when and whom to `plan`, doing it to `inject`.
+Amounts are integers with their unit last, as everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from xenonode.simulation.errors import SimulationError
+
+PLATFORM, PEERS = "platform", "peers"
+GROUPS = ("servers", "clients", "corp", "any")
+BOTH = (PLATFORM, PEERS)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind: a sentence for help, whom it may strike (the first group by default), and its parameters' defaults."""
+
+    name: str
+    family: str
+    sentence: str
+    groups: tuple[str, ...] = ("servers",)
+    parameters: Mapping[str, int] = field(default_factory=dict)
+    worlds: tuple[str, ...] = BOTH
+
+
+def _network(name: str, sentence: str, **parameters: int) -> Kind:
+    return Kind(name, "network", sentence, ("any", "servers", "clients", "corp"), parameters)
+
+
+def _node(name: str, sentence: str, *groups: str, **parameters: int) -> Kind:
+    return Kind(name, "node", sentence, groups or ("servers", "corp"), parameters, (PLATFORM,))
+
+
+def _disk(name: str, sentence: str, **parameters: int) -> Kind:
+    return Kind(name, "disk", sentence, ("servers", "corp"), parameters, (PLATFORM,))
+
+
+def _byzantine(name: str, sentence: str, **parameters: int) -> Kind:
+    return Kind(name, "byzantine", sentence, ("servers",), parameters, (PLATFORM,))
+
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        _network("loss", "Packets to and from the targets are lost.", loss_ppm=100_000),
+        _network("duplication", "Datagrams arrive twice.", duplicate_ppm=50_000),
+        _network("reordering", "Packets are held back, and later ones overtake them.", reorder_ppm=200_000),
+        _network("corruption", "One bit of a datagram is flipped.", corrupt_ppm=30_000),
+        _network("delay", "Every packet is late by so much.", extra_us=400_000),
+        _network("clog", "Packets wait, and arrive all at once when it is over."),
+        _network("swizzle", "The targets are clogged one after the other, and freed in another order."),
+        _network("partition", "The targets and all others hear nothing of each other."),
+        _network("partition_one_way", "The targets hear all others, who hear nothing of the targets."),
+        _network("partition_regional", "All hosts in the targets' regions are parted from all others."),
+        _network("mtu", "Longer datagrams vanish.", mtu_bytes=900),
+        _network("nat", "Datagrams reach the targets only from where they sent some first."),
+        _node("crash", "Power fails; the node comes back with its disk."),
+        _node("crash_loop", "Power fails again and again.", times=3, up_ms=4_000),
+        _node("cold_restart", "Power fails; the node comes back with an empty disk.", "servers"),
+        _node("pause", "Nothing of the node runs; then all that waited does.", "servers", "corp", "clients"),
+        _node("slow_cpu", "Each callback takes so long.", "servers", "corp", step_us=1_000),
+        _node("clock_skew", "The clock is wrong by so much, within what is tolerated.", skew_ms=60_000),
+        _node("clock_jump", "The clock jumps, beyond what is tolerated, and later back.", "servers", jump_ms=-600_000),
+        _node("address_change", "The node comes back under another address.", "servers"),
+        _node("churn", "Nodes stop in order, or crash, and come back, one after the other.", "servers", away_ms=15_000),
+        _node("corp_away", "XenoCorp crashes, and comes back on its ledger.", "corp"),
+        _disk("disk_lost_write", "Power fails in a write of which nothing is left.", after_writes=2),
+        _disk("disk_torn_write", "Power fails in a write of which a beginning is left.", after_writes=2),
+        _disk("disk_bit_rot", "A bit of a file is flipped while the node is down."),
+        _disk("disk_full", "No write finds room."),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FaultSpec:
+    """One [[fault]] table: from `at_s` for `for_s` seconds, again every `every_s` (0: once).
+
+    `targets` is a group or names of hosts; of a group `count` are drawn, or a `share` of it in thousandths.
+    """
+
+    kind: str
+    at_s: float = 0.0
+    for_s: float = 10.0
+    every_s: float = 0.0
+    targets: str | tuple[str, ...] = ""
+    count: int = 1
+    share_permille: int = 0
+    parameters: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        kind = KINDS.get(self.kind)
+        if kind is None:
+            raise SimulationError(f"there is no fault {self.kind!r}; there are: {', '.join(KINDS)}")
+        unknown = sorted(set(self.parameters) - set(kind.parameters))
+        if unknown:
+            known = ", ".join(kind.parameters) or "none"
+            raise SimulationError(f"{self.kind} has no parameter {unknown[0]!r}; it has: {known}")
+        if min(self.at_s, self.for_s, self.every_s) < 0 or (self.every_s and self.every_s < self.for_s):
+            raise SimulationError(f"{self.kind}: times must not be below 0, nor every_s below for_s")
+        if self.count < 1 or not 0 <= self.share_permille <= 1_000:
+            raise SimulationError(f"{self.kind}: count is at least 1, share_permille 0 to 1000")
+        if isinstance(self.targets, str) and self.targets and self.targets not in kind.groups:
+            raise SimulationError(f"{self.kind} strikes {' or '.join(kind.groups)}, not {self.targets!r}")
+
+    @property
+    def group(self) -> str:
+        """The group that targets are drawn from."""
+        return self.targets if isinstance(self.targets, str) and self.targets else KINDS[self.kind].groups[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Injection:
+    """One fault at one time to these hosts; plain values, so that a failing list of them can be kept and shrunk."""
+
+    kind: str
+    at_ms: int
+    for_ms: int
+    targets: tuple[str, ...]
+    parameters: Mapping[str, int] = field(default_factory=dict)
+
+    def parameter(self, name: str) -> int:
+        """A parameter, or its default."""
+        return self.parameters.get(name, KINDS[self.kind].parameters[name])
+
+    def to_fields(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "kind": self.kind,
+            "at_ms": self.at_ms,
+            "for_ms": self.for_ms,
+            "targets": list(self.targets),
+            "parameters": dict(self.parameters),
+        }
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> Injection:
+        """From what `to_fields` gave."""
+        return cls(
+            str(fields["kind"]),
+            int(fields["at_ms"]),
+            int(fields["for_ms"]),
+            tuple(fields["targets"]),
+            dict(fields["parameters"]),
+        )
+
+    def __str__(self) -> str:
+        whom = ", ".join(self.targets) or "everybody"
+        return f"{self.kind} of {whom} from {self.at_ms / 1000:.3f} s for {self.for_ms / 1000:.3f} s"

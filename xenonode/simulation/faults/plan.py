@@ -1,0 +1,62 @@
+"""A scenario's faults and a seed to a list of injections: who is struck, and when. Pure.
+
+Every spec draws from (seed, its place in the list, its kind), so that taking one away leaves the others as they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from random import Random
+
+from xenonode.simulation.env import derive
+from xenonode.simulation.errors import SimulationError
+from xenonode.simulation.faults.kinds import KINDS, PLATFORM, FaultSpec, Injection
+
+INJECTIONS_MAX = 100_000
+"""Of one run: far more than any study needs, and a typing error in every_s still ends."""
+
+
+def plan(
+    specs: Sequence[FaultSpec],
+    seed: int,
+    names: Mapping[str, Sequence[str]],
+    duration_s: float,
+    *,
+    world: str = PLATFORM,
+) -> tuple[Injection, ...]:
+    """All injections, by time. `names` has the hosts of each group ("servers", "clients", "corp"). SimulationError."""
+    found: list[Injection] = []
+    everybody = [name for group in sorted(names) for name in names[group]]
+    for place, spec in enumerate(specs):
+        if world not in KINDS[spec.kind].worlds:
+            raise SimulationError(f"a world of {world} knows no {spec.kind}")
+        rng = Random(int.from_bytes(derive(seed, "fault", str(place), spec.kind)))
+        at_s = spec.at_s
+        while at_s < duration_s:
+            targets = _targets(spec, names, everybody, rng)
+            for_ms = round(1_000 * min(spec.for_s, duration_s - at_s))
+            found.append(Injection(spec.kind, round(1_000 * at_s), for_ms, targets, dict(spec.parameters)))
+            if len(found) > INJECTIONS_MAX:
+                raise SimulationError(f"{spec.kind}: more than {INJECTIONS_MAX} injections; every_s is too short")
+            if not spec.every_s:
+                break
+            at_s += spec.every_s
+    return tuple(sorted(found, key=lambda one: one.at_ms))
+
+
+def _targets(
+    spec: FaultSpec, names: Mapping[str, Sequence[str]], everybody: Sequence[str], rng: Random
+) -> tuple[str, ...]:
+    if not isinstance(spec.targets, str):
+        strangers = [name for name in spec.targets if name not in everybody]
+        if strangers:
+            raise SimulationError(f"{spec.kind}: this world has no host {strangers[0]!r}")
+        return spec.targets
+    group = everybody if spec.group == "any" else list(names.get(spec.group, ()))
+    if not group:
+        raise SimulationError(f"{spec.kind}: this world has no {spec.group}")
+    if spec.share_permille == 1_000:
+        return tuple(group)
+    count = max(1, len(group) * spec.share_permille // 1_000) if spec.share_permille else spec.count
+    chosen = set(rng.sample(range(len(group)), min(count, len(group))))
+    return tuple(name for place, name in enumerate(group) if place in chosen)

@@ -1,0 +1,118 @@
+"""What faults are done to: a world's hosts and network, with a count of what really happened.
+
+Decides that lifecycles do not overlap: who is down, or on its way up, is struck by no second fault of that sort.
+Restarts are tried until one works, as a service manager would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from random import Random
+from typing import Any, Protocol
+
+from xenonode.control.errors import ControlError
+from xenonode.errors import XenoError
+from xenonode.simulation.disk import SimulatedDisk
+from xenonode.simulation.env import derive
+from xenonode.simulation.faults.kinds import Injection
+from xenonode.simulation.run import SimulatedNode, Simulation
+
+RESTART_S = 5.0
+"""What a service manager waits before the next try."""
+
+
+class FaultyHost(Protocol):
+    """A host of a world, as faults see it. `running` is None while it is down."""
+
+    node: SimulatedNode
+    disk: SimulatedDisk
+    running: Any
+
+    def crash(self) -> None:
+        """Stop where it stands."""
+
+    async def restart(self) -> None:
+        """Come back with the same disk. Raises XenoError where it cannot."""
+
+
+class FaultyWorld(Protocol):
+    """A world that faults can be done to."""
+
+    simulation: Simulation
+
+    def host(self, name: str) -> Any:
+        """The host of this name."""
+
+    def groups(self) -> Mapping[str, Sequence[str]]:
+        """The names of hosts by group."""
+
+    def place(self, name: str) -> object:
+        """Where a host stands: equal for hosts of one region."""
+
+
+class Scene:
+    """One world under faults."""
+
+    def __init__(self, world: FaultyWorld) -> None:
+        self.world, self.simulation = world, world.simulation
+        self.network, self.loop = world.simulation.network, world.simulation.loop
+        self.bites: Counter[str] = Counter()
+        self.touched: dict[str, Counter[str]] = {}
+        """Kinds of node and disk faults that met a host, by its name."""
+        self._busy: set[str] = set()
+        self._open: dict[str, tuple[int, int]] = {}
+
+    def host(self, name: str) -> Any:
+        """A host of the world."""
+        return self.world.host(name)
+
+    def rng(self, injection: Injection) -> Random:
+        """Randomness of one injection's own."""
+        place = f"{injection.kind} {injection.at_ms} {' '.join(injection.targets)}"
+        return Random(int.from_bytes(derive(self.simulation.seed, "injection", place)))
+
+    def bit(self, kind: str, name: str = "", times: int = 1) -> None:
+        """It really happened."""
+        self.bites[kind] += times
+        if name:
+            self.touched.setdefault(name, Counter())[kind] += times
+
+    @asynccontextmanager
+    async def counted(self, kind: str) -> AsyncIterator[None]:
+        """Within this, what the network does under that name is this kind's doing."""
+        users, before = self._open.get(kind, (0, self.network.bites[kind]))
+        self._open[kind] = users + 1, before
+        try:
+            yield
+        finally:
+            users, before = self._open.pop(kind)
+            if users > 1:
+                self._open[kind] = users - 1, before
+            else:
+                self.bites[kind] += self.network.bites[kind] - before
+
+    def take(self, name: str) -> bool:
+        """Take a host's lifecycle into one's hands; False while another fault has it, or it is down."""
+        if name in self._busy or self.host(name).running is None:
+            return False
+        self._busy.add(name)
+        return True
+
+    def release(self, name: str) -> None:
+        """Give it back."""
+        self._busy.discard(name)
+
+    async def come_back(self, name: str, before: Callable[[], None] = lambda: None) -> None:
+        """Start a host that is down, as often as it takes. Whatever it fails with but our own errors fails the run."""
+        host = self.host(name)
+        while True:
+            before()
+            try:
+                await host.restart()
+                return
+            except (XenoError, ControlError, OSError):
+                host.crash()  # what is left of the attempt
+            await asyncio.sleep(RESTART_S)
