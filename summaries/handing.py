@@ -162,6 +162,16 @@ class Handing:
             self._handing.difference_update((pending.prefix, one.id, one.key) for one in pending.message.postings)
             self._offering -= 1
 
+    def under_way(self) -> tuple[int, int]:
+        """Rows that are noted as under way, and rows that pushes carry: as many, or some never end."""
+        pushed = 0
+        for pending in self._state.pushes.values():
+            if pending.row is not None:
+                pushed += 1
+            elif isinstance(pending.message, Offer):
+                pushed += len(pending.message.postings)
+        return len(self._handing), pushed
+
     def forget_gone(self) -> None:
         """Forget what was wanted of rows that are not here any more."""
         nodes = self._state.nodes

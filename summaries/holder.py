@@ -29,7 +29,7 @@ from summaries.answer import answer, digest, outline
 from summaries.climbing import Climbing
 from summaries.errors import MessageError, RemoteError
 from summaries.handing import Handing
-from summaries.holder_state import REBUILD_MS, RETRY_MS, HolderState
+from summaries.holder_state import REBUILD_MS, RETRY_MS, HolderState, InFlight
 from summaries.keeping import Keeping
 from summaries.messages import (
     Accepted,
@@ -153,6 +153,11 @@ class Holder:
     def is_empty(self) -> bool:
         """Whether nothing is held and nothing under way, so that a tick would change nothing."""
         return not self._state.nodes and not self._state.pushes
+
+    def in_flight(self) -> InFlight:
+        """What waits for answers, for who checks that nothing waits for ever."""
+        since = [held.since_ms for held in self._state.pushes.values()]
+        return InFlight(len(since), min(since, default=None), *self._handing.under_way())
 
     def install(self, node: TrieNode) -> None:
         """Keep a trie node that was built elsewhere (bulk.py), in the place of what is held."""

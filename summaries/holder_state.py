@@ -7,6 +7,7 @@ holder.py knows them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from summaries.errors import LocalError
 from summaries.messages import Question, Result
@@ -18,6 +19,16 @@ from summaries.trie import Prefix
 MAX_PUSHES = 1_024  # pushes in flight
 RETRY_MS = 150  # about one round trip across an ocean
 REBUILD_MS = 15_000
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """Pushes that wait for answers, the oldest of them, and rows: those noted as under way, those in pushes."""
+
+    pushes: int
+    oldest_ms: int | None
+    rows_noted: int
+    rows_pushed: int
 
 
 class HolderState:

@@ -100,7 +100,9 @@ def complaint(path: str, module: str) -> str | None:
     if top in sys.stdlib_module_names:
         return None
     if top not in OURS:
-        if path.startswith(BENCHMARKS) and (top in PEERS or top in HOMES or top == "scripts"):
+        if path.startswith(BENCHMARKS) and (top in PEERS or top in HOMES):
+            return None
+        if top == importer == "scripts":
             return None
         if top not in HOMES:
             return f"{top} has no home yet: name it in HOMES and in setup.cfg"

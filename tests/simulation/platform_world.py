@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
-from xenonode.client import Client, SignedQuote
-from xenonode.control.errors import ControlError
-from xenonode.corp.transfers import CAPTURE, CREDIT, FEE
-from xenonode.model.advert import Advert, OfferedEnvironment
-from xenonode.model.money import Statement
-from xenonode.model.resources import Resources
-from xenonode.model.session import UsageRecord
-from xenonode.simulation.world import ClientHost, ServerHost, World
+from xenonode.client import Client
+from xenonode.model.advert import Advert
+from xenonode.simulation.lease import Lease
+from xenonode.simulation.world import ClientHost, World
 
-T = TypeVar("T")
 GIB = 2**30
-SMALL = Resources(250, GIB // 2, GIB, 1_000_000)
-DEBIAN = OfferedEnvironment("os", "debian", "12")
-RECEIPT_PERIOD_MS = 10_000
-LEASE_MS = 1_800_000
 
 
 def version(text: str) -> tuple[int, ...]:
@@ -84,81 +74,6 @@ async def ask(world: World, client: ClientHost) -> list[dict[str, Any]]:
     return told
 
 
-async def patiently(call: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Do as an error tells its reader: repeat the same request a little later, while the other side is away."""
-    while True:
-        with contextlib.suppress(ControlError):
-            return await call()
-        await asyncio.sleep(1.0)
-
-
-class PaidSession:
-    """One session of a client on one server, paid from an order of its own."""
-
-    def __init__(self, world: World, host: ClientHost, server: ServerHost) -> None:
-        self.world, self.host, self.server = world, host, server
-        self.order = self.id = ""
-
-    async def open(self) -> None:
-        """Order, find the server, agree, start; signs for usage from then on."""
-        await self.host.call(self._open)
-        self.cosigning = self.host.node.call(self.host.node.env.spawn, self._cosign(), "cosign")
-
-    async def _open(self, client: Client) -> None:
-        state = await client.order_create("5 USD")
-        self.order = state["order"]
-        control = self.server.config.control
-        advert = await client.advert(f"{control.host}:{control.port}")
-        quote = await client.quote(advert.server_key, SMALL, DEBIAN, LEASE_MS)
-        if not isinstance(quote, SignedQuote):
-            raise RuntimeError(f"refused: {quote}")
-        view = await client.session_create(self.order, quote, receipt_period_ms=RECEIPT_PERIOD_MS)
-        self.id = view.session
-
-    async def _cosign(self) -> None:
-        await patiently(lambda: self.host.client.cosign(self.id))
-
-    async def stop(self) -> None:
-        """End it, however often it takes until the server answers."""
-
-        async def end(client: Client) -> None:
-            while not (await patiently(lambda: client.session_stop(self.id))).closed:  # noqa: ASYNC110  # as a user would
-                await asyncio.sleep(1.0)
-
-        await self.host.call(end)
-
-    async def account(self) -> dict[str, Any]:
-        """What XenoCorp's audit, the ledger's transfers, and the statements of client and server say of it."""
-        state = await self.host.call(lambda client: patiently(lambda: client.order_show(self.order)))
-        mine: Statement = await self.host.call(lambda client: patiently(lambda: client.statement("USD")))
-        running = self.server.running
-        assert running is not None
-        telling = patiently(lambda: running._call_corp("statement", {"currency": "USD"}))
-        raw = (await self.server.node.start(telling))["statement"]
-        theirs, _ = Statement.open(raw, self.world.corp.trust.scheme)
-        audit = await self.world.corp.operate(lambda operator: operator.audit())
-        record = self.host.client.records.find(self.id)
-        usage, _ = UsageRecord.open(record.accepted_usage, self.world.corp.trust.scheme)
-        transfers = self.world.transfers
-        moved = {
-            kind: sum(each.amount_nano for each in transfers if each.kind == kind) for kind in (CREDIT, CAPTURE, FEE)
-        }
-        return {
-            "balanced": audit["balanced"],
-            "debits": audit["debits_nano"],
-            "credits": audit["credits_nano"],
-            "faults": audit["faults"],
-            "order": {name: value for name, value in state.items() if name.endswith("_nano") or name == "status"},
-            "due": usage.due_nano,
-            "final": usage.final,
-            "cpu_ns": usage.usage.cpu_ns,
-            "transferred": moved,
-            "repeated": len(transfers) - len({each.id for each in transfers}),
-            "client": {"balance": mine.balance_nano, "ringfenced": mine.ringfenced_nano},
-            "server": {"balance": theirs.balance_nano},
-        }
-
-
 def depth(world: World) -> dict[str, int]:
     """How many levels each dimension's trie has: the longest chain of splits from the root to a leaf."""
     deepest: dict[str, int] = {}
@@ -178,7 +93,7 @@ async def story(world: World, settle_s: float) -> dict[str, Any]:
     client = world.clients[0]
     told: dict[str, Any] = {"published_s": round(world.simulation.loop.time(), 3)}
     told["questions"] = await ask(world, client)
-    session = PaidSession(world, client, world.servers[-1])
+    session = Lease(world, client, world.servers[-1])
     await session.open()
     await asyncio.sleep(35.0)
     await session.stop()

@@ -7,8 +7,9 @@ import json
 import sys
 from typing import Any
 
-from platform_world import PaidSession, ask
+from platform_world import ask
 
+from xenonode.simulation.lease import Lease
 from xenonode.simulation.network import Conditions
 from xenonode.simulation.world import World
 
@@ -21,7 +22,7 @@ async def story(world: World) -> dict[str, Any]:
     await world.begin()
     network, host, server = world.simulation.network, world.clients[0], world.servers[3]
     network.conditions = FAULTS
-    session = PaidSession(world, host, server)
+    session = Lease(world, host, server)
     await session.open()
     await asyncio.sleep(15.0)
     server.crash()

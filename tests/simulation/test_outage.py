@@ -6,9 +6,9 @@ import asyncio
 from typing import Any
 
 from xenonode.node import ServerNode
+from xenonode.simulation.lease import Lease
 from xenonode.simulation.world import ServerHost, World
 
-from .platform_world import PaidSession
 from .test_world import check_money
 
 
@@ -21,7 +21,7 @@ def test_a_lone_server_restarts_without_xenocorp_and_its_session_goes_on() -> No
     async def story(world: World) -> dict[str, Any]:
         await world.begin()
         server = world.servers[0]
-        session = PaidSession(world, world.clients[0], server)
+        session = Lease(world, world.clients[0], server)
         await session.open()
         world.corp.crash()
         server.crash()

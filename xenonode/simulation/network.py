@@ -30,7 +30,7 @@ LARGEST_DATAGRAM_BYTES = 65_507  # 65,535 less the IPv4 and UDP headers
 OWN_ADDRESSES = frozenset({None, "", "0.0.0.0", "127.0.0.1", "localhost"})  # all of them mean "this host" here
 _DRAWS = struct.Struct("<8I")
 _PAIR = struct.Struct("<8s8sQ")
-_TRACE = struct.Struct("<8sH8sHq")
+DATAGRAM_TRACE = struct.Struct("<8sH8sHq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +166,10 @@ class Network:
             raise OSError(errno.EHOSTUNREACH, f"no simulated host has the address or name {where!r}")
         return host
 
+    def names(self) -> dict[bytes, str]:
+        """Every host's name by its identity, to read traces with."""
+        return {host.identity: name for name, host in self._by_name.items()}
+
     def own_host(self) -> Host:
         """Return the host of the running node; code outside of any node runs on a host of its own."""
         incarnation = INCARNATION.get()
@@ -290,13 +294,13 @@ class Network:
             sent = source.sent
             sent[destination.identity] = sent.get(destination.identity, 0) + 1
             due_ns = self.loop.now_ns + self.latency_ns(source, destination)
-            header = _TRACE.pack(source.identity, source_port, destination.identity, to[1], due_ns)
+            header = DATAGRAM_TRACE.pack(source.identity, source_port, destination.identity, to[1], due_ns)
             self.trace.note("datagram", header + data)
             self._schedule(source, source_port, data, destination, to[1], due_ns, refused)
             return
         draws = self.draw(source, destination)
         arrival_ns = self.arrival_ns(source, destination, len(data), draws)
-        header = _TRACE.pack(source.identity, source_port, destination.identity, to[1], arrival_ns or -1)
+        header = DATAGRAM_TRACE.pack(source.identity, source_port, destination.identity, to[1], arrival_ns or -1)
         self.trace.note("datagram", header + data)
         if arrival_ns is None:
             self.statistics.lost += 1

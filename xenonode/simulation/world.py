@@ -84,6 +84,7 @@ class CorpHost(NodeHost):
     """XenoCorp: its ledger outlives its crashes."""
 
     running: CorpNode | None
+    store: Store
 
     def __init__(self, world: World) -> None:
         super().__init__(world, "corp")
@@ -106,7 +107,7 @@ class CorpHost(NodeHost):
     async def start(self) -> None:
         """Serve."""
         env = self.node.env
-        store = Store(self.database, threaded=False, on_transfer=self.world.note_transfer)
+        store = self.store = Store(self.database, threaded=False, on_transfer=self.world.note_transfer)
         home = SimulatedHome(env, self.disk, self.keys.node)
         self.running = await self.node.start(
             CorpNode.run(self.config, env, home, self.founded, store, certify, AUTHORITY_TEXT)
@@ -304,7 +305,7 @@ class World(Stage):
 
     def place(self, name: str) -> Location | None:
         """Where a host stands."""
-        return self.geography.places.get(name)
+        return self.places.get(name)
 
     async def begin(self) -> None:
         """XenoCorp, then all servers, then their fleets, then the clients with money in their accounts."""

@@ -58,7 +58,7 @@ KINDS: dict[str, Kind] = {
         _network("partition", "The targets and all others hear nothing of each other."),
         _network("partition_one_way", "The targets hear all others, who hear nothing of the targets."),
         _network("partition_regional", "All hosts in the targets' regions are parted from all others."),
-        _network("mtu", "Longer datagrams vanish.", mtu_bytes=900),
+        _network("mtu", "Longer datagrams vanish.", mtu_bytes=576),
         _network("nat", "Datagrams reach the targets only from where they sent some first."),
         _node("crash", "Power fails; the node comes back with its disk."),
         _node("crash_loop", "Power fails again and again.", times=3, up_ms=4_000),

@@ -1,0 +1,94 @@
+"""Seeds to results, in a few processes at a time.
+
+Each seed runs in a process of its own with a hash seed of its own, so that nothing is left over from another one, and
+an order of sets would show: a seed in two of them has to give one trace.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMIT_S = 900
+"""Of one seed: some seventy times what it should take."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one seed went, as its process tells it."""
+
+    seed: int
+    trace: str
+    virtual_s: float
+    cpu_s: float
+    datagrams: int
+    searches: int
+    broken: str
+    bites: dict[str, int] = field(default_factory=dict)
+    injections: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self))
+
+
+def run_many(
+    jobs: Sequence[tuple[int, str]], processes: int, tell: Callable[[Outcome], None], module: str = "scripts.seeds.one"
+) -> list[Outcome]:
+    """Run (seed, PYTHONHASHSEED) pairs; outcomes in the order of the jobs. `tell` hears of each when it is done."""
+    found: dict[int, Outcome] = {}
+    with ThreadPoolExecutor(processes) as pool:
+        futures = {pool.submit(run_one, seed, hash_seed, module): place for place, (seed, hash_seed) in enumerate(jobs)}
+        for future in as_completed(futures):
+            outcome = found[futures[future]] = future.result()
+            tell(outcome)
+    return [found[place] for place in range(len(jobs))]
+
+
+def run_one(seed: int, hash_seed: str = "0", module: str = "scripts.seeds.one", *arguments: str) -> Outcome:
+    """One seed in a process of its own; one that dies is an outcome, too."""
+    command = [sys.executable, "-m", module, str(seed), *arguments]
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    try:
+        done = subprocess.run(
+            command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return Outcome(seed, "", 0.0, 0.0, 0, 0, f"not done after {LIMIT_S} s")
+    if done.returncode or not done.stdout.strip():
+        return Outcome(seed, "", 0.0, 0.0, 0, 0, f"its process failed: {done.stderr[-4_000:]}")
+    return Outcome(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def table(outcomes: Sequence[Outcome], kinds: Sequence[str]) -> Iterator[str]:
+    """For each kind of fault, in how many seeds it struck, how often in all, and how many seeds planned it."""
+    yield f"{'fault':24}{'seeds planned':>14}{'seeds struck':>14}{'times':>12}"
+    for kind in kinds:
+        planned = sum(any(one["kind"] == kind for one in outcome.injections) for outcome in outcomes)
+        struck = [outcome.bites.get(kind, 0) for outcome in outcomes]
+        yield f"{kind:24}{planned:14}{sum(times > 0 for times in struck):14}{sum(struck):12}"
+    cpu_s = sorted(outcome.cpu_s for outcome in outcomes) or [0.0]
+    yield (
+        f"{len(outcomes)} seeds, {sum(bool(outcome.broken) for outcome in outcomes)} broken; CPU seconds a seed: "
+        f"median {cpu_s[len(cpu_s) // 2]:.1f}, most {cpu_s[-1]:.1f}; "
+        f"{sum(outcome.datagrams for outcome in outcomes)} datagrams, "
+        f"{sum(outcome.virtual_s for outcome in outcomes) / 3_600:.1f} virtual hours"
+    )
+
+
+def spans(text: str) -> list[int]:
+    """`0..99,250` as a list of seeds."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("..")
+        found += range(int(first), int(last or first) + 1)
+    return found

@@ -1,0 +1,61 @@
+"""From [[fault]] tables and a seed to injections."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from xenonode.simulation.errors import SimulationError
+from xenonode.simulation.faults import KINDS, FaultSpec, Injection, Injector, plan
+from xenonode.simulation.world import World
+
+NAMES = {"servers": [f"server-{number}" for number in range(20)], "clients": ["client-0"], "corp": ["corp"]}
+
+
+def test_the_same_seed_gives_the_same_plan_and_another_one_another() -> None:
+    loss = FaultSpec("loss", 0, 50, targets="any", share_permille=500)
+    specs = [FaultSpec("crash", 5, 10, every_s=20, count=3), loss]
+    assert plan(specs, 1, NAMES, 100) == plan(specs, 1, NAMES, 100) != plan(specs, 2, NAMES, 100)
+    crashes = [one for one in plan(specs, 1, NAMES, 100) if one.kind == "crash"]
+    assert [one.at_ms for one in crashes] == [5_000, 25_000, 45_000, 65_000, 85_000]
+    assert all(len(set(one.targets)) == 3 and set(one.targets) <= set(NAMES["servers"]) for one in crashes)
+
+
+def test_taking_a_fault_away_leaves_the_others_as_they_were() -> None:
+    specs = [FaultSpec("crash", 5, 10), FaultSpec("pause", 5, 10), FaultSpec("nat", 30, 10)]
+    whole = plan(specs, 3, NAMES, 100)
+    without = plan([specs[0], specs[1]], 3, NAMES, 100)
+    assert without == tuple(one for one in whole if one.kind != "nat")
+
+
+def test_an_injection_is_plain_data() -> None:
+    (one,) = plan([FaultSpec("mtu", 1, 2, parameters={"mtu_bytes": 700})], 1, NAMES, 10)
+    assert Injection.from_fields(json.loads(json.dumps(one.to_fields()))) == one
+    assert one.parameter("mtu_bytes") == 700 and replace(one, parameters={}).parameter("mtu_bytes") == 576
+
+
+@pytest.mark.parametrize(
+    "fields, told",
+    [
+        ({"kind": "gremlins"}, "there is no fault 'gremlins'"),
+        ({"kind": "mtu", "parameters": {"bytes": 1}}, "has no parameter 'bytes'; it has: mtu_bytes"),
+        ({"kind": "cold_restart", "targets": "clients"}, "strikes servers, not 'clients'"),
+        ({"kind": "loss", "for_s": 10, "every_s": 5}, "nor every_s below for_s"),
+        ({"kind": "loss", "count": 0}, "count is at least 1"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_words(fields: dict[str, object], told: str) -> None:
+    with pytest.raises(SimulationError, match=told):
+        FaultSpec(**fields)  # type: ignore[arg-type]
+
+
+def test_a_world_of_peers_knows_no_xenocorp() -> None:
+    with pytest.raises(SimulationError, match="a world of peers knows no corp_away"):
+        plan([FaultSpec("corp_away")], 1, NAMES, 10, world="peers")
+
+
+def test_every_kind_has_somebody_who_does_it() -> None:
+    with World(1, servers=1) as world:
+        assert set(Injector(world).work) == set(KINDS)

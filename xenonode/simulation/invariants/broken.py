@@ -1,0 +1,54 @@
+"""What a run stops with when something that must hold does not: what, when, and the last that happened before."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+
+from xenonode.simulation.errors import SimulationError
+from xenonode.simulation.loop import NANOSECONDS
+from xenonode.simulation.network import DATAGRAM_TRACE
+
+EVENTS_MAX = 400
+"""Events kept: a busy second of a small world. Each is the bytes that the trace hashed anyway."""
+EVENTS_SHOWN = 40
+
+
+class BrokenInvariant(SimulationError):  # a finding, not an error of the simulator's
+    """`command`, which repeats the run, is for the runner to fill in."""
+
+    def __init__(self, name: str, detail: str, *, seed: int, at_s: float, events: tuple[str, ...] = ()) -> None:
+        super().__init__(name, detail)
+        self.name, self.detail, self.seed, self.at_s, self.events = name, detail, seed, at_s, events
+        self.command = ""
+
+    def __str__(self) -> str:
+        lines = [f"{self.name}: {self.detail}", f"seed {self.seed}, at {self.at_s:.3f} virtual s"]
+        if self.command:
+            lines.append(f"again: {self.command}")
+        return "\n".join([*lines, *(f"  {event}" for event in self.events)])
+
+
+class Ring:
+    """The trace's last entries. Set `ring.listen` as the trace's listener."""
+
+    def __init__(self) -> None:
+        self._entries: deque[tuple[int, str, bytes]] = deque(maxlen=EVENTS_MAX)
+
+    def listen(self, now_ns: int, kind: str, data: bytes) -> None:
+        """One entry of the trace."""
+        self._entries.append((now_ns, kind, data))
+
+    def told(self, names: Mapping[bytes, str]) -> tuple[str, ...]:
+        """The last ones as text; `names` are hosts by their identity."""
+        return tuple(_line(*entry, names) for entry in list(self._entries)[-EVENTS_SHOWN:])
+
+
+def _line(now_ns: int, kind: str, data: bytes, names: Mapping[bytes, str]) -> str:
+    at = f"{now_ns / NANOSECONDS:.6f} s {kind}"
+    if kind != "datagram":
+        return f"{at} {data[:100]!r}" if kind == "stream" else f"{at} {data.decode(errors='replace')[:200]}"
+    source, _, destination, _, due_ns = DATAGRAM_TRACE.unpack_from(data)
+    fate = "lost" if due_ns < 0 else f"arrives {(due_ns - now_ns) / 1_000_000:.1f} ms later"
+    size = len(data) - DATAGRAM_TRACE.size
+    return f"{at} {names.get(source, '?')} to {names.get(destination, '?')}, {size} bytes, {fate}"

@@ -1,0 +1,190 @@
+"""What holds again a while after the last fault: everybody is found, everywhere, and every advert is where it belongs.
+
+Decides by the global truth: who is alive, which node ids are nearest to a key, what every server last signed. Each
+check returns what is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from dht.contact import Contact
+from summaries.asks import REPLICAS
+from summaries.node import TrieNode
+from summaries.parse import parse
+from summaries.pending import quorum
+from summaries.point import Point
+from summaries.trie import ROOT, Prefix, destination, trie_key
+from summaries.zone import Zone
+
+if TYPE_CHECKING:
+    from xenonode.search.searching import SearchAnswer
+    from xenonode.simulation.world import NodeHost, World
+
+EVERYTHING = (
+    "cores >= 1",
+    "memory.available >= 1 MiB",
+    "price.cpu >= 0 USD/h",
+    "near(coord(0, 0, 0, 0), 20 s)",
+)
+"""Queries that every advert matches, each answered from another dimension's trie."""
+
+
+class Truth:
+    """One world at one moment, as nobody in it can see it."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.hosts: list[NodeHost] = [
+            host for host in (world.corp, *world.servers) if host.running is not None
+        ]
+        self.names = [dimension.name for dimension in self.hosts[0].running.peer.schema.dimensions]
+        self.peer = self.hosts[0].running.peer
+        self.expected = {each.server_key: each for each in world.adverts()}
+        self._contacts = {
+            name: [(host.running.peer.endpoint.overlay(name).contact, host) for host in self.hosts]
+            for name in self.names
+        }
+        self._rows: dict[str, dict[int, dict[int, int]]] = {}
+
+    def holders(self, dimension: str, prefix: Prefix) -> list[tuple[Contact, NodeHost]]:
+        """The living nodes that should hold a prefix."""
+        network_id, epoch = self.peer.trust.network.network_id, self.peer.schema.epoch
+        number = int.from_bytes(trie_key(network_id, epoch, dimension, prefix), "big")
+        return sorted(self._contacts[dimension], key=lambda pair: pair[0].number ^ number)[:REPLICAS]
+
+    def nodes(self, dimension: str, prefix: Prefix) -> list[TrieNode]:
+        """The trie node at each holder that has it ready."""
+        found = []
+        for _, host in self.holders(dimension, prefix):
+            node = host.running.peer.holdings[dimension].holder.nodes().get(prefix)
+            if node is not None and node.ready:
+                found.append(node)
+        return found
+
+    def path(self, dimension: str, key: int) -> list[Prefix]:
+        """From the root to the leaf that a key belongs to, by what the holders together know of splits."""
+        path = [ROOT]
+        while True:
+            splits = 0
+            for node in self.nodes(dimension, path[-1]):
+                splits |= node.splits
+            where = destination(path[-1], splits, key)
+            if where == path[-1]:
+                return path
+            path.append(where)
+
+    def points(self) -> Iterator[tuple[str, Point]]:
+        """Every advert in force, by its server's name."""
+        for verified in self.expected.values():
+            point = self.peer.adverts.verify(verified.envelope.raw, self.world.now_ms())[1]
+            yield self.server(verified.server_key), point
+
+    def server(self, key: bytes) -> str:
+        """Whose key it is."""
+        names = {host.running.home.signer.public_key: host.node.host.name for host in self.hosts}
+        return names.get(key, key.hex()[:8])
+
+    def postings(self, dimension: str, id: int) -> list[int]:
+        """The keys of an advert's newest rows: a server keeps a key that is near enough to its own."""
+        rows = self._rows.get(dimension)
+        if rows is None:
+            rows = self._rows[dimension] = {}
+            for host in self.hosts:
+                for node in host.running.peer.holdings[dimension].holder.nodes().values():
+                    for row, key, seq in node.rows.postings():
+                        rows.setdefault(row, {})[key] = max(seq, rows.get(row, {}).get(key, 0))
+        held = rows.get(id, {})
+        newest = max(held.values(), default=0)
+        return sorted(key for key, seq in held.items() if seq == newest)
+
+
+def everybody_is_up(world: World) -> str:
+    """Who was down is back."""
+    down = [host.node.host.name for host in (world.corp, *world.servers) if host.running is None]
+    return f"still down: {', '.join(down)}" if down else ""
+
+
+def rows_are_held(truth: Truth) -> str:
+    """Two of the three nodes nearest to a leaf hold each advert's row."""
+    for name, point in truth.points():
+        for dimension in truth.names:
+            keys = truth.postings(dimension, point.id)
+            if not keys:
+                return f"{name}: nobody holds its row of {dimension}"
+            for key in keys:
+                path = truth.path(dimension, key)
+                rows = [node.rows.find(point.id, key) for node in truth.nodes(dimension, path[-1])]
+                held = sum(row is not None for row in rows)
+                if held < quorum(min(REPLICAS, len(truth.hosts))):
+                    leaf = f"{dimension} {path[-1]}"
+                    return f"{name}: {held} of {REPLICAS} holders of {leaf} have its row"
+    return ""
+
+
+def zones_cover_rows(truth: Truth) -> str:
+    """No summary on the way from the root to a leaf is narrower than the adverts below it."""
+    for name, point in truth.points():
+        wanted = Zone.of_point(truth.peer.schema, point)
+        for dimension in truth.names:
+            for key in truth.postings(dimension, point.id):
+                path = truth.path(dimension, key)
+                for parent, child in pairwise(path):
+                    if parent == child.parent and not _covers(truth, dimension, parent, child, wanted):
+                        return f"{name}: the summary of {dimension} {child} at {parent} excludes it"
+    return ""
+
+
+def _covers(truth: Truth, dimension: str, parent: Prefix, child: Prefix, wanted: Zone) -> bool:
+    agreeing = 0
+    for node in truth.nodes(dimension, parent):
+        zones = [zone for prefix, zone, _ in node.children() if prefix == child]
+        agreeing += any(zone.covers(wanted) for zone in zones)
+    return agreeing >= quorum(min(REPLICAS, len(truth.hosts)))
+
+
+def one_network(truth: Truth) -> str:
+    """From every node's contacts one comes to every other node: no part of the network is cut off."""
+    for dimension in truth.names:
+        table = {
+            host.node.host.name: [c.address for c in host.running.peer.endpoint.overlay(dimension).table.by_id.values()]
+            for host in truth.hosts
+        }
+        at = {host.running.peer.endpoint.address: host.node.host.name for host in truth.hosts}
+        for start in table:
+            seen, work = {start}, [start]
+            while work:
+                for address in table[work.pop()]:
+                    name = at.get(address)
+                    if name is not None and name not in seen:
+                        seen.add(name)
+                        work.append(name)
+            if len(seen) < len(table):
+                lost = sorted(set(table) - seen)
+                return f"{dimension}: from {start} no way leads to {', '.join(lost[:5])} ({len(lost)} in all)"
+    return ""
+
+
+def answer_is_whole(truth: Truth, who: str, query: str, answer: SearchAnswer) -> str:
+    """A search finds exactly the adverts in force, and says that it is complete."""
+    found = {each.advert.server_key for each in answer.servers}
+    lost = sorted(truth.server(key) for key in truth.expected if key not in found)
+    ghosts = sorted(truth.server(key) for key in found if key not in truth.expected)
+    if lost or ghosts:
+        said = "complete" if answer.complete else f"partial ({'; '.join(answer.missing[:3])})"
+        return f"{who} asks {query!r}: missing {lost}, not in force {ghosts}; the answer calls itself {said}"
+    return "" if answer.complete else f"{who} asks {query!r}: all are found, but it is partial: {answer.missing[:3]}"
+
+
+__all__ = [
+    "EVERYTHING",
+    "Truth",
+    "answer_is_whole",
+    "everybody_is_up",
+    "one_network",
+    "parse",
+    "rows_are_held",
+    "zones_cover_rows",
+]

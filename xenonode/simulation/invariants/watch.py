@@ -1,0 +1,115 @@
+"""The watch over one run: checks while it runs, and once more when all is quiet; the first broken invariant ends it.
+
+Decides how often each check is worth its cost. What they check is in `running` and `quiet`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from xenonode.client import Client
+from xenonode.search.searching import SearchAnswer
+from xenonode.simulation.invariants import quiet
+from xenonode.simulation.invariants.broken import BrokenInvariant, Ring
+from xenonode.simulation.invariants.running import Checks
+
+if TYPE_CHECKING:
+    from xenonode.simulation.world import World
+
+EVERY_S = 5.0
+SELDOM = 3
+"""Every third time: what looks at every row, and at the whole ledger."""
+PATIENCE_S = 20.0
+"""Rows on their way and zones that widen are allowed so long; what is wrong then stays wrong."""
+LOOK_S = 5.0
+
+
+class Watch:
+    """See the module. `start` it before the faults, await `after_quiet` when they are long over."""
+
+    def __init__(self, world: World) -> None:
+        self.world, self.checks, self.checked = world, Checks(world), 0
+        self._ring = Ring()
+        world.trace.listener = self._ring.listen
+        self._often: list[tuple[str, Callable[[], str]]] = [
+            ("buckets hold at most k", self.checks.buckets),
+            ("in-flight tables drain", self.checks.drains),
+            ("questions are bounded", self.checks.questions),
+            ("transfers are made once", self.checks.transfers),
+            ("capacity is never oversold", self.checks.capacity),
+        ]
+        self._seldom: list[tuple[str, Callable[[], str]]] = [
+            ("what is held is proved", self.checks.stored),
+            ("money is conserved", self.checks.books),
+        ]
+
+    def start(self, every_s: float = EVERY_S) -> asyncio.Task[None]:
+        """Check regularly, in a task whose failure is the run's."""
+        return asyncio.get_running_loop().create_task(self._watch(every_s), name="invariants")
+
+    def check(self, *, all_: bool = True) -> None:
+        """Check now. Raises BrokenInvariant."""
+        for name, check in [*self._often, *(self._seldom if all_ else [])]:
+            self.require(name, check())
+        self.checked += 1
+
+    def answer(self, answer: SearchAnswer) -> SearchAnswer:
+        """Pass on a search's answer, once it was judged. Raises BrokenInvariant."""
+        self.require("searches return what is signed and in force", self.checks.answered(answer, self.world.now_ms()))
+        return answer
+
+    def require(self, name: str, detail: str) -> None:
+        """Raise BrokenInvariant where there is something to tell."""
+        if detail:
+            simulation = self.world.simulation
+            raise BrokenInvariant(
+                name,
+                detail,
+                seed=simulation.seed,
+                at_s=simulation.loop.time(),
+                events=self._ring.told(simulation.network.names()),
+            )
+
+    async def after_quiet(self) -> None:
+        """What must hold again; the network has had its time to mend itself. Raises BrokenInvariant."""
+        self.check()
+        self.require("everybody is up", quiet.everybody_is_up(self.world))
+        truth = partial(quiet.Truth, self.world)
+        await self._soon("partitions heal", lambda: quiet.one_network(truth()))
+        await self._soon("replicas are back", lambda: quiet.rows_are_held(truth()))
+        await self._soon("summaries include what is below them", lambda: quiet.zones_cover_rows(truth()))
+        for query in quiet.EVERYTHING:
+            await self._found("a client", query, self._by_client)
+        for host in (self.world.servers[0], self.world.servers[-1]):
+            await self._found(host.node.host.name, quiet.EVERYTHING[0], partial(self._by_server, host))
+
+    async def _soon(self, name: str, check: Callable[[], str]) -> None:
+        ends_s = self.world.simulation.loop.time() + PATIENCE_S
+        while (wrong := check()) and self.world.simulation.loop.time() < ends_s:  # noqa: ASYNC110  # it mends itself
+            await asyncio.sleep(LOOK_S)
+        self.require(name, wrong)
+
+    async def _found(self, who: str, query: str, ask: Callable[[str], Coroutine[Any, Any, SearchAnswer]]) -> None:
+        """An advert may be replaced in the midst of a search: a second one has to be right."""
+        for last in (False, True):
+            before = quiet.Truth(self.world)
+            wrong = quiet.answer_is_whole(before, who, query, self.answer(await ask(query)))
+            if not wrong or last:
+                self.require("whoever is there is found", wrong)
+                return
+            await asyncio.sleep(LOOK_S)
+
+    async def _by_client(self, query: str) -> SearchAnswer:
+        return await self.world.clients[0].call(partial(Client.search, text=query))
+
+    async def _by_server(self, host: Any, query: str) -> SearchAnswer:
+        found: SearchAnswer = await host.node.start(host.running.peer.searcher.search(quiet.parse(query)), "search")
+        return found
+
+    async def _watch(self, every_s: float) -> None:
+        while True:
+            await asyncio.sleep(every_s)
+            self.check(all_=not self.checked % SELDOM)
