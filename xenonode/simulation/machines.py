@@ -21,7 +21,7 @@ from xenonode.node import image_hash
 from xenonode.server.admission import Admission, Offer, environment_offers
 from xenonode.server.advertising import AdvertFacts, Advertiser
 from xenonode.server.journal import Journal
-from xenonode.simulation.home import SimulatedDisk
+from xenonode.simulation.disk import SimulatedDisk
 
 IMAGES = (
     (("os", "linux", "6.1"), ("os", "debian", "12")),
