@@ -6,7 +6,7 @@ but whose absence still means an anonymous connection. Leaves all else to what t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from dht.identity import Signer
