@@ -48,8 +48,8 @@ class Answering:
         allowance = self._limits.requests
         bucket = peer.allowance
         if bucket is None:
-            bucket = peer.allowance = Bucket(allowance, endpoint.loop.time())
-        if not bucket.take(allowance, endpoint.loop.time()):
+            bucket = peer.allowance = Bucket(allowance, peer.heard_s)
+        if not bucket.take(allowance, peer.heard_s):
             endpoint.counters["rate-limited"] += 1
             retry_ms = int(1_000 * allowance.burst / allowance.per_s / 4) + 1
             endpoint.respond(peer, tag, request_id, BUSY, retry_ms.to_bytes(4, "big"))

@@ -52,10 +52,12 @@ class Calls:
         contact: Contact | None = None,
         timeout_ms: int | None = None,
         again_ms: int | None = None,
+        timed: bool = True,
     ) -> Call:
         """Send a request; `callback(call, error, body)` comes exactly once, and never from within this.
 
-        `again_ms`: send it once more after that long, for requests that may be carried out twice.
+        `again_ms`: send it once more after that long, for requests that may be carried out twice. Who says
+        `timed=False` has a shorter time-out of its own, and calls `expire_in` when that is over.
         """
         endpoint = self._endpoint
         if not endpoint.is_open:
@@ -70,18 +72,25 @@ class Calls:
         call = Call(request_id, peer, tag, kind, body, callback, contact)
         self.open[request_id] = call
         peer.calls += 1
-        endpoint.deadlines.add(timeout_ms or HARD_TIMEOUT_MS, call, self._expired)
+        if timed:
+            endpoint.deadlines.add(timeout_ms or HARD_TIMEOUT_MS, call, self._expired)
         if again_ms is not None:
             endpoint.deadlines.add(again_ms, call, self.resend)
         if peer.session is not None:
             self.transmit(call)
         else:
+            if peer.waiting is None:
+                peer.waiting = []
             if len(peer.waiting) >= MAX_WAITING_PER_PEER:
                 endpoint.loop.call_soon(self.end, call, PeerTimeoutError(f"too many calls wait for {address}"), b"")
             else:
                 peer.waiting.append(call)
             endpoint.sessions.greet(peer)
         return call
+
+    def expire_in(self, call: Call, duration_ms: int) -> None:
+        """Give a call up after so long."""
+        self._endpoint.deadlines.add(duration_ms, call, self._expired)
 
     def resend(self, call: Call) -> None:
         """Send an open request once more, unless that was done or it was never sent."""
@@ -91,7 +100,7 @@ class Calls:
 
     def call_self(self, tag: int, kind: int, body: bytes, callback: Callback, timeout_ms: int | None) -> None:
         """A call to one of our own handlers, with the same rules and no datagram."""
-        peer = Peer(self._endpoint.address, self._endpoint.loop.time())
+        peer = Peer(self._endpoint.address, self._endpoint.time())
         peer.member = self._endpoint.member
         request_id = self._next_request
         self._next_request = request_id + 1
@@ -126,13 +135,13 @@ class Calls:
                 error = PeerIdentityError(f"another node answers at {peer.address}")
                 self._endpoint.loop.call_soon(self.end, call, error, b"")
                 return
-        call.sent_s = self._endpoint.loop.time()
+        call.sent_s = self._endpoint.time()
         body = wire.pack([call.request_id, call.kind, call.body])
         self._endpoint.send_sealed(datagram.REQUEST, session, call.tag, body)
 
     def transmit_waiting(self, peer: Peer) -> None:
         """A session stands: send what waited for it, and once more what a lost session carried in vain."""
-        waiting, peer.waiting = peer.waiting, []
+        waiting, peer.waiting = peer.waiting or (), None
         for call in waiting:
             self.transmit(call)
         if peer.doubted:
@@ -157,7 +166,7 @@ class Calls:
 
     def _expired(self, call: Call) -> None:
         peer = call.peer
-        if call in peer.waiting:
+        if peer.waiting and call in peer.waiting:
             peer.waiting.remove(call)
         elif peer.session is not None and peer.heard_s < call.sent_s:
             self._endpoint.sessions.failed(peer, 1)

@@ -8,6 +8,7 @@ a reply carries 20 of them) and how addresses are grouped for all caps. Contacts
 from __future__ import annotations
 
 import ipaddress
+import struct
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -20,6 +21,7 @@ PACKED_V4_BYTES = NODE_ID_BYTES + 6
 PACKED_V6_BYTES = NODE_ID_BYTES + 18
 # Interned contacts and parsed hosts: 8 overlays of 10,000 simulated nodes fit.
 _INTERNED = 1 << 17
+_FOUR = struct.Struct(f"{PACKED_V4_BYTES}s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +65,22 @@ def pack_address(address: Address) -> bytes:
 
 def unpack_address(packed: bytes) -> Address:
     """The address in 6 or 18 bytes."""
-    return _unpack(bytes(NODE_ID_BYTES) + packed).address
+    if len(packed) not in (PACKED_V4_BYTES - NODE_ID_BYTES, PACKED_V6_BYTES - NODE_ID_BYTES):
+        raise WireError(f"an address is 6 or 18 bytes, not {len(packed)}")
+    return _address(packed)
+
+
+def intern_address(address: Address) -> Address:
+    """The one object that stands for this address in all contacts, peers and sessions."""
+    return _address(pack_address(address))
 
 
 def pack_contacts(contacts: list[Contact]) -> bytes:
     """How many IPv4 contacts follow (1 byte), those, and then the IPv6 ones."""
+    packed = b"".join([contact.packed for contact in contacts])
+    if len(packed) == len(contacts) * PACKED_V4_BYTES:
+        return bytes((len(contacts),)) + packed
     four = [contact.packed for contact in contacts if len(contact.packed) == PACKED_V4_BYTES]
-    if len(four) == len(contacts):
-        return bytes((len(four),)) + b"".join(four)
     six = [contact.packed for contact in contacts if len(contact.packed) == PACKED_V6_BYTES]
     return bytes((len(four),)) + b"".join(four) + b"".join(six)
 
@@ -83,7 +93,7 @@ def unpack_contacts(data: bytes, most: int) -> list[Contact]:
     six, rest = divmod(len(data) - four_end, PACKED_V6_BYTES)
     if rest or six < 0 or data[0] + six > most:
         raise WireError(f"{len(data)} bytes are not at most {most} contacts")
-    found = [_unpack(data[at : at + PACKED_V4_BYTES]) for at in range(1, four_end, PACKED_V4_BYTES)]
+    found = [_unpack(packed) for (packed,) in _FOUR.iter_unpack(data[1:four_end])]
     if six:
         found += [_unpack(data[at : at + PACKED_V6_BYTES]) for at in range(four_end, len(data), PACKED_V6_BYTES)]
     return found
@@ -127,7 +137,12 @@ def _host_bytes(host: str) -> bytes:
 def _unpack(packed: bytes) -> Contact:
     if len(packed) not in (PACKED_V4_BYTES, PACKED_V6_BYTES):
         raise WireError(f"a contact is 26 or 38 bytes, not {len(packed)}")
+    return Contact(packed[:NODE_ID_BYTES], _address(packed[NODE_ID_BYTES:]))
+
+
+@lru_cache(maxsize=_INTERNED)
+def _address(packed: bytes) -> Address:
     port = int.from_bytes(packed[-2:], "big")
     if not port:
         raise WireError("a contact with port 0")
-    return Contact(packed[:NODE_ID_BYTES], (str(ipaddress.ip_address(packed[NODE_ID_BYTES:-2])), port))
+    return (str(ipaddress.ip_address(packed[:-2])), port)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 import random
-from collections import OrderedDict, deque
 from dataclasses import dataclass
 
 ERROR_CONFIDENCE = 0.25
@@ -74,7 +73,7 @@ class Locator:
     def __init__(self, rng: random.Random) -> None:
         self.coordinate = Coordinate()
         self._rng = rng
-        self._links: OrderedDict[object, deque[float]] = OrderedDict()
+        self._links: dict[object, tuple[float, ...]] = {}
 
     def observe(self, link: object, rtt_ms: float, peer: Coordinate) -> Coordinate:
         """Take a sample in; samples that cannot be true change nothing."""
@@ -97,11 +96,11 @@ class Locator:
         self._links.pop(link, None)
 
     def _filtered(self, link: object, rtt_ms: float) -> float:
-        samples = self._links.pop(link, None) or deque(maxlen=SAMPLES_IN_MEDIAN)
-        samples.append(rtt_ms)
-        self._links[link] = samples
-        while len(self._links) > MAX_LINKS:
-            self._links.popitem(last=False)
+        links = self._links
+        samples = (*links.pop(link, ()), rtt_ms)[-SAMPLES_IN_MEDIAN:]
+        links[link] = samples
+        if len(links) > MAX_LINKS:
+            del links[next(iter(links))]
         return sorted(samples)[(len(samples) - 1) // 2]
 
     def _moved(self, own: Coordinate, peer: Coordinate, force: float, error: float) -> Coordinate:

@@ -99,6 +99,8 @@ class Endpoint:
         self._address: Address | None = None
         self._socket: UdpSocket | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        # The loop's clock, in seconds; asked several times a datagram, so it is no property.
+        self.time: Callable[[], float] = self._no_time
         self._deadlines: Deadlines | None = None
         self._tick_timer: asyncio.TimerHandle | None = None
 
@@ -109,6 +111,7 @@ class Endpoint:
         if self._socket is not None:
             raise LocalError("the endpoint is open already")
         loop = self._loop = asyncio.get_running_loop()
+        self.time = loop.time
         self._deadlines = Deadlines(loop, self.fault)
         self._socket = await UdpSocket.bind(host, port, self._received, self.counters)
         bound = self._socket.bound
@@ -251,7 +254,7 @@ class Endpoint:
         heard = {
             contact.address: peers[contact.address].heard_s if contact.address in peers else 0.0
             for overlay in self.overlays.values()
-            for contact in overlay.table.by_id.values()
+            for contact in overlay.table
         }
         if not heard:
             # Everybody is gone just now: those who were there last are the best that is known.
@@ -285,7 +288,7 @@ class Endpoint:
         if call.resent:
             # Nobody knows which of the two was answered (RFC 6298, Karn's rule).
             return
-        rtt_ms = (self.loop.time() - call.sent_s) * 1_000
+        rtt_ms = (call.peer.heard_s - call.sent_s) * 1_000
         call.peer.measured(rtt_ms)
         self.sessions.pace.measured(rtt_ms)
         self.round_trips.add(rtt_ms)
@@ -302,6 +305,9 @@ class Endpoint:
             self.counters["reply-without-session"] += 1
             return
         self.send_sealed(datagram.REPLY, session, tag, wire.pack([request_id, status, body]))
+
+    def _no_time(self) -> float:
+        raise LocalError("the endpoint is not open")
 
     def send_sealed(self, type: int, session: Session, tag: int, body: bytes) -> None:
         """Send a datagram of a session, with its next counter and its MAC."""
@@ -347,11 +353,13 @@ class Endpoint:
         if not datagram.genuine(data, session.receive_key):
             counters["bad-mac"] += 1
             return
-        if not session.window.admit(counter):
+        if not session.admit(counter):
             counters["replayed"] += 1
             return
         peer = session.peer or self.sessions.confirm(session)
-        self.sessions.heard(peer)
+        peer.heard_s = self.time()
+        if peer.failures:
+            self.sessions.found(peer)
         fields = wire.unpack(data[datagram.HEADER_BYTES : -datagram.MAC_BYTES])
         if len(fields) != 3:
             raise WireError("a request or reply has three fields")
@@ -398,7 +406,7 @@ class Endpoint:
         now_ms = self.now_ms()
         self.sessions.upkeep()
         self.remembered = self.known_addresses(MAX_REMEMBERED)
-        self.reach.tick(self.loop.time())
+        self.reach.tick(self.time())
         for overlay in self.overlays.values():
             overlay.tick(now_ms)
 

@@ -75,7 +75,7 @@ class Overlay:
     def warm_start(self, contacts: Sequence[Contact]) -> None:
         """Fill the table with contacts that are known to be true (a simulator's, never a datagram's)."""
         for contact in contacts:
-            self.table.add_contact(contact)
+            self.table.add_contact(contact, capped=False)
         for bucket in self.table.buckets:
             bucket.used_ms = self.endpoint.now_ms() - self.endpoint.rng.randrange(REFRESH_MS)
 
@@ -299,7 +299,7 @@ class Overlay:
 
     def peers(self) -> list[PeerInfo]:
         """The contacts in the table, nearest first."""
-        now_s = self.endpoint.loop.time()
+        now_s = self.endpoint.time()
         infos = []
         for contact in self.table.nearest(self.table.node.long_id, len(self.table)):
             peer = self.endpoint.peer(contact.address)
@@ -330,7 +330,7 @@ class Overlay:
     def heard(self, peer: Peer) -> None:
         """A server took part in this overlay under a session of its own."""
         contact = peer.contacts.get(self.tag) or self.contact_of(peer)
-        known = self.table.by_id.get(contact.node_id)
+        known = self.table.get(contact)
         if known is not contact and self.active and self.table.add_contact(contact):
             self._changed()
             if known is None:

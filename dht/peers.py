@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from .errors import DhtError
     from .limits import Bucket
 
-# Sessions one peer may have at once: both ends may begin at the same moment, and both sessions then hold.
-MAX_SESSIONS_PER_PEER = 2
 # A slow answer frees its slot after three round trips, between these: the cap bounds what one dead peer costs,
 # the floor keeps a busy single host from calling its own queue a loss.
 MIN_SOFT_TIMEOUT_MS = 150
@@ -28,15 +26,30 @@ MAX_SOFT_TIMEOUT_MS = 500
 # that a busy host asks twice for everything. A stranger is greeted first, which takes two.
 MIN_HEDGE_MS = 50
 COLD_HEDGE_MS = 200
+_NEVER_S = float("-inf")
 
 
-class Session:
-    """One agreed pair of keys; half-open until the other side has used it."""
+class Session(ReplayWindow):
+    """One agreed pair of keys, and the window of what came under them; half-open until the other side has used it."""
 
-    __slots__ = ("address", "counter", "keys", "opened_s", "peer", "receive_key", "send_key", "send_session", "window")
+    __slots__ = (
+        "address",
+        "counter",
+        "is_client",
+        "member",
+        "opened_s",
+        "own_session",
+        "peer",
+        "receive_key",
+        "send_key",
+        "send_session",
+    )
 
     def __init__(self, keys: SessionKeys, address: Address, now_s: float) -> None:
-        self.keys = keys
+        super().__init__()
+        self.member = keys.member
+        self.is_client = keys.is_client
+        self.own_session = keys.own_session
         self.address = address
         self.opened_s = now_s
         self.peer: Peer | None = None
@@ -44,7 +57,6 @@ class Session:
         self.send_key = keys.send_key
         self.receive_key = keys.receive_key
         self.counter = 0
-        self.window = ReplayWindow()
 
 
 class Greeting:
@@ -70,6 +82,7 @@ class Peer:
         "contacts",
         "doubted",
         "failures",
+        "former",
         "greeting",
         "heard_s",
         "is_client",
@@ -77,7 +90,6 @@ class Peer:
         "reset_s",
         "rtt_ms",
         "session",
-        "sessions",
         "tarries_until_s",
         "waiting",
     )
@@ -87,17 +99,19 @@ class Peer:
         self.member: Member | None = None
         self.is_client = False
         self.session: Session | None = None
-        self.sessions: list[Session] = []
+        # The one before: both ends may begin at the same moment, and both sessions then hold.
+        self.former: Session | None = None
         self.greeting: Greeting | None = None
-        self.waiting: list[Call] = []
+        # Calls that wait for a session; made when the first one does.
+        self.waiting: list[Call] | None = None
         self.contacts: dict[int, Contact] = {}
         self.calls = 0
         self.failures = 0
         self.heard_s = now_s
         self.doubted = False
-        self.reset_s = float("-inf")
+        self.reset_s = _NEVER_S
         self.rtt_ms = -1.0
-        self.tarries_until_s = float("-inf")
+        self.tarries_until_s = _NEVER_S
         self.allowance: Bucket | None = None
 
     @property

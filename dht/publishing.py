@@ -220,7 +220,7 @@ class Publishing:
         overlay = self._overlay
         for _ in range(min(NEWCOMERS_PER_TICK, len(self._newcomers))):
             node_id, newcomer = self._newcomers.popitem(last=False)
-            if overlay.table.by_id.get(node_id) is not newcomer:
+            if overlay.table.get(newcomer) is not newcomer:
                 continue
             self._welcomed[node_id] = None
             if len(self._welcomed) > MAX_WELCOMED:

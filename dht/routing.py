@@ -13,6 +13,7 @@ Time is handed in, because the library's buckets read a clock of their own.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kademlia.node import Node
@@ -34,42 +35,44 @@ MAX_GROUP_IN_TABLE = 10
 
 
 class Bucket(KBucket):  # type: ignore[misc]
-    """The contacts of one range of ids, longest known first, and those that wait for a place."""
+    """The contacts of one range of ids, longest known first, and those that wait for a place; both by number.
+
+    Plain dictionaries in the place of the library's ordered ones, which weigh four times as much.
+    """
 
     def __init__(self, low: int, high: int, ksize: int, used_ms: int = 0) -> None:
         self.used_ms = used_ms
         super().__init__(low, high, ksize)
         self.max_replacement_nodes = MAX_WAITING
-        # The same contacts by number: distances are sorted as plain integers, twice as fast as with a key.
-        self.by_number: dict[int, Contact] = {}
+        self.nodes: dict[int, Contact] = {}
+        self.replacement_nodes: dict[int, Contact] = {}
 
     def touch_last_updated(self) -> None:
         """Nothing: the table keeps `used_ms` from the clock it is given."""
 
+    def is_new_node(self, node: Contact) -> bool:
+        """Whether the bucket does not hold it."""
+        return node.number not in self.nodes
+
     def place(self, contact: Contact) -> None:
         """Put a contact into the bucket."""
-        self.replacement_nodes.pop(contact.node_id, None)
-        self.nodes[contact.node_id] = contact
-        self.by_number[contact.number] = contact
-
-    def displace(self, contact: Contact) -> None:
-        """Take a contact out of the bucket."""
-        del self.nodes[contact.node_id], self.by_number[contact.number]
+        self.replacement_nodes.pop(contact.number, None)
+        self.nodes[contact.number] = contact
 
     def wait(self, contact: Contact) -> None:
         """Remember a contact for which there is no place; the latest are kept."""
         waiting = self.replacement_nodes
-        waiting.pop(contact.node_id, None)
-        waiting[contact.node_id] = contact
+        waiting.pop(contact.number, None)
+        waiting[contact.number] = contact
         if len(waiting) > self.max_replacement_nodes:
-            waiting.popitem(last=False)
+            del waiting[next(iter(waiting))]
 
     def split(self) -> tuple[Bucket, Bucket]:
         low, high = self.range
         middle = (low + high) // 2
         halves = (Bucket(low, middle, self.ksize, self.used_ms), Bucket(middle + 1, high, self.ksize, self.used_ms))
         for contact in self.nodes.values():
-            halves[contact.number > middle].place(contact)
+            halves[contact.number > middle].nodes[contact.number] = contact
         for contact in self.replacement_nodes.values():
             halves[contact.number > middle].wait(contact)
         return halves
@@ -85,8 +88,7 @@ class Table(RoutingTable):  # type: ignore[misc]
     def __init__(self, own_id: bytes, *, ksize: int = K, profile: str = "local") -> None:
         self.profile = profile
         self.number = int.from_bytes(own_id, "big")
-        self.by_id: dict[bytes, Contact] = {}
-        self._groups: Counter[object] = Counter()
+        self._count = 0
         super().__init__(None, ksize, Node(own_id))
 
     def flush(self) -> None:
@@ -94,11 +96,22 @@ class Table(RoutingTable):  # type: ignore[misc]
         whole = Bucket(0, 2**ID_BITS - 1, self.ksize)
         self.buckets: list[Bucket] = [whole]
         self.levels: list[Bucket] = [whole]
-        self.by_id.clear()
-        self._groups.clear()
+        self._count = 0
 
     def __len__(self) -> int:
-        return len(self.by_id)
+        return self._count
+
+    def __iter__(self) -> Iterator[Contact]:
+        return (contact for bucket in self.buckets for contact in bucket.nodes.values())
+
+    def get(self, contact: Contact) -> Contact | None:
+        """What is held under the contact's id: itself, or the same member at another address."""
+        return self.levels[self._level(contact.number)].nodes.get(contact.number)
+
+    @property
+    def by_id(self) -> dict[bytes, Contact]:
+        """All contacts by node id."""
+        return {contact.node_id: contact for contact in self}
 
     def get_bucket_for(self, node: Contact | Node) -> int:
         """The index of the bucket that the node belongs to."""
@@ -114,39 +127,41 @@ class Table(RoutingTable):  # type: ignore[misc]
         self.buckets[index : index + 1] = [one, two]
         self.levels[-1:] = [one, two] if two.range[0] <= self.number else [two, one]
 
-    def add_contact(self, node: Contact) -> bool:
-        """Take in a contact that has just answered; whether it is now in a bucket (else it waits, or is capped)."""
-        known = self.by_id.get(node.node_id)
+    def add_contact(self, node: Contact, *, capped: bool = True) -> bool:
+        """Take in a contact that has just answered; whether it is now in a bucket (else it waits, or is capped).
+
+        `capped=False` is for what is known to be true: nobody fills the table with places of its own then.
+        """
+        number = node.number
+        bucket = self.levels[self._level(number)]
+        known = bucket.nodes.get(number)
         if known is not None:
-            if known != node:
-                self._move(known, node)
+            # The id is certified, so this is the same member, perhaps at a new address.
+            bucket.nodes[number] = node
             return True
-        if node.number == self.number:
+        if number in bucket.replacement_nodes and len(bucket.nodes) >= self.ksize and bucket is not self.levels[-1]:
+            bucket.wait(node)
             return False
-        bucket = self.levels[self._level(node.number)]
-        place = group(node.address, self.profile)
-        if place in self._groups and self._capped(bucket, place):
+        if number == self.number or (capped and self._capped(bucket, group(node.address, self.profile))):
             return False
         while len(bucket.nodes) >= self.ksize:
             if bucket is not self.levels[-1]:
                 bucket.wait(node)
                 return False
             self.split_bucket(self.buckets.index(bucket))
-            bucket = self.levels[self._level(node.number)]
+            bucket = self.levels[self._level(number)]
         bucket.place(node)
-        self.by_id[node.node_id] = node
-        self._groups[place] += 1
+        self._count += 1
         return True
 
     def remove_contact(self, node: Contact) -> Contact | None:
         """Drop a contact that stopped answering; the waiting contact that should be asked to take its place."""
         bucket = self.levels[self._level(node.number)]
-        bucket.replacement_nodes.pop(node.node_id, None)
-        if self.by_id.get(node.node_id) != node:
+        bucket.replacement_nodes.pop(node.number, None)
+        if bucket.nodes.get(node.number) != node:
             return None
-        bucket.displace(node)
-        del self.by_id[node.node_id]
-        self._leave_group(node)
+        del bucket.nodes[node.number]
+        self._count -= 1
         if not bucket.replacement_nodes:
             return None
         waiting: Contact = bucket.replacement_nodes.popitem()[1]
@@ -185,49 +200,41 @@ class Table(RoutingTable):  # type: ignore[misc]
 
     def is_near(self, contact: Contact) -> bool:
         """Whether this contact is held in the bucket around our own id, or the one beside it."""
-        return any(contact.number in bucket.by_number for bucket in self.levels[-2:])
+        return any(contact.number in bucket.nodes for bucket in self.levels[-2:])
 
     def groups(self) -> dict[object, int]:
         """How many contacts each place holds."""
-        return dict(self._groups)
+        return dict(Counter(group(contact.address, self.profile) for contact in self))
 
     def at(self, address: Address) -> list[Contact]:
         """The contacts that answer at this address."""
-        return [contact for contact in self.by_id.values() if contact.address == address]
+        return [contact for contact in self if contact.address == address]
 
     def _level(self, number: int) -> int:
         shared_bits = ID_BITS - (self.number ^ number).bit_length()
         deepest = len(self.levels) - 1
         return shared_bits if shared_bits < deepest else deepest
 
-    def _move(self, known: Contact, node: Contact) -> None:
-        """The id is certified, so this is the same member at a new address."""
-        self._leave_group(known)
-        bucket = self.levels[self._level(node.number)]
-        bucket.nodes[node.node_id] = bucket.by_number[node.number] = self.by_id[node.node_id] = node
-        self._groups[group(node.address, self.profile)] += 1
-
-    def _leave_group(self, contact: Contact) -> None:
-        place = group(contact.address, self.profile)
-        self._groups[place] -= 1
-        if not self._groups[place]:
-            del self._groups[place]
-
     def _capped(self, bucket: Bucket, place: object) -> bool:
-        held = self._groups[place]
-        if held < MAX_GROUP_IN_BUCKET:
-            return False
-        if held >= MAX_GROUP_IN_TABLE:
+        """Whether one place has all that it may have; counted when it matters, which is once for each newcomer."""
+        profile = self.profile
+        here = sum([group(contact.address, profile) == place for contact in bucket.nodes.values()])
+        if here >= MAX_GROUP_IN_BUCKET:
             return True
-        here = sum(group(contact.address, self.profile) == place for contact in bucket.nodes.values())
-        return here >= MAX_GROUP_IN_BUCKET
+        # Fewer than this many contacts cannot be too many of one place.
+        return len(self) >= MAX_GROUP_IN_TABLE and self._held_by(place) >= MAX_GROUP_IN_TABLE
+
+    def _held_by(self, place: object) -> int:
+        profile = self.profile
+        return sum([group(contact.address, profile) == place for contact in self])
 
 
 def _by_distance(buckets: list[Bucket], target: int) -> list[Contact]:
+    """Distances are sorted as plain integers, twice as fast as with a key."""
     if len(buckets) == 1:
-        by_number = buckets[0].by_number
+        nodes = buckets[0].nodes
     else:
-        by_number = {number: contact for bucket in buckets for number, contact in bucket.by_number.items()}
-    distances = [number ^ target for number in by_number]
+        nodes = {number: contact for bucket in buckets for number, contact in bucket.nodes.items()}
+    distances = [number ^ target for number in nodes]
     distances.sort()
-    return [by_number[distance ^ target] for distance in distances]
+    return [nodes[distance ^ target] for distance in distances]

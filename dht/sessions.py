@@ -11,11 +11,11 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from . import datagram
-from .contact import Address, admits, group
+from .contact import Address, admits, group, intern_address
 from .errors import LocalError, PeerTimeoutError
 from .handshake import Handshaker
 from .limits import LIMITS, Bucket, Places
-from .peers import MAX_SESSIONS_PER_PEER, Greeting, Pace, Peer, Session
+from .peers import Greeting, Pace, Peer, Session
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint
@@ -58,7 +58,7 @@ class Sessions:
         self._free_hellos = Bucket(self._limits.free_hellos, 0.0)
         self._half_open: OrderedDict[int, Session] = OrderedDict()
         self._lost: OrderedDict[Address, float] = OrderedDict()
-        self._entities: OrderedDict[bytes, str] = OrderedDict()
+        self._entities: dict[bytes, str] = {}
 
     def peer_at(self, address: Address) -> Peer:
         """The peer at an address, met or not; at the bound the longest silent ones are forgotten."""
@@ -72,7 +72,8 @@ class Sessions:
             for _, idle_address in idle[: self._session_limit // 8 + 1]:
                 self.drop(self.peers[idle_address])
                 self._endpoint.counters["sessions-evicted"] += 1
-        peer = self.peers[address] = Peer(address, self._endpoint.loop.time())
+        address = intern_address(address)
+        peer = self.peers[address] = Peer(address, self._endpoint.time())
         return peer
 
     def entity_of(self, public_key: bytes) -> str | None:
@@ -95,10 +96,14 @@ class Sessions:
 
     def heard(self, peer: Peer) -> None:
         """A genuine datagram: the peer is alive."""
-        peer.heard_s = self._endpoint.loop.time()
+        peer.heard_s = self._endpoint.time()
         if peer.failures:
-            peer.failures = 0
-            self._lost.pop(peer.address, None)
+            self.found(peer)
+
+    def found(self, peer: Peer) -> None:
+        """Who was silent is not."""
+        peer.failures = 0
+        self._lost.pop(peer.address, None)
 
     def failed(self, peer: Peer, weight: int) -> None:
         """No sign of life: ask once more, or tell all overlays that the peer is lost."""
@@ -106,7 +111,7 @@ class Sessions:
         before = peer.failures
         peer.failures = before + weight
         if peer.failures >= FAILURES_UNTIL_LOST:
-            self._lost[peer.address] = endpoint.loop.time() + LOST_MEMORY_S
+            self._lost[peer.address] = endpoint.time() + LOST_MEMORY_S
             if len(self._lost) > MAX_LOST:
                 self._lost.popitem(last=False)
             for overlay in endpoint.overlays.values():
@@ -120,7 +125,7 @@ class Sessions:
         until_s = self._lost.get(address) if self._lost else None
         if until_s is None:
             return False
-        if until_s > self._endpoint.loop.time():
+        if until_s > self._endpoint.time():
             return True
         del self._lost[address]
         return False
@@ -146,7 +151,7 @@ class Sessions:
             return
         peer = greeting.peer
         self._end_greeting(greeting)
-        waiting, peer.waiting = peer.waiting, []
+        waiting, peer.waiting = peer.waiting or (), None
         self.failed(peer, FAILURES_UNTIL_LOST)
         silence = PeerTimeoutError(f"nobody answers at {peer.address[0]}:{peer.address[1]}")
         for call in waiting:
@@ -179,7 +184,7 @@ class Sessions:
             elif type == datagram.WELCOME:
                 keys = self._shaker.finish(greeting.outgoing, body, self._endpoint.now_ms())
                 self._end_greeting(greeting)
-                session_now = Session(keys, address, self._endpoint.loop.time())
+                session_now = Session(keys, greeting.peer.address, self._endpoint.time())
                 self._establish(greeting.peer, session_now)
                 if not session_now.counter:
                     # Both sides began at once and nothing waits any more: unused, it would stay half-open there.
@@ -194,13 +199,13 @@ class Sessions:
         """A datagram of a session we do not have, after a restart perhaps: say so in fewer bytes, not often."""
         endpoint = self._endpoint
         endpoint.counters["unknown-session"] += 1
-        if self._strays.take(group(address, endpoint.profile), endpoint.loop.time()):
+        if self._strays.take(group(address, endpoint.profile), endpoint.time()):
             key, tag = self._shaker.network_key, self._shaker.network_tag
             endpoint.send(datagram.seal(datagram.RESET, tag, session, counter, b"", key), address)
 
     def confirm(self, session: Session) -> Peer:
         """The first genuine datagram of a half-open session: its address is now proved."""
-        self._half_open.pop(session.keys.own_session, None)
+        self._half_open.pop(session.own_session, None)
         known = session.address in self.peers
         peer = self.peer_at(session.address)
         self._establish(peer, session)
@@ -210,7 +215,7 @@ class Sessions:
 
     def _hello(self, session: int, body: bytes, size_bytes: int, address: Address) -> None:
         endpoint = self._endpoint
-        counters, now_s = endpoint.counters, endpoint.loop.time()
+        counters, now_s = endpoint.counters, endpoint.time()
         if not admits(address[0], endpoint.profile):
             counters["address-not-admitted"] += 1
             return
@@ -225,7 +230,7 @@ class Sessions:
         own_session = endpoint.rng.getrandbits(64)
         data, keys = self._shaker.answer(session, body, own_session, address, endpoint.now_ms(), demand_cookie=demand)
         if keys is not None:
-            self.by_number[own_session] = self._half_open[own_session] = Session(keys, address, now_s)
+            self.by_number[own_session] = self._half_open[own_session] = Session(keys, intern_address(address), now_s)
             if len(self._half_open) > MAX_HALF_OPEN:
                 oldest, _ = self._half_open.popitem(last=False)
                 self.by_number.pop(oldest, None)
@@ -234,7 +239,7 @@ class Sessions:
 
     def _reset(self, session_number: int, counter: int, address: Address) -> None:
         """A peer may not know our session any more. Nobody signed that: greet again, and keep what we have."""
-        now_s = self._endpoint.loop.time()
+        now_s = self._endpoint.time()
         peer = self.peers.get(address)
         session = peer.session if peer is not None else None
         if (
@@ -252,7 +257,7 @@ class Sessions:
     # -- sessions ------------------------------------------------------------------------------------
 
     def _establish(self, peer: Peer, session: Session) -> None:
-        member = session.keys.member
+        member = session.member
         if peer.member is not None and (
             peer.member.public_key != member.public_key or peer.member.issuer_nonce != member.issuer_nonce
         ):
@@ -260,15 +265,14 @@ class Sessions:
         peer.member = member
         self._entities[member.public_key] = member.entity
         if len(self._entities) > MAX_ENTITIES:
-            self._entities.popitem(last=False)
-        peer.is_client = session.keys.is_client
+            del self._entities[next(iter(self._entities))]
+        peer.is_client = session.is_client
         self.heard(peer)
         session.peer = peer
-        peer.session = session
-        peer.sessions.append(session)
-        self.by_number[session.keys.own_session] = session
-        if len(peer.sessions) > MAX_SESSIONS_PER_PEER:
-            self.by_number.pop(peer.sessions.pop(0).keys.own_session, None)
+        if peer.former is not None:
+            self.by_number.pop(peer.former.own_session, None)
+        peer.former, peer.session = peer.session, session
+        self.by_number[session.own_session] = session
         self._endpoint.calls.transmit_waiting(peer)
 
     def _replace(self, peer: Peer) -> None:
@@ -281,15 +285,15 @@ class Sessions:
         self._forget_sessions(peer)
 
     def _forget_sessions(self, peer: Peer) -> None:
-        for session in peer.sessions:
-            self.by_number.pop(session.keys.own_session, None)
-        peer.sessions.clear()
-        peer.session = None
+        for session in (peer.session, peer.former):
+            if session is not None:
+                self.by_number.pop(session.own_session, None)
+        peer.session = peer.former = None
 
     def upkeep(self) -> None:
         """Drop what is half-open, expired or idle for too long; ping a few of those that are silent."""
         endpoint = self._endpoint
-        now_s, now_ms = endpoint.loop.time(), endpoint.now_ms()
+        now_s, now_ms = endpoint.time(), endpoint.now_ms()
         while self._half_open and next(iter(self._half_open.values())).opened_s < now_s - HALF_OPEN_S:
             number, _ = self._half_open.popitem(last=False)
             self.by_number.pop(number, None)

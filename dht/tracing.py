@@ -70,7 +70,7 @@ class TracedWalk(Walk):
             self._asked[hop.contact.node_id] = Hop(hop.contact, hop.asked_ms, took_ms, answer, hop.distance_bits)
 
     def _now_ms(self) -> float:
-        return (self._endpoint.loop.time() - self._began_s) * 1_000
+        return (self._endpoint.time() - self._began_s) * 1_000
 
 
 async def trace(overlay: Overlay, key: bytes, k: int) -> tuple[list[Hop], list[Contact]]:

@@ -90,9 +90,13 @@ class _Inbox:
 
     def put_nowait(self, item: tuple[bytes | None, Any]) -> None:
         data, address = item
-        if data is not None:
-            host = address[0]
-            self._deliver(data, (host[len(_MAPPED) :] if host.startswith(_MAPPED) else host, address[1]))
+        if data is None:
+            return
+        if len(address) == 2:
+            self._deliver(data, address)
+            return
+        host = address[0]
+        self._deliver(data, (host[len(_MAPPED) :] if host.startswith(_MAPPED) else host, address[1]))
 
 
 class _Errors:

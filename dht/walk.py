@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from . import wire
+from .calls import HARD_TIMEOUT_MS
 from .contact import Contact, admits, unpack_contacts
 from .errors import DhtError, LocalError, PeerIdentityError, RemoteError, WireError
 from .lookup import ALPHA, Lookup
@@ -35,6 +36,8 @@ GRACE_MS = 500
 # Who let a lookup wait for all of that gets no grace for this long, unless it answers one in time: a tarpit that
 # lives, and so is never lost, may cost each reader one wait and not one a lookup.
 TARRY_MEMORY_S = 60.0
+# An answer that came by then did not tarry.
+PROMPT_S = (MAX_SOFT_TIMEOUT_MS + GRACE_MS) / 1_000
 # Datagrams of records that are read from one holder: 64 owners' records of 1,000 bytes.
 MAX_PAGES = 64
 
@@ -62,7 +65,7 @@ class Walk:
         self._body = key if body is None else body
         self._on_done = on_done
         self._over = False
-        self._began_s = overlay.endpoint.loop.time()
+        self._began_s = overlay.endpoint.time()
         start = overlay.table.nearest(target, max(K, k)) if seeds is None else seeds
         self._lookup = Lookup(
             target, start, k=k, own_id=overlay.node_id, disjoint=disjoint, admit=self._admits, alpha=alpha
@@ -79,7 +82,13 @@ class Walk:
             contact = contacts.pop(0)
             try:
                 call = endpoint.call(
-                    contact.address, self._overlay.tag, self._kind, self._body, self._answered, contact=contact
+                    contact.address,
+                    self._overlay.tag,
+                    self._kind,
+                    self._body,
+                    self._answered,
+                    contact=contact,
+                    timed=False,
                 )
             except LocalError:
                 # The endpoint is closing, or full of calls: the walk ends with what it has.
@@ -96,7 +105,7 @@ class Walk:
     def _end(self) -> None:
         if not self._over:
             self._over = True
-            took_ms = (self._endpoint.loop.time() - self._began_s) * 1_000
+            took_ms = (self._endpoint.time() - self._began_s) * 1_000
             self._overlay.measures.looked_up(took_ms, self._lookup.asked)
             self._on_done(self._lookup.result())
 
@@ -106,9 +115,10 @@ class Walk:
             self._go_on(self._lookup.slow(call.contact))
 
     def _slow(self, call: Call) -> None:
+        self._endpoint.calls.expire_in(call, HARD_TIMEOUT_MS - MAX_SOFT_TIMEOUT_MS)
         if call.contact is None or self._over:
             return
-        if call.peer.session is None or call.peer.failures or call.peer.tarries_until_s > self._endpoint.loop.time():
+        if call.peer.session is None or call.peer.failures or call.peer.tarries_until_s > self._endpoint.time():
             self._go_on(self._lookup.overdue(call.contact))
         else:
             # It was alive a moment ago, and the nearest must not be missed because the host is busy or a
@@ -118,13 +128,13 @@ class Walk:
             self._go_on(self._lookup.slow(call.contact))
 
     def _overdue(self, call: Call) -> None:
-        call.peer.tarries_until_s = self._endpoint.loop.time() + TARRY_MEMORY_S
+        call.peer.tarries_until_s = self._endpoint.time() + TARRY_MEMORY_S
         if call.contact is not None and not self._over:
             self._go_on(self._lookup.overdue(call.contact))
 
     def _answered(self, call: Call, error: DhtError | None, body: bytes) -> None:
         contact = call.contact
-        if error is None and self._endpoint.loop.time() - call.sent_s <= (MAX_SOFT_TIMEOUT_MS + GRACE_MS) / 1_000:
+        if error is None and call.peer.heard_s - call.sent_s <= PROMPT_S:
             call.peer.tarries_until_s = 0.0
         if contact is None or self._over:
             return

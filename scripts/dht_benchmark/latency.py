@@ -144,5 +144,5 @@ async def _gets(
 
 
 async def _meet(node: OverlayNode) -> None:
-    addresses = [contact.address for contact in node.overlay("cores").table.by_id.values()]
+    addresses = [contact.address for contact in node.overlay("cores").table]
     await asyncio.gather(*(node.endpoint.ping(address) for address in addresses), return_exceptions=True)

@@ -106,7 +106,7 @@ async def main() -> None:
             if found == value_of(other, size):
                 told["read"][size] = attempt
                 break
-    told["contacts"] = [list(contact.address) for contact in overlay.table.by_id.values()]
+    told["contacts"] = [list(contact.address) for contact in overlay.table]
     told["faults"] = endpoint.counters["fault"]
     if "examine" in flags:
         await examine(endpoint, told)
