@@ -1,6 +1,6 @@
 """Building a whole trie at once from its adverts: what publishing them one after another leads to, without its cost.
 
-Decides nothing of its own: leaves take the adverts in their order and split by the holders' rule (node.splits_for),
+Decides nothing of its own: a prefix is split where the holders' rule would have split it (node.splits_for),
 so the trie is the one that the same publications would have grown. For benchmarks and simulations.
 """
 
@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from summaries.node import Entry, TrieNode, splits_for
+import numpy as np
+from numpy.typing import NDArray
+
+from summaries.node import Entry, TrieNode
 from summaries.point import Point, Rows
 from summaries.schema import Schema
-from summaries.trie import ROOT, Prefix, destination, keys_of
+from summaries.trie import KEY_BITS, ROOT, Prefix, keys_of, split_bit
 from summaries.zone import Zone
 
 FOREVER_MS = 1 << 52  # entries of a bulk load do not age
@@ -26,19 +29,21 @@ def build(
     holders: Callable[[Prefix], Sequence[bytes]],
 ) -> dict[Prefix, TrieNode]:
     """Every leaf and aggregation point of one dimension's trie. `holders` names who keeps a prefix."""
+    own = [keys_of(schema, dimension, point) for point, _ in adverts]
+    keys: NDArray[np.uint64] = np.array([key for some in own for key in some], dtype=np.uint64)
+    places = np.repeat(np.arange(len(adverts)), [len(some) for some in own])
+    order = np.argsort(keys, kind="stable")
+    keys, places = keys[order], places[order]
     shape: dict[Prefix, int] = {}  # split bits by anchor
-    leaves: dict[Prefix, list[tuple[int, int]]] = {ROOT: []}
-    for place, (point, _) in enumerate(adverts):
-        for key in keys_of(schema, dimension, point):
-            _add(shape, leaves, ROOT, [(key, place)], capacity)
     nodes: dict[Prefix, TrieNode] = {}
-    for prefix in sorted(leaves):
+    leaves = _leaves(keys, capacity, shape)
+    for prefix, first, end in leaves:
         node = nodes[prefix] = TrieNode(prefix, schema, Rows(schema), ready=True)
-        for key, place in leaves[prefix]:
+        for key, place in zip(keys[first:end].tolist(), places[first:end].tolist()):
             point, raw = adverts[place]
             node.rows.put(point, key, raw)
         node.zone = Zone.of_rows(node.rows)
-    for prefix in sorted(leaves):
+    for prefix, _, _ in leaves:
         anchor = prefix.parent
         while anchor is not None and anchor not in nodes:
             nodes[anchor] = TrieNode(anchor, schema, Rows(schema), splits=shape[anchor], ready=True)
@@ -54,25 +59,19 @@ def build(
     return nodes
 
 
-def _add(
-    shape: dict[Prefix, int],
-    leaves: dict[Prefix, list[tuple[int, int]]],
-    start: Prefix,
-    postings: list[tuple[int, int]],
-    capacity: int,
-) -> None:
-    """Put postings where they belong under `start`, and split what overflows."""
-    filled: dict[Prefix, None] = {}
-    for key, place in postings:
-        where = start
-        while (deeper := destination(where, shape.get(where.anchor, 0), key)) != where:
-            where = deeper
-        leaves.setdefault(where, []).append((key, place))
-        filled[where] = None
-    for prefix in filled:
-        held = leaves[prefix]
-        bits = splits_for(prefix, [key for key, _ in held], capacity) if len(held) > capacity else 0
-        if bits:
-            shape[prefix.anchor] = shape.get(prefix.anchor, 0) | bits
-            del leaves[prefix]
-            _add(shape, leaves, prefix, held, capacity)
+def _leaves(keys: NDArray[np.uint64], capacity: int, shape: dict[Prefix, int]) -> list[tuple[Prefix, int, int]]:
+    """The leaves that hold something, with their part of the sorted keys; splits are noted in `shape`.
+
+    Rows are only added, so whichever came first: a prefix is split when more than a leaf's capacity are below it.
+    """
+    found, work = [], [(ROOT, 0, len(keys))]
+    while work:
+        prefix, first, end = work.pop()
+        if end - first <= capacity or prefix.length == KEY_BITS:
+            if end > first or prefix == ROOT:
+                found.append((prefix, first, end))
+            continue
+        shape[prefix.anchor] = shape.get(prefix.anchor, 0) | split_bit(prefix)
+        middle = first + int(np.searchsorted(keys[first:end], np.uint64(prefix.child(1).first)))
+        work += [(prefix.child(1), middle, end), (prefix.child(0), first, middle)]
+    return found

@@ -60,7 +60,7 @@ from summaries.schema import Schema
 from summaries.tallying import Tallying
 from summaries.trie import ROOT, Prefix
 
-DEFAULT_CAPACITY = 512
+DEFAULT_CAPACITY = 2_048  # measured: half the questions of 1,024, a quarter of those of 512
 HEARTBEAT_MS = 30_000  # a zone that did not change is told again: three times in an entry's life
 PUSH_TIMEOUT_MS = 6_000  # three hard time-outs of an RPC: the driver has given up long before
 

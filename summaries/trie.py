@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import cast
 
 from summaries.dimension import BIN_SHIFT, CODE_BITS, Dimension
 from summaries.errors import MessageError
@@ -195,6 +196,13 @@ _AXES = "xyz"
 
 
 def _tie_break(schema: Schema, point: Point) -> tuple[int, int]:
+    found = point.derived.get(("tie", schema.epoch))
+    if found is None:  # the same on every dimension
+        found = point.derived["tie", schema.epoch] = _interleave(_TIE_ORDER, _tie_codes(schema, point))
+    return cast(int, found), len(_TIE_ORDER)
+
+
+def _tie_codes(schema: Schema, point: Point) -> dict[str, int]:
     codes = _location_codes(schema, point)
     for letter, attribute, axis in (
         ("M", "memory.total", "memory.available"),
@@ -203,7 +211,7 @@ def _tie_break(schema: Schema, point: Point) -> tuple[int, int]:
         ("N", "net.total", "net.available"),
     ):
         codes[letter] = schema.dimension(axis).bin(point.number(attribute))
-    return _interleave(_TIE_ORDER, codes), len(_TIE_ORDER)
+    return codes
 
 
 def _location_codes(schema: Schema, point: Point) -> dict[str, int]:

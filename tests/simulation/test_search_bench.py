@@ -20,7 +20,7 @@ FIELDS = {
 
 @cache
 def bench() -> Bench:
-    return prepare(SEED, SIZE, count().__next__)
+    return prepare(SEED, SIZE, count().__next__, capacity=128)
 
 
 @cache
@@ -52,4 +52,10 @@ def test_a_row_has_the_fields_that_were_promised_and_a_line_in_the_table(tmp_pat
 
 
 def test_a_bulk_load_is_what_publishing_leads_to() -> None:
-    assert differences(SEED, 700, ["cores"], count().__next__) == []
+    assert differences(SEED, 5_000, ["cores"], count().__next__, capacity=512) == []
+
+
+def test_no_search_asks_fewer_holders_than_the_least_that_have_its_answers() -> None:
+    for row in rows("conjunction"):
+        if row.method.startswith("xenosearch"):
+            assert 0 < row.leaves_least_mean <= row.rpcs_mean

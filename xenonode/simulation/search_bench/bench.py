@@ -17,15 +17,16 @@ import numpy as np
 
 from summaries.bulk import build
 from summaries.execute import Search
+from summaries.holder import DEFAULT_CAPACITY
 from summaries.node import TrieNode
 from summaries.query import Query
-from summaries.roots import RootView
 from summaries.schema import Schema
 from summaries.trie import Prefix
 from xenonode.first_schema import first_schema
 from xenonode.simulation.search_bench.adverts import AdvertSet
 from xenonode.simulation.search_bench.bloom import BloomSearch, best_bits
 from xenonode.simulation.search_bench.central import NumpyIndex, SqliteIndex, best
+from xenonode.simulation.search_bench.least import LeastLeaves
 from xenonode.simulation.search_bench.network import Cost, IndexNetwork
 from xenonode.simulation.search_bench.queries import CLASSES, draw
 from xenonode.simulation.search_bench.scan import scan
@@ -65,6 +66,7 @@ class Row:
     wasted: float
     busiest_share: float
     time_ms_mean: float
+    leaves_least_mean: float  # no plan over these tries reads fewer: see least.py
 
     def to_fields(self) -> dict[str, object]:
         """As a JSON object."""
@@ -81,10 +83,9 @@ class Bench:
     tries: dict[str, dict[Prefix, TrieNode]]
     sqlite: SqliteIndex
     numpy: NumpyIndex
+    least: LeastLeaves
     cpu_ns: Callable[[], int]
-    roots: dict[str, RootView]
     bloom_bits: int = 0
-    turn: int = 0
 
     def run(self, kinds: Sequence[str], methods: Sequence[str], seed: int, queries: int) -> Iterator[Row]:
         """One row a class and method."""
@@ -102,7 +103,9 @@ class Bench:
         points = sum(bool(node.entries) for trie in self.tries.values() for node in trie.values())
         leaves = sum(not node.entries for trie in self.tries.values() for node in trie.values())
         roots = self.network.root_cost
-        read = f"all roots remembered by {roots.questions} questions, {roots.control_bytes // 1000} kB, for 15 s"
+        clients = len(self.network.clients)
+        questions, bytes_ = roots.questions // clients, roots.control_bytes // clients
+        read = f"all roots remembered by {questions} questions, {bytes_ // 1000} kB a client, for 15 s"
         return f"{len(self.tries)} tries, {points} aggregation points, {leaves} leaves; {read}"
 
     def _count(self, query: Query) -> int:
@@ -143,17 +146,18 @@ class Bench:
             round(float(np.mean([cost.wasted for cost in costs])), 2),
             round(max(touched.values(), default=len(queries)) / len(queries), 4),
             round(float(np.mean(times)), 1),
+            round(float(np.mean([self.least.of(ids) for ids in wanted])), 2),
         )  # fmt: skip
 
     def _search(self, method: str, query: Query, cost: Cost) -> list[int]:
         if method.startswith("xenosearch"):
-            # Every client has its turn, and a warm one remembers the roots; what that cost it is told apart.
-            self.turn += 1
-            roots = {} if method.endswith("-cold") else self.roots
+            # A warm client remembers the roots; what that cost it is told apart.
+            client = self.network.next_client()
+            roots = {} if method.endswith("-cold") else client.roots
             strict = "strict" in method
             budget = 4 * len(self.adverts.by_id)  # of questions: enough for a query that matches everything
             search = Search(
-                self.schema, query, self.adverts.verify, strict=strict, roots=roots, turn=self.turn, max_rpcs=budget
+                self.schema, query, self.adverts.verify, strict=strict, roots=roots, turn=client.turn, max_rpcs=budget
             )
             self.network.search(search, cost)
             return [match.id for match in search.result.matches]
@@ -179,27 +183,30 @@ class Bench:
         return found
 
 
-def prepare(seed: int, count: int, cpu_ns: Callable[[], int]) -> Bench:
+def prepare(seed: int, count: int, cpu_ns: Callable[[], int], capacity: int = DEFAULT_CAPACITY) -> Bench:
     """Draw the adverts, build every trie, and load the central indexes."""
     schema = first_schema()
     adverts = AdvertSet(schema, seed, count)
-    network = IndexNetwork(adverts, seed, max(NODES_MIN, count // ADVERTS_A_NODE), cpu_ns)
+    network = IndexNetwork(adverts, seed, max(NODES_MIN, count // ADVERTS_A_NODE), cpu_ns, capacity)
     tries = {}
     for dimension in schema.dimensions:
         name = dimension.name
         tries[name] = _build(network, name)
         network.install(name, tries[name])
     sqlite, columns = SqliteIndex(adverts), NumpyIndex(schema, adverts)
-    return Bench(schema, adverts, network, tries, sqlite, columns, cpu_ns, network.read_roots(0))
+    network.read_roots()
+    return Bench(schema, adverts, network, tries, sqlite, columns, LeastLeaves(tries), cpu_ns)
 
 
-def differences(seed: int, count: int, dimensions: Sequence[str], cpu_ns: Callable[[], int]) -> list[str]:
+def differences(
+    seed: int, count: int, dimensions: Sequence[str], cpu_ns: Callable[[], int], capacity: int = DEFAULT_CAPACITY
+) -> list[str]:
     """Publish `count` adverts one by one through the real code, and say where a bulk load differs: nowhere."""
     schema = first_schema()
     adverts = AdvertSet(schema, seed, count)
     found = []
     for name in dimensions:
-        network = IndexNetwork(adverts, seed, NODES_MIN, cpu_ns)
+        network = IndexNetwork(adverts, seed, NODES_MIN, cpu_ns, capacity)
         for place in range(count):
             if not network.publish(name, place).durable:
                 found.append(f"{name}: advert {place} is not durable")

@@ -29,7 +29,7 @@ from summaries.trie import Prefix, trie_key
 from xenonode.simulation.search_bench.adverts import NOW_MS, AdvertSet
 
 NETWORK_ID = b"search benchmark"
-CLIENT = bytes(26)
+CLIENTS = 16  # that ask in turn
 TICKS_MAX = 600  # of one second, in which a publication must end
 
 
@@ -47,6 +47,15 @@ class Cost:
     answer_bytes: int = 0
     client_cpu_ns: int = 0
     asked: Counter[bytes] = field(default_factory=Counter)  # questions by node
+
+
+@dataclass(slots=True)
+class Client:
+    """One that asks: readers start at different replicas, and each remembers roots of its own."""
+
+    contact: bytes
+    turn: int
+    roots: dict[str, RootView] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -84,6 +93,10 @@ class IndexNetwork:
         self._step = 0
         self.messages = self.message_bytes = 0
         self.root_cost = Cost()
+        self.clients = [
+            Client(Contact(rng.randbytes(20), (f"10.250.0.{turn}", 4_000)).packed, turn) for turn in range(CLIENTS)
+        ]
+        self.client = self.clients[0]  # whose turn it is
 
     def nearest(self, dimension: str, prefix: Prefix) -> tuple[bytes, ...]:
         """The R nodes nearest a trie node's key. Distinct 64 leading bits decide; ids are random, so they differ."""
@@ -145,18 +158,23 @@ class IndexNetwork:
         cost.wasted = sum(count for id, count in answers.items() if id not in found)
         cost.proofs -= cost.wasted
 
-    def read_roots(self, turn: int) -> dict[str, RootView]:
-        """What a searcher remembers who has looked at every dimension within the last seconds."""
-        views = {}
-        for dimension in self.schema.dimensions:
-            reading = RootReading(dimension.name, turn)
-            asks = reading.start(self.now_ms)
-            while asks:
-                ask = asks.pop()
-                asks += reading.answered(ask, self.ask(ask, self.root_cost, 1))
-            if reading.view is not None:
-                views[dimension.name] = reading.view
-        return views
+    def next_client(self) -> Client:
+        """It is the next one's turn."""
+        self.client = self.clients[(self.client.turn + 1) % len(self.clients)]
+        return self.client
+
+    def read_roots(self) -> None:
+        """Let every client look at every dimension's root, and remember it."""
+        for _ in self.clients:
+            client = self.next_client()
+            for dimension in self.schema.dimensions:
+                reading = RootReading(dimension.name, client.turn)
+                asks = reading.start(self.now_ms)
+                while asks:
+                    ask = asks.pop()
+                    asks += reading.answered(ask, self.ask(ask, self.root_cost, 1))
+                if reading.view is not None:
+                    client.roots[dimension.name] = reading.view
 
     def ask(self, ask: Ask, cost: Cost, step: int) -> Outcome:
         """One question and its answer, at once: for methods that are no state machine."""
@@ -233,7 +251,7 @@ class IndexNetwork:
                 cost.client_cpu_ns += self._cpu_ns() - began
             done(reply, at)
 
-        self._queue.append(_Delivery(step, CLIENT, target, ask.dimension, message, heard))
+        self._queue.append(_Delivery(step, self.client.contact, target, ask.dimension, message, heard))
 
     def _pump(self) -> None:
         while self._queue:
