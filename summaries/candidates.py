@@ -69,11 +69,13 @@ class Candidates:
         verify: Verify,
         finish: Finish,
         exclude: IdSet,
+        within: IdSet | None,
         tally: Tally,
         numbers: Iterator[int],
         out: list[Ask | Probe],
     ) -> None:
         self._query, self._verify, self._finish, self._exclude = query, verify, finish, exclude
+        self._within = within
         self._tally, self._numbers, self._out = tally, numbers, out
         self._fetches: dict[int, tuple[Candidate, int]] = {}
         self._probes: dict[int, Candidate] = {}
@@ -103,7 +105,7 @@ class Candidates:
     def offer(self, dimension: str, prefix: Prefix, depth: int, rows: tuple[Row, ...], source: Source) -> bool:
         """Take in rows of one answer; whether there was room for all."""
         for row in rows:
-            if row.id in self._exclude:
+            if row.id in self._exclude or (self._within is not None and row.id not in self._within):
                 continue
             old = self._candidates.get(row.id)
             if old is None:

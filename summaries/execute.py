@@ -56,6 +56,7 @@ class Search:
         strict: bool = True,
         finish: Finish = "probe",
         exclude: IdSet | None = None,
+        within: IdSet | None = None,
         dimension: str | None = None,
         max_rpcs: int = MAX_RPCS,
         roots: Mapping[str, RootView] | None = None,
@@ -87,7 +88,7 @@ class Search:
         self._now_ms = 0
         self._out: list[Ask | Probe] = []
         self._candidates = Candidates(
-            query, verify, finish, exclude or IdSet(), self._tally, self._numbers, self._out
+            query, verify, finish, exclude or IdSet(), within, self._tally, self._numbers, self._out
         )
         self._started = False
 

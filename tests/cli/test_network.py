@@ -140,6 +140,20 @@ def test_a_plan_that_no_server_fits_says_whom_it_lacks(bench: Bench, tmp_path: P
     assert "member 'web': cpu: unit 'ms'" in bench.refusal(bench.client, "place", str(plan))["message"]
 
 
+def test_a_saved_search_is_run_again_and_forgotten(bench: Bench) -> None:
+    bench.answer(bench.client, "register")
+    bench.answer(bench.client, "search", "cores >= 1", "--save", "all")
+    [listed] = bench.answer(bench.client, "saved", "list")
+    assert (listed["name"], listed["query"], listed["servers"]) == ("all", "cores >= 1", [])
+    found = bench.answer(bench.client, "search", "--saved", "all", "--within", "all")
+    assert (found["query"], found["complete"]) == ("cores >= 1", True)
+    made = bench.answer(bench.client, "saved", "combine", "none", "difference", "all", "all")
+    assert made == {"name": "none", "servers": 0, "complete": True}
+    assert "did you mean all" in bench.refusal(bench.client, "search", "--saved", "al")["next_step"]
+    assert bench.answer(bench.client, "saved", "remove", "all") == {"removed": "all"}
+    assert bench.run(bench.client, "search", "--saved", "none")[0] == 2
+
+
 def test_a_traced_lookup_tells_whom_it_asked_and_metrics_are_prometheus_text(bench: Bench) -> None:
     bench.answer(bench.client, "register")
     told = bench.answer(bench.client, "lookup", "any text", "--trace", "--dimension", "cores")

@@ -16,15 +16,18 @@ import pytest
 from dht.identity import ED25519
 from summaries.filter import Comparison, furthest
 from summaries.group import Between, Group, Member
+from summaries.idset import IdSet
 from summaries.parse import parse
 from summaries.rank import Order
 from xenonode.env import Env, LiveEnv
 from xenonode.errors import XenoError
+from xenonode.model.advert import advert_row_id
 from xenonode.model.entity import Address
 from xenonode.model.resources import Resources
 from xenonode.peer import Peer
 from xenonode.search.counting import count
 from xenonode.search.placing import place
+from xenonode.search.watching import watch
 from xenonode.simulation.run import Simulation
 
 from .network import Advertised, Issuing, advertise
@@ -153,6 +156,42 @@ def test_a_census_adds_up_what_a_search_lists(world: Callable[[Scenario], None])
                 assert found.exact and found.total.count == len(right), (text, found)
                 assert found.total.free[1] == sum(one.available.memory_bytes for one in right)
                 assert {name: one.count for name, one in found.groups.items()} == Counter(one.country for one in right)
+
+    world(scenario)
+
+
+def test_a_watch_tells_what_changes_and_reads_little_where_nothing_does() -> None:
+    async def scenario(servers: list[Advertised], client: Peer) -> None:
+        query = parse("cores >= 1 order by price.cpu", currency="USD")
+        await asyncio.sleep(40)  # until rows are where they stay
+        looks = watch(client.searcher, query, 5.0)
+        first = await anext(looks)
+        assert [change.event for change in first.changes] == ["appeared"] * SERVERS
+        second = await anext(looks)
+        assert not second.changes and second.spared >= SERVERS and second.bytes_in * 3 < first.bytes_in
+        dear, gone = servers[3], servers[4]
+        prices = replace(dear.advert.prices, cpu_nano_per_hour=10**12)
+        await dear.publish(replace(dear.advert, seq=dear.advert.seq + 1, prices=prices))
+        await gone.publish(replace(gone.advert, seq=gone.advert.seq + 1, gone=True))
+        third = await anext(looks)
+        told = {change.server.advert.server_key: change for change in third.changes}
+        assert told[gone.signer.public_key].event == "gone"
+        changed = told[dear.signer.public_key]
+        assert (changed.event, changed.place) == ("changed", SERVERS - 1) and "price.cpu" in changed.changed
+        assert not (await anext(looks)).changes
+
+    under_virtual_time(scenario)
+
+
+@worlds
+def test_saved_ids_exclude_and_confine(world: Callable[[Scenario], None]) -> None:
+    async def scenario(servers: list[Advertised], client: Peer) -> None:
+        ids = [advert_row_id(server.signer.public_key) for server in servers]
+        some, others = IdSet(ids[:5]), IdSet(ids[3:7])
+        for text in ("cores >= 1", "cores >= 1 order by price.cpu limit 4"):
+            answer = await client.searcher.search(parse(text, currency="USD"), exclude=others, within=some)
+            found = IdSet(each.advert.row_id for each in answer.servers)
+            assert answer.complete and len(found) == 3 and found == some - others
 
     world(scenario)
 

@@ -1,4 +1,4 @@
-"""`xenonode search`, `quote`, `advert` and `peers`: find servers, look at them, and ask what they would do."""
+"""`xenonode quote`, `advert` and `peers`: look at servers, and ask what they would do."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from summaries.execute import Counts
-from summaries.explain import Explanation
 from xenonode import units
 from xenonode.cli.command import Run, command, group, usage_error
 from xenonode.cli.orders import duration
@@ -35,74 +33,10 @@ DEFAULT_CPU, DEFAULT_MEMORY, DEFAULT_DISK, DEFAULT_NET = "200 ms/s", "160 MiB", 
 
 def add_to(app: typer.Typer) -> None:
     """Add this group's commands."""
-    command(app, "search", example="xenonode search 'cpu.available >= 250 ms/s and price.cpu <= 0.05 USD/h'")(search)
     command(app, "quote", example="xenonode quote 5f2c --cpu '250 ms/s' --memory '256 MiB' --lease 1h")(quote)
     command(app, "peers", example="xenonode peers --json")(peers)
     adverts = group("advert", "Advertisements: what servers offer.", app)
     command(adverts, "show", example="xenonode advert show 127.0.0.1:7411")(advert_show)
-
-
-async def search(
-    run: Run,
-    query: Annotated[str, typer.Argument(help="What you need; see the example.")],
-    partial: Annotated[
-        bool, typer.Option("--partial", help="Accept an answer from which unreachable ranges are missing.")
-    ] = False,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Show the plan, what was read, and what an empty answer fails on.")
-    ] = False,
-) -> None:
-    """Find XenoServers. Every row is checked against the server's own signed, current advert."""
-    async with run.client() as client:
-        answer = await client.search(query, strict=not partial, explain=explain)
-    columns = ("server", "owner", "country", "region", "cpu free", "memory free", "disk free", "cpu price", "rtt")
-    rows = []
-    for found in answer.servers:
-        advert = found.advert.advert
-        free = advert.available
-        rows.append(
-            (
-                found.advert.server_key.hex()[:KEY_SHOWN],
-                found.advert.credential.entity,
-                advert.country,
-                advert.region,
-                units.format_cpu(free.cpu_ms_per_s),
-                units.format_bytes(free.memory_bytes),
-                units.format_bytes(free.disk_bytes),
-                units.format_price(advert.prices.cpu_nano_per_hour, advert.prices.currency, "h"),
-                "-" if found.rtt_ms is None else f"{found.rtt_ms:.1f} ms",
-            )
-        )
-    told = {name: getattr(answer, name) for name in answer.__slots__ if name not in ("query", "explanation")}
-    if answer.explanation is not None:
-        told["explanation"] = answer.explanation
-    run.output.rows({"query": query, **told}, columns, rows, "No server offers that.")
-    took = f"{len(answer.servers)} servers in {answer.duration_ms:.0f} ms, {answer.counts.rpcs} questions"
-    missing = ", ".join(answer.missing)
-    run.output.note(f"complete: {took}" if answer.complete else f"PARTIAL ({took}); could not be reached: {missing}")
-    if answer.explanation is not None:
-        for line in explained(answer.explanation, answer.counts):
-            run.output.note(line)
-
-
-def explained(found: Explanation, counts: Counts) -> list[str]:
-    """An explanation as lines of text."""
-    lines = [f"plan: read {dimension} for {wanted}" for dimension, wanted in found.plan]
-    lines += [
-        f"round {node.round}: {node.dimension} {node.prefix}, {node.replicas} replicas: "
-        + (f"{node.children} ranges pass, {node.pruned} ruled out" if node.children else f"{node.matched} match")
-        for node in found.nodes
-    ]
-    lines.append(
-        f"{counts.rpcs} questions ({counts.probes} to servers themselves) in {counts.rounds} rounds,"
-        f" {found.bytes_out} bytes out, {found.bytes_in} in, {counts.pruned} ranges ruled out by their zones"
-    )
-    lines += [f"alone, {one.constraint}: {one.least} to {one.most} servers" for one in found.constraints]
-    lines += [
-        f"at most {one.most} servers could match " + (f"with {one.to}" if one.to else f"without {one.constraint}")
-        for one in found.relaxations
-    ]
-    return lines
 
 
 async def quote(

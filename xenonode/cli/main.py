@@ -31,6 +31,8 @@ from xenonode.cli import (
     network,
     orders,
     placing,
+    saved,
+    searching,
     sessions,
     simulate,
 )
@@ -75,7 +77,11 @@ def root(
     """The XenoServer Open Platform: host, find, lease and pay for virtual machines anywhere."""
 
 
-for part in (corp, join, account, orders, looking, market, placing, network, sessions, configs, doctor, simulate):
+PARTS = (
+    corp, join, account, orders, searching, saved, looking, market, placing,
+    network, sessions, configs, doctor, simulate,
+)  # fmt: skip
+for part in PARTS:
     part.add_to(app)
 
 

@@ -97,6 +97,10 @@ class Output:
         else:
             self._write(text if text.endswith("\n") else text + "\n")
 
+    def line(self, value: object, text: str) -> None:
+        """One line of an answer that goes on: a JSON value, or text. Whoever reads a pipe has it at once."""
+        self._write((json.dumps(plain(value), ensure_ascii=False) if self.as_json else shown(text)) + "\n")
+
     def note(self, text: str) -> None:
         """A line of progress for people, on stderr; silent for programs."""
         if not self.as_json:

@@ -17,11 +17,13 @@ from dht.contact import Contact
 from dht.errors import RemoteError
 from dht.routing import K
 from dht.tracing import Hop, trace
+from summaries.idset import IdSet
 from xenonode import membership
 from xenonode.client.finding import Finding, understood
 from xenonode.client.opening import Progress
 from xenonode.client.operator import Operator
 from xenonode.client.records import Records, SessionView
+from xenonode.client.saved import Saved, SavedSearch
 from xenonode.client.sessions import Sessions
 from xenonode.client.ssh import LoginKey, own_key, ssh_argv
 from xenonode.config import ClientConfig, CorpConfig
@@ -72,7 +74,8 @@ class Client:
         self._pool: ConnectionPool | None = None
         self._renew_again_ms = 0
         self._peer: Peer | None = None
-        self.finding = Finding(self.records, self._joined)
+        self.saved = Saved(home.disk)
+        self.finding = Finding(self.records, self.saved, self._joined)
         self.sessions = Sessions(home.signer, env, self._trust, self.records, self._call_corp, self._call_server)
 
     @classmethod
@@ -236,14 +239,35 @@ class Client:
     # -- finding servers ---------------------------------------------------------------------------------
 
     async def search(
-        self, text: str, *, strict: bool = True, currency: str = "USD", explain: bool = False
+        self,
+        text: str,
+        *,
+        strict: bool = True,
+        currency: str = "USD",
+        explain: bool = False,
+        exclude: Sequence[str] = (),
+        within: Sequence[str] = (),
     ) -> SearchAnswer:
-        """Servers that match, best first; every one's own signed advert was checked. `explain`: and why it is so."""
+        """Servers that match, best first; every one's own signed advert was checked. `explain`: and why it is so.
+
+        `exclude` and `within` name saved sets: servers of none of the first, and of all of the second.
+        """
         query = understood(text, currency)
+        without, only = self.saved.union(exclude), self.saved.intersection(within)
         peer = await self._joined()
-        answer = await peer.searcher.search(query, strict=strict, explain=explain)
+        answer = await peer.searcher.search(query, strict=strict, explain=explain, exclude=without, within=only)
         self.records.keep_found([each.advert for each in answer.servers])
         return answer
+
+    def save_search(self, name: str, text: str, answer: SearchAnswer) -> SavedSearch:
+        """Keep a query and which servers it found."""
+        servers = IdSet(each.advert.row_id for each in answer.servers)
+        return self.saved.keep(name, text, servers, answer.complete, self._env.now_ms())
+
+    def combine_saved(self, name: str, operation: str, first: str, second: str) -> SavedSearch:
+        """Keep the union, intersection or difference of two saved sets."""
+        servers, complete = self.saved.combine(operation, first, second)
+        return self.saved.keep(name, "", servers, complete, self._env.now_ms())
 
     async def advert(self, server: str) -> VerifiedAdvert:
         """A server's own current advert, by the first digits of its key or by HOST:PORT of its control connection."""

@@ -1,11 +1,11 @@
-"""What a client asks of XenoSearch beyond a list of servers: what the market comes to, and where a group would run.
+"""What a client asks of XenoSearch beyond a list of servers: the market, a group's places, changes.
 
 Decides how a text becomes a query and what an error of a query says; the answers are the search's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from summaries.errors import SummariesError
 from summaries.group import Group
@@ -13,10 +13,12 @@ from summaries.parse import parse
 from summaries.query import Query
 from summaries.schema import Schema
 from xenonode.client.records import Records
+from xenonode.client.saved import Saved
 from xenonode.errors import XenoError
 from xenonode.peer import Peer
 from xenonode.search.counting import Counted, count
 from xenonode.search.placing import PlacedGroup, place
+from xenonode.search.watching import Look, watch
 
 
 def understood(text: str, currency: str) -> Query:
@@ -30,14 +32,32 @@ def understood(text: str, currency: str) -> Query:
 class Finding:
     """See the module. `joined` opens the client's peer when a question first needs it."""
 
-    def __init__(self, records: Records, joined: Callable[[], Awaitable[Peer]]) -> None:
-        self._records, self._joined = records, joined
+    def __init__(self, records: Records, saved: Saved, joined: Callable[[], Awaitable[Peer]]) -> None:
+        self._records, self._saved, self._joined = records, saved, joined
 
     async def market(self, text: str, *, by: str = "", exact: bool = False, currency: str = "USD") -> Counted:
         """What all servers that match come to: counts, free capacity, prices; from summaries unless `exact`."""
         query = understood(text, currency)
         peer = await self._joined()
         return await count(peer.searcher, query, group=by, whole=not exact)
+
+    async def watch(
+        self,
+        text: str,
+        *,
+        every_s: float,
+        strict: bool = True,
+        currency: str = "USD",
+        exclude: Sequence[str] = (),
+        within: Sequence[str] = (),
+    ) -> AsyncIterator[Look]:
+        """One look after another: what appeared, changed or is gone since the last one; saved sets as for a search."""
+        query = understood(text, currency)
+        without, only = self._saved.union(exclude), self._saved.intersection(within)
+        peer = await self._joined()
+        async for look in watch(peer.searcher, query, every_s, strict=strict, exclude=without, within=only):
+            self._records.keep_found([each.advert for each in look.answer.servers])
+            yield look
 
     async def place(self, group: Group, *, strict: bool = True) -> PlacedGroup:
         """The cheapest servers for a group of purposes, apart and together as it says."""

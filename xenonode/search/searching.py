@@ -18,7 +18,11 @@ from dht.errors import DhtError
 from summaries.asks import REPLICAS, Ask, Outcome, Probe
 from summaries.execute import Counts, Search
 from summaries.explain import Explanation, why_empty
+from summaries.idset import IdSet
+from summaries.memory import Memory, Shown
+from summaries.messages import Answer
 from summaries.plan import constrained
+from summaries.point import Point
 from summaries.query import Query
 from summaries.roots import ROOT_LIFE_MS, RootReading, RootView
 from summaries.schema import Schema
@@ -71,21 +75,34 @@ class Searcher:
         self._searched_ms = -ROOT_LIFE_MS
         self._rng = env.rng("searches")
 
-    async def search(self, query: Query, *, strict: bool = True, explain: bool = False) -> SearchAnswer:
+    async def search(
+        self,
+        query: Query,
+        *,
+        strict: bool = True,
+        explain: bool = False,
+        exclude: IdSet | None = None,
+        within: IdSet | None = None,
+        memory: Memory | None = None,
+    ) -> SearchAnswer:
         """Resolve the query's hosts, run it, and return what matches, best first. Raises XenoError.
 
         Who searches again within seconds remembers the roots of the tries (`counts.root_age_ms` says how old they
-        were). `explain` adds the plan and what was read, and for an empty answer what it failed on.
+        were). `explain` adds the plan and what was read, and for an empty answer what it failed on. Of servers only
+        those `within` one set and not in the set to `exclude` count. `memory` is of the same query, run before.
         """
         loop = asyncio.get_running_loop()
         resolved = await self.resolve(query)
         began_s, bytes_out, bytes_in = loop.time(), self.asker.bytes_out, self.asker.bytes_in
         turn = self._rng.randrange(REPLICAS)
-        if self.env.now_ms() - self._searched_ms < ROOT_LIFE_MS:
+        if memory is None and self.env.now_ms() - self._searched_ms < ROOT_LIFE_MS:
             await self._read_roots(constrained(self.schema, resolved), turn)
         self._searched_ms = self.env.now_ms()
-        search = Search(self.schema, resolved, self._adverts.point, strict=strict, roots=self._roots, turn=turn)
-        run = _Run(self, search)
+        search = Search(
+            self.schema, resolved, self.verify, strict=strict, exclude=exclude, within=within,
+            roots=self._roots if memory is None else None, turn=turn,
+        )  # fmt: skip
+        run = _Run(self, search, memory)
         try:
             async with asyncio.timeout(SEARCH_TIMEOUT_S):
                 await run.finished()
@@ -105,6 +122,10 @@ class Searcher:
             counts, relaxations = why_empty(self.schema, search.filter.terms[0], self._roots)
             explained = replace(explained, constraints=counts, relaxations=relaxations)
         return replace(answer, explanation=explained)
+
+    def verify(self, raw: bytes, now_ms: int) -> Point | None:
+        """The point of a good advert, None for anything else."""
+        return self._adverts.point(raw, now_ms)
 
     async def resolve(self, query: Query) -> Query:
         """The query with coordinates in the place of hosts. Raises XenoError."""
@@ -202,8 +223,10 @@ def in_microseconds(coordinate: Coordinate) -> tuple[int, int, int, int]:
 class _Run:
     """One search under way."""
 
-    def __init__(self, searcher: Searcher, search: Search) -> None:
-        self._searcher, self._search = searcher, search
+    def __init__(self, searcher: Searcher, search: Search, memory: Memory | None = None) -> None:
+        self._searcher, self._search, self._memory = searcher, search, memory
+        if memory is not None:
+            memory.begin()
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stopped = False
 
@@ -218,8 +241,11 @@ class _Run:
 
     def _send(self, asks: Sequence[Ask | Probe]) -> None:
         for ask in asks:
+            if self._memory is not None and self._recalled(ask, self._memory):
+                continue
             if isinstance(ask, Ask):
-                self._searcher.asker.carry(ask, partial(self._answered, ask), self._failed)
+                sent = ask if self._memory is None else self._memory.instead(ask)
+                self._searcher.asker.carry(sent, partial(self._answered, ask, sent), self._failed)
             else:
                 self._searcher.probe(ask.contact, partial(self._probed, ask))
         if self._search.finished and not self._done.done():
@@ -229,11 +255,35 @@ class _Run:
         if not self._stopped and not self._done.done():
             self._done.set_exception(error)
 
-    def _answered(self, ask: Ask, outcome: Outcome) -> None:
+    def _recalled(self, ask: Ask | Probe, memory: Memory) -> bool:
+        """Whether the answer is known: then it comes as soon as one that was asked for could."""
+        known = memory.recall(ask, self._now_ms())
+        loop = asyncio.get_running_loop()
+        if isinstance(known, Shown) and isinstance(ask, Probe):
+            loop.call_soon(self._shown, ask, known.raw, known.round_trip_us)
+        elif isinstance(known, Answer) and isinstance(ask, Ask):
+            loop.call_soon(self._take, ask, known)
+        return known is not None
+
+    def _answered(self, ask: Ask, sent: Ask, outcome: Outcome) -> None:
+        if self._memory is not None:
+            restored = self._memory.restore(ask, sent, outcome, self._now_ms())
+            if restored is None and outcome is not None:  # the digest is another one: read it whole
+                self._searcher.asker.carry(ask, partial(self._answered, ask, ask), self._failed)
+                return
+            outcome = restored
+        self._take(ask, outcome)
+
+    def _take(self, ask: Ask, outcome: Outcome) -> None:
         if not self._stopped:
             self._send(self._search.answered(ask, outcome, self._now_ms()))
 
     def _probed(self, probe: Probe, advert: bytes | None, round_trip_us: int | None) -> None:
+        if self._memory is not None:
+            self._memory.shown(probe, advert, round_trip_us, self._now_ms())
+        self._shown(probe, advert, round_trip_us)
+
+    def _shown(self, probe: Probe, advert: bytes | None, round_trip_us: int | None) -> None:
         if not self._stopped:
             self._send(self._search.probed(probe, advert, self._now_ms(), round_trip_us))
 
