@@ -48,6 +48,11 @@ class Handing:
             self._climbing.climb(node, now_ms)
             self.hand_over(node, now_ms)
 
+    def remind(self, node: TrieNode, now_ms: int) -> None:
+        """Tell the other holders of an aggregation point again how it is split: nobody else can tell them."""
+        if node.prefix.is_anchor and node.splits:
+            self._state.push(node.prefix, Marked(node.prefix, node.splits), now_ms)
+
     def hand_over(self, node: TrieNode, now_ms: int) -> None:
         """Send rows that belong below to their leaf: offer them first, then insert what is wanted."""
         if not node.ready or not node.is_split or not len(node.rows):
@@ -148,9 +153,9 @@ class Handing:
             self._handing.add((pending.prefix, id, key))
             self._inserting += 1
 
-    def learn(self, node: TrieNode, splits: int, now_ms: int) -> None:
+    def learn(self, node: TrieNode, splits: int, sender: bytes, now_ms: int) -> None:
         """Our parent knows of splits below us: a replica of ours was fuller than we are."""
-        if not node.prefix.is_anchor and node.mark(splits):
+        if not node.prefix.is_anchor and self._state.told_split(node, splits, sender):
             self.hand_over(node, now_ms)
 
     def free(self, pending: Pending) -> None:

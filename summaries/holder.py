@@ -6,8 +6,9 @@ sees. Rests on four rules:
 1. **Widen before acknowledging.** A row that is not inside the zone which a quorum of the parent's
    holders has is answered only once they have it; the parent's holders in turn answer only once
    theirs have it. So a search never misses an acknowledged advert.
-2. **Splits are monotone.** Split bits are only added. A holder that splits, or hears of it, keeps
-   serving its rows until a quorum of the child's holders accepted each; publishers get Moved.
+2. **Splits are monotone.** Split bits are only added: by who has too many rows, or hears of it from
+   two others. A holder that splits keeps serving its rows until a quorum of the child's holders
+   accepted each; publishers get Moved.
 3. **Entries never go back.** An aggregation point keeps what each holder of a child said, and only
    a higher (incarnation, version) replaces it: a late message cannot narrow a newer widening.
 4. **Nothing is taken on trust.** Rows come from `verify`, never from what a sender claims; a
@@ -58,7 +59,7 @@ from summaries.pending import Action, Pending, Push, Reply, Verify, quorum
 from summaries.recovering import Recovering
 from summaries.schema import Schema
 from summaries.tallying import Tallying
-from summaries.trie import ROOT, Prefix
+from summaries.trie import ROOT, Prefix, region
 
 DEFAULT_CAPACITY = 2_048  # measured: half the questions of 1,024, a quarter of those of 512
 HEARTBEAT_MS = 30_000  # a zone that did not change is told again: three times in an entry's life
@@ -132,6 +133,7 @@ class Holder:
                 if tighten or node.told_ms + HEARTBEAT_MS <= now_ms:
                     node.settled = False
                 node.grew = False
+                self._handing.remind(node, now_ms)
             self._climbing.settle(node, now_ms)
             self._handing.hand_over(node, now_ms)
             self._tallying.tell(node, self._handing.turn(node.prefix), now_ms)
@@ -178,11 +180,10 @@ class Holder:
         elif isinstance(message, ZoneUpdate):
             self._zone_update(message, sender, request, now_ms)
         elif isinstance(message, Marked):
-            # Splits are for ever: a stranger's would shred the trie.
             if not self._state.may_hold(message.prefix, sender):
                 raise MessageError("the sender is not near this prefix's key")
             node = self._state.nodes.get(message.prefix)
-            if node is not None and node.mark(message.splits):
+            if node is not None and self._state.told_split(node, message.splits, sender):
                 self._handing.hand_over(node, now_ms)
             self._state.reply(request, Accepted(node.splits if node else 0))
         elif isinstance(message, Offer):
@@ -235,7 +236,9 @@ class Holder:
         if not newer and node.entries[message.child][sender].version != message.version:
             self._state.reply(request, Stale(node.entries[message.child][sender].version))
             return
-        node.mark(message.splits)
+        if not message.child.is_anchor:  # it can tell how it is split itself; that it exists proves nothing, since
+            # whoever inserts an advert far below makes honest holders of what should not be there
+            self._state.told_split(node, message.splits & region(message.child), sender)
         self._climbing.wait(node, Waiter(request, message.zone))
         self._climbing.settle(node, now_ms)
         self._handing.hand_over(node, now_ms)
@@ -256,7 +259,7 @@ class Holder:
         if isinstance(reply, Accepted) or (isinstance(reply, Stale) and pending.row is not None):
             pending.agreed += 1
             if isinstance(reply, Accepted) and isinstance(message, ZoneUpdate) and node is not None:
-                self._handing.learn(node, reply.splits, now_ms)
+                self._handing.learn(node, reply.splits, sender, now_ms)
         elif isinstance(reply, Moved) and pending.row is not None and isinstance(message, Insert):
             self._handing.follow(token, pending, message, reply.prefix, now_ms)
             return

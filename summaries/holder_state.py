@@ -73,6 +73,10 @@ class HolderState:
         self._out.append(Push(token, where, message, to))
         return token
 
+    def told_split(self, node: TrieNode, splits: int, voter: bytes) -> bool:
+        """Somebody says what is split: we believe ourselves, and any two others. Whether anything new is split."""
+        return node.mark(splits) if voter == self.me else node.vote(splits, voter)
+
     def reply(self, request: object, message: Result) -> None:
         self._out.append(Reply(request, message))
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from summaries.messages import EntryFact
 from summaries.point import Rows
 from summaries.schema import Schema
-from summaries.trie import LEVEL_BITS, Prefix, destination, needed_splits, path_bits, split_bit
+from summaries.trie import LEVEL_BITS, Prefix, destination, needed_splits, region, split_bit
 from summaries.zone import Zone
 
 MAX_ENTRY_HOLDERS = 8  # holders remembered a child: R = 3, plus those that churn left behind
 TOMBSTONE_S = 1_350  # three TTLs of 450 s: longer than any late copy of the advert stays valid
 MAX_TOMBSTONES = 4_096  # a node: eight times the capacity of a leaf
+MAX_VOTERS = 64  # holders whose word on splits is remembered a node: as many as it has children
 HANDED_S = 60  # twice what a search may take: whoever saw a row here may ask for its advert
 MAX_HANDED = 4_096  # a node: eight times the capacity of a leaf
 ENTRY_LIFE_MS = 90_000  # three heartbeats of 30 s
@@ -48,6 +49,7 @@ class TrieNode:
     splits: int = 0
     entries: dict[Prefix, dict[bytes, Entry]] = field(default_factory=dict)
     tombstones: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
+    votes: dict[bytes, int] = field(default_factory=dict)  # split bits that one holder each told us of
     handed: dict[int, tuple[int, int]] = field(default_factory=dict)  # id: key, and until when that is worth knowing
     zone: Zone = field(init=False)
     claimed: Zone = field(init=False)  # what we last told our parent
@@ -79,8 +81,24 @@ class TrieNode:
     def mark(self, splits: int) -> bool:
         """Add the split bits that lie at or below this node; whether any was new."""
         before = self.splits
-        self.splits |= splits & _region(self.prefix)
+        self.splits |= splits & region(self.prefix)
         return self.splits != before
+
+    def vote(self, splits: int, voter: bytes) -> bool:
+        """Another holder says that these are split: they are once two say so. Whether any was new.
+
+        Splits are for ever, and one liar is near many prefixes: by its word alone every trie would be shredded.
+        """
+        said = splits & region(self.prefix) & ~self.splits
+        if not said:
+            return False
+        agreed = 0
+        for other in sorted(self.votes):
+            agreed |= self.votes[other] & said if other != voter else 0
+        if voter not in self.votes and len(self.votes) >= MAX_VOTERS:
+            del self.votes[next(iter(self.votes))]
+        self.votes[voter] = self.votes.get(voter, 0) | said
+        return self.mark(agreed)
 
     def overflow(self, capacity: int) -> bool:
         """Mark the splits that a leaf above capacity needs; whether there were any."""
@@ -102,7 +120,6 @@ class TrieNode:
         holders[holder] = Entry(incarnation, version, zone, now_ms)
         # What is told again, or by another replica, is the same set: only what it grew by is counted.
         self.zone = self.zone.widened(zone, max(zone.count - before, 0), max(zone.leaves - leaves, 0))
-        self.mark(path_bits(child))
         return True
 
     def hand(self, id: int, key: int, now_ms: int) -> None:
@@ -181,13 +198,3 @@ class TrieNode:
 def splits_for(prefix: Prefix, keys: list[int], capacity: int) -> int:
     """The split bits of a leaf that holds more than `capacity` keys: as few as leave no child above it."""
     return needed_splits(prefix, keys, capacity)
-
-
-def _region(prefix: Prefix) -> int:
-    """The split bits of the prefixes at or below this one, within its anchor's level."""
-    depth, mask = prefix.length - prefix.anchor.length, 0
-    within = prefix.bits & ((1 << depth) - 1)
-    for below in range(LEVEL_BITS - depth):
-        first = (1 << (depth + below)) - 1 + (within << below)
-        mask |= ((1 << (1 << below)) - 1) << first
-    return mask

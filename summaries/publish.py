@@ -52,6 +52,8 @@ class _Task:
     open: int = 0
     generation: int = 0
     deeper: Prefix | None = None
+    ways: list[Prefix] = field(default_factory=list)  # where the holders that were asked say that the key belongs
+    wait_ms: int = RETRY_MS
     refused: list[str] = field(default_factory=list)
 
 
@@ -126,11 +128,17 @@ class Publication:
         task.generation += 1
         task.accepted = task.failed = task.absent = task.open = 0
         if task.leaf == ROOT:
-            task.state = "locating"
-            replica = task.tries % REPLICAS
-            self._ask(task, ROOT, Locate(ROOT, task.key), replica, after_ms)
+            self._locate(task, ROOT, after_ms)
         else:
             self._write(task, after_ms)
+
+    def _locate(self, task: _Task, anchor: Prefix, after_ms: int = 0) -> None:
+        """Ask two of an aggregation point's holders for the way: one that lies could lead every advert astray."""
+        task.state, task.leaf = "locating", anchor
+        task.generation += 1
+        task.open, task.ways, task.wait_ms = 0, [], RETRY_MS
+        for turn in range(2):
+            self._ask(task, anchor, Locate(anchor, task.key), (task.tries + turn) % REPLICAS, after_ms)
 
     def _write(self, task: _Task, after_ms: int = 0) -> None:
         task.state = "writing"
@@ -141,21 +149,26 @@ class Publication:
             self._ask(task, task.leaf, kind(task.leaf, task.key, self._advert), replica, after_ms)
 
     def _located(self, task: _Task, ask: Ask, reply: Outcome) -> None:
-        if isinstance(reply, Here):
-            task.leaf = ask.prefix
-            self._write(task)
-        elif isinstance(reply, Moved) and self._is_deeper(reply.prefix, ask.prefix, task):
-            if reply.prefix.is_anchor:
-                task.generation += 1
-                self._ask(task, reply.prefix, Locate(reply.prefix, task.key), task.tries % REPLICAS)
-            else:
-                task.leaf = reply.prefix
-                self._write(task)
-        elif isinstance(reply, NotReady) and ask.prefix != ROOT:
-            task.leaf = ask.prefix  # a leaf that nobody has created yet: inserting creates it
-            self._write(task)
+        task.open -= 1
+        anchor = ask.prefix
+        if isinstance(reply, Here) or (isinstance(reply, NotReady) and anchor != ROOT):
+            task.ways.append(anchor)  # not ready: a leaf that nobody has created yet; inserting creates it
+        elif isinstance(reply, Moved) and self._is_deeper(reply.prefix, anchor, task):
+            task.ways.append(reply.prefix)
+        elif isinstance(reply, NotReady):
+            task.wait_ms = max(task.wait_ms, reply.retry_ms)
+        if task.open:
+            return
+        if not task.ways:
+            self._retry(task, task.wait_ms)
+            return
+        # Who stops too early is put right by Moved; who goes too deep makes leaves that should not be.
+        where = min(task.ways, key=_depth)
+        if where.is_anchor and where != anchor:
+            self._locate(task, where)
         else:
-            self._retry(task, reply.retry_ms if isinstance(reply, NotReady) else RETRY_MS)
+            task.leaf = where
+            self._write(task)
 
     def _wrote(self, task: _Task, reply: Outcome) -> None:
         task.open -= 1

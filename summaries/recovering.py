@@ -94,7 +94,7 @@ class Recovering:
     def _take_digest(
         self, node: TrieNode, recovery: Recovery, sender: bytes, reply: Digest, now_ms: int
     ) -> None:
-        node.mark(reply.splits)
+        self._state.told_split(node, reply.splits, sender)
         for fact in reply.entries:
             fits = fact.child.parent == node.prefix and len(fact.zone.lows) == len(self._state.schema.ordered)
             if fits and self._state.may_hold(fact.child, fact.holder):

@@ -99,6 +99,16 @@ def path_bits(child: Prefix) -> int:
     return bits
 
 
+def region(prefix: Prefix) -> int:
+    """The split bits of the prefixes at or below this one, within its anchor's level."""
+    depth, mask = prefix.length - prefix.anchor.length, 0
+    within = prefix.bits & ((1 << depth) - 1)
+    for below in range(LEVEL_BITS - depth):
+        first = (1 << (depth + below)) - 1 + (within << below)
+        mask |= ((1 << (1 << below)) - 1) << first
+    return mask
+
+
 def destination(prefix: Prefix, splits: int, key: int) -> Prefix:
     """Where a key belongs, going down from `prefix` through its anchor's split bits."""
     anchor = prefix.anchor.length

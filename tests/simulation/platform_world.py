@@ -87,9 +87,8 @@ def depth(world: World) -> dict[str, int]:
     return deepest
 
 
-async def story(world: World, settle_s: float) -> dict[str, Any]:
+async def story(world: World) -> dict[str, Any]:
     await world.begin()
-    await asyncio.sleep(settle_s)
     client = world.clients[0]
     told: dict[str, Any] = {"published_s": round(world.simulation.loop.time(), 3)}
     told["questions"] = await ask(world, client)
@@ -103,9 +102,9 @@ async def story(world: World, settle_s: float) -> dict[str, Any]:
     return told
 
 
-def main(seed: int, servers: int, fleet: int, capacity: int, settle_s: int = 0) -> None:
+def main(seed: int, servers: int, fleet: int, capacity: int) -> None:
     with World(seed, servers=servers, fleet=fleet, leaf_capacity=capacity) as world:
-        told = world.run(story(world, settle_s))
+        told = world.run(story(world))
         told["transfers"] = len(world.transfers)
         told["datagrams"] = world.simulation.network.statistics.sent
         told["virtual_s"] = round(world.simulation.loop.time(), 3)

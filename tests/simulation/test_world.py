@@ -15,9 +15,9 @@ from xenonode.simulation.lease import settled_once
 
 SCRIPT = pathlib.Path(__file__).with_name("platform_world.py")
 SEED, SERVERS, FLEET, CAPACITY = 7, 50, 1_950, 32
-SMALL = (12, 24, 8, 60)
-"""The last is how long rows may go on being handed over before anybody asks. Until they are, an advert whose server
-shows another one of its owner's may have left the leaf that named it: the answer then says so, and is partial."""
+SMALL = (12, 24, 8)
+"""Asked while rows are still being handed over: an advert whose server shows another one of its owner's may have left
+the leaf that named it, and is fetched where it went."""
 LIMIT_S = 1_500
 
 

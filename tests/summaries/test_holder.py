@@ -13,7 +13,6 @@ from summaries.holder import Holder, Push, Reply
 from summaries.messages import (
     Accepted,
     Insert,
-    Marked,
     Moved,
     NotReady,
     Read,
@@ -218,16 +217,6 @@ def test_a_network_of_one_and_of_two_nodes_serves() -> None:
         result = world.search(query, dimension=NAME)
         wanted = {1 + n for n in range(30) if matches(query, SAMPLE[n])}  # type: ignore[arg-type]
         assert result.complete and set(result.ids()) == wanted
-
-
-def test_a_stranger_cannot_split_a_leaf() -> None:
-    holder = world_of_one(may_hold=lambda prefix, sender: sender == b"peer")
-    splits = (1 << 63) - 1
-    (refused,) = holder.received(Marked(ROOT, splits), b"stranger", 9, 1_000)
-    assert isinstance(refused, Reply) and isinstance(refused.message, Refused)
-    assert not holder.nodes()[ROOT].splits
-    assert isinstance(serve(holder, Marked(ROOT, splits)), Accepted)
-    assert holder.nodes()[ROOT].splits
 
 
 def world_of_one(**options: Any) -> Holder:
