@@ -1,8 +1,8 @@
-"""Equivocation: two records of one owner with one sequence number and two contents.
+"""Equivocation: two records of one owner with one sequence number and two contents, or two adverts of one server.
 
-Decides what is told of them, and to whom: each pair once, to every listener, with both signed records, which prove
-the fraud to anybody. Leaves finding them to `shelf` (a holder is given both) and `walk` (two holders differ), and
-what becomes of the owner to the listeners.
+Decides what is told of them, and to whom: each pair once, to every listener, with both as they were signed, which
+prove the fraud to anybody. Leaves finding them to `shelf` (a holder is given both) and `walk` (two holders differ),
+and to whoever verifies adverts; and what becomes of the owner to the listeners.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from .envelope import Envelope, contradicts
 from .record import Record
 
 # Pairs remembered, so that a repeated lie is told once; a member may write 60 records a minute to one holder.
@@ -42,9 +43,18 @@ class Contradictions:
 
     def note(self, one: Record, other: Record) -> None:
         """Two records with one owner, key and sequence number; the same two are told once."""
-        if one.envelope.id == other.envelope.id or one.owner != other.owner or one.seq != other.seq:
+        if one.owner == other.owner and one.seq == other.seq:
+            self._tell(one.owner, one.seq, one.envelope, other.envelope)
+
+    def note_signed(self, one: Envelope, other: Envelope) -> None:
+        """Two of anything that a member may sign only once a sequence number, such as its adverts."""
+        if contradicts(one, other):
+            self._tell(one.key, one.seq, one, other)
+
+    def _tell(self, owner: bytes, seq: int, one: Envelope, other: Envelope) -> None:
+        if one.id == other.id:
             return
-        pair = b"".join(sorted((one.envelope.id, other.envelope.id)))
+        pair = b"".join(sorted((one.id, other.id)))
         if pair in self._told:
             return
         self._told[pair] = None
@@ -54,6 +64,6 @@ class Contradictions:
         first, second = sorted((one.raw, other.raw))
         for listener in self._listeners:
             try:
-                listener(Contradiction(one.owner, one.seq, first, second))
+                listener(Contradiction(owner, seq, first, second))
             except Exception as fault:
                 self._on_fault(fault)

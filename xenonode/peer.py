@@ -42,7 +42,6 @@ class Peer:
     ) -> None:
         self.env, self.trust, self.is_client = env, trust, client
         self.schema, self.leaf_capacity = published.schema, published.leaf_capacity
-        self.adverts = Adverts(trust, self.schema)
         self.endpoint = Endpoint(
             signer,
             credential,
@@ -55,6 +54,7 @@ class Peer:
             profile=trust.network.profile,
             exchange=env.exchange,
         )
+        self.adverts = Adverts(trust, self.schema, self.endpoint.contradictions.note_signed)
         self.asker = Asker(self, env)
         self.searcher = Searcher(self.endpoint, self.schema, self.adverts, self.asker, env)
         self.holdings: dict[str, TrieHolding] = {}

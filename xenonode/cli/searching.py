@@ -16,7 +16,8 @@ from xenonode.cli.looking import KEY_SHOWN
 from xenonode.search.searching import FoundServer, SearchAnswer
 from xenonode.search.watching import Change, Look
 
-COLUMNS = ("server", "owner", "country", "region", "cpu free", "memory free", "disk free", "cpu price", "rtt")
+OFFER = ("server", "owner", "country", "region", "cpu free", "memory free", "disk free", "cpu price")
+COLUMNS = (*OFFER, "rtt", "seq", "age")
 EVERY_LEAST_S = 1.0
 _MARKS = {"appeared": "+", "changed": "~", "gone": "-"}
 
@@ -97,6 +98,8 @@ def _row(found: FoundServer) -> tuple[str, ...]:
         units.format_bytes(free.disk_bytes),
         units.format_price(advert.prices.cpu_nano_per_hour, advert.prices.currency, "h"),
         "-" if found.rtt_ms is None else f"{found.rtt_ms:.1f} ms",
+        str(found.advert.advert.seq),
+        f"{found.age_ms // 1000} s",
     )
 
 

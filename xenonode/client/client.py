@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from dht.contact import Contact
+from dht.contradictions import Contradiction
 from dht.errors import RemoteError
 from dht.routing import K
 from dht.tracing import Hop, trace
@@ -46,6 +47,8 @@ from xenonode.peer import Peer
 from xenonode.search.searching import SearchAnswer
 
 LOGGER = logging.getLogger("xenonode.client")
+REPORTS_MAX = 16
+"""Proofs of contradictions that one client brings to XenoCorp: servers, who meet all adverts, bring more."""
 ORDER_LIFE_MS = 86_400_000
 
 
@@ -74,6 +77,7 @@ class Client:
         self._pool: ConnectionPool | None = None
         self._renew_again_ms = 0
         self._peer: Peer | None = None
+        self._reports = 0
         self.saved = Saved(home.disk)
         self.finding = Finding(self.records, self.saved, self._joined)
         self.sessions = Sessions(home.signer, env, self._trust, self.records, self._call_corp, self._call_server)
@@ -331,10 +335,24 @@ class Client:
         found = await self.advert(server)
         return await self._call_server(found.server_key, found.advert.control.pair, "metrics", {})
 
+    def _contradicted(self, proof: Contradiction) -> None:
+        """A server signed two adverts with one number: XenoCorp keeps the proof, if it can be reached."""
+        if self._reports < REPORTS_MAX:
+            self._reports += 1
+            LOGGER.warning("server %s contradicts itself in advert %d", proof.owner.hex(), proof.seq)
+            self._env.spawn(self._report(proof), "report a contradiction")
+
+    async def _report(self, proof: Contradiction) -> None:
+        try:
+            await self._call_corp("fraud.report", {"first": proof.first, "second": proof.second})
+        except XenoError as error:
+            LOGGER.warning("the proof against %s was not taken: %s", proof.owner.hex(), error)
+
     async def _joined(self) -> Peer:
         if self._peer is None:
             held = self._member()
             peer = Peer(self._env, self._home.signer, held.papers.credential, held.trust, held.published, client=True)
+            peer.endpoint.contradictions.listen(self._contradicted)
             udp = self._config.udp
             await peer.start(("0.0.0.0", 0) if udp is None else udp.pair, known_peers(self._home))
             self._peer = peer

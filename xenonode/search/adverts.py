@@ -1,13 +1,17 @@
 """The adverts that one node has verified: each checked once, however many leaves and searches it stands in.
 
-Decides which signed bytes are an advert of this network, and the point that a summary sees in it.
+Decides which signed bytes are an advert of this network, and the point that a summary sees in it. Two adverts of one
+server with one sequence number prove a lie, whoever shows them and wherever they turn up: every holder and every client
+verifies here, so it is met here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from weakref import WeakValueDictionary
 
 from dht.contact import pack_address
+from dht.envelope import Envelope
 from dht.errors import RemoteError
 from summaries.errors import MessageError
 from summaries.point import Point
@@ -20,7 +24,24 @@ ADVERTS_REMEMBERED_MAX = 65_536
 
 
 class _Known(dict[bytes, tuple[VerifiedAdvert, Point]]):
-    """What was verified for one network and schema."""
+    """What was verified for one network and schema; and which advert each server signed under each number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.signed: dict[tuple[bytes, int], Envelope] = {}
+
+    def remember(self, raw: bytes, verified: VerifiedAdvert, point: Point) -> Envelope:
+        """Keep it; and say what its server signed under its number first."""
+        if len(self) >= ADVERTS_REMEMBERED_MAX:
+            self.forget(next(iter(self)))
+        self[raw] = verified, point
+        return self.signed.setdefault((verified.server_key, verified.advert.seq), verified.envelope)
+
+    def forget(self, raw: bytes) -> None:
+        verified, _ = self.pop(raw)
+        place = verified.server_key, verified.advert.seq
+        if place in self.signed and self.signed[place].raw == raw:
+            del self.signed[place]
 
 
 _KNOWN: WeakValueDictionary[tuple[bytes, bytes, int], _Known] = WeakValueDictionary()
@@ -30,8 +51,13 @@ _KNOWN: WeakValueDictionary[tuple[bytes, bytes, int], _Known] = WeakValueDiction
 class Adverts:
     """Signed bytes to verified adverts and points, remembered."""
 
-    def __init__(self, trust: Trust, schema: Schema) -> None:
-        self._trust, self._schema = trust, schema
+    def __init__(
+        self,
+        trust: Trust,
+        schema: Schema,
+        contradicted: Callable[[Envelope, Envelope], None] = lambda one, other: None,
+    ) -> None:
+        self._trust, self._schema, self._contradicted = trust, schema, contradicted
         network = trust.network
         self._known = _KNOWN.setdefault((network.root_key, network.schema_hash, schema.epoch), _Known())
 
@@ -44,11 +70,11 @@ class Adverts:
         if found is None:
             verified = verify_advert(raw, self._trust, now_ms, allow_gone=True)
             found = verified, self._point(verified)
-            if len(self._known) >= ADVERTS_REMEMBERED_MAX:
-                self._known.pop(next(iter(self._known)))
-            self._known[raw] = found
+            first = self._known.remember(raw, *found)
+            if first.id != verified.envelope.id:
+                self._contradicted(first, verified.envelope)
         elif found[0].advert.expires_ms <= now_ms:
-            del self._known[raw]
+            self._known.forget(raw)
             return self.verify(raw, now_ms)  # refused now, in the same words as if it were new
         return found
 

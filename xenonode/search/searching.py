@@ -43,11 +43,12 @@ ROOTS_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class FoundServer:
-    """One server that matches: its own current advert, and how the query ranks it."""
+    """One server that matches: its own current advert, how long ago it signed that, and how the query ranks it."""
 
     advert: VerifiedAdvert
     rank: int
     rtt_ms: float | None
+    age_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +164,8 @@ class Searcher:
         for match in result.matches:
             verified, _ = self._adverts.verify(match.advert, now_ms)
             rtt_ms = None if match.round_trip_us is None else match.round_trip_us / MICROSECONDS
-            servers.append(FoundServer(verified, match.rank, rtt_ms))
+            age_ms = max(now_ms - verified.advert.issued_ms, 0)
+            servers.append(FoundServer(verified, match.rank, rtt_ms, age_ms))
         missing = [f"{dimension} {prefix}" for dimension, prefix in result.unreachable]
         missing += [f"advert of server {number:016x}" for number in result.unverified]
         if late:
