@@ -35,7 +35,7 @@ class Finishing:
         self.out: list[Ask | Probe] = []
         self.query = parse(text, currency="USD")
         self.candidates = Candidates(
-            self.query, self.world.verify, "probe", IdSet(), Tally(), count(1), self.out
+            self.query, self.world.verify, "probe", IdSet(), None, Tally(), count(1), self.out
         )
 
     def offer(self, row: Row, source: Source, prefix: Prefix = LEAF) -> None:
