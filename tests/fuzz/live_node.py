@@ -214,7 +214,6 @@ def hold(world: World, node: Endpoint, name: str) -> TrieHolding:
     placement = Placement(overlay, partial(trie_key, NETWORK, 1, DIMENSION))
     holder = Holder(schema, DIMENSION, overlay.contact.packed, verify, incarnation=world.now_ms())
     holding = TrieHolding(overlay, holder, placement, world.nodes[name].env)
-    world.nodes[name].call(holding.start)
     return holding
 
 
