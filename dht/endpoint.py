@@ -233,6 +233,11 @@ class Endpoint:
         """`direct`, `mapped` (through a translator), `unreachable`, or `unknown` until strangers were heard."""
         return self.reach.verdict()
 
+    @property
+    def reachability_advice(self) -> str:
+        """What to do about being unreachable."""
+        return self.reach.state.advice(self.address)
+
     async def examine_reachability(self, *, serve: bool = False) -> str:
         """Have peers say how they see us and strangers call us; UnreachableError when we mean to `serve` and cannot."""
         verdict = await self.reach.examine()

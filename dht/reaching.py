@@ -17,7 +17,7 @@ from .contact import Address, pack_address, unpack_address
 from .errors import DhtError, LocalError, RemoteError
 from .limits import Allowance, Places
 from .peers import Call, Peer
-from .reachability import UNREACHABLE, Reachability, UnreachableError
+from .reachability import MIN_MISSED, UNREACHABLE, Reachability, UnreachableError
 from .reply import Reply
 from .vitals import VITALS_BYTES
 
@@ -28,8 +28,12 @@ if TYPE_CHECKING:
 ASKED_PEERS = 8
 # A call back is two hops and a handshake: twice the time that a lookup gives a stranger, and some.
 CALL_BACK_S = 3.0
+# Strangers that should call in one examination: one more than must fail to come before we say that nobody can.
+ENOUGH_CALLS = MIN_MISSED + 1
 # Calls that one place may ask of us, and that we make for all together.
 CALLS_PER_PLACE = Allowance(0.1, 4)
+# Peers that are asked, one after the other, to call another one: who knows it already is no stranger to it.
+HELPERS = 3
 # Peers that are kept from forgetting us; a tick is 15 s, and translators forget after 30 s at the earliest.
 MAX_KEPT_OPEN = 16
 KEEP_OPEN_IDLE_S = 9.0
@@ -57,7 +61,9 @@ class Reaching:
         peers = self._some_peers()
         await asyncio.gather(*(self._ask_how_seen(peer) for peer in peers), return_exceptions=True)
         came = self._came = asyncio.Event()
-        asked = (endpoint.ask(peer.address, CALL_BACK, b"") for peer in peers)
+        # Whoever knows few peers has each of them find several strangers, or silence would prove nothing.
+        times = -(-ENOUGH_CALLS // len(peers)) if peers else 0
+        asked = (endpoint.ask(peer.address, CALL_BACK, b"") for peer in peers for _ in range(times))
         answers = await asyncio.gather(*asked, return_exceptions=True)
         promised = sum(not isinstance(answer, BaseException) for answer in answers)
         if promised:
@@ -144,15 +150,20 @@ class Reaching:
         if not others:
             reply.refuse("nobody here to call you")
             return
-        helper = endpoint.rng.choice(others)
+        helpers = endpoint.rng.sample(others, min(HELPERS, len(others)))
+
+        def ask_next() -> None:
+            endpoint.call(helpers.pop().address, endpoint.network_tag, CALL, pack_address(peer.address), asked)
 
         def asked(call: Call, error: DhtError | None, body: bytes) -> None:
             if error is None:
                 reply()
+            elif helpers and endpoint.is_open:
+                ask_next()
             else:
                 reply.refuse("nobody would call you")
 
-        endpoint.call(helper.address, endpoint.network_tag, CALL, pack_address(peer.address), asked)
+        ask_next()
 
     def call(self, body: bytes, reply: Reply) -> None:
         """A peer vouches for an address that it has a session with: greet it, unless we know it."""

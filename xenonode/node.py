@@ -20,6 +20,7 @@ from dht.envelope import Envelope
 from dht.errors import RemoteError
 from dht.identity import Signer
 from dht.metrics import republish_alarm
+from dht.reachability import UNREACHABLE
 from hypervisor import remote
 from hypervisor.adapter import Hypervisor
 from hypervisor.forwarded import ForwardedHypervisor
@@ -69,6 +70,9 @@ PUBLISH_CHECK_S = 1.0
 FAREWELL_S = 5.0
 """A server that stops withdraws its advert, but does not wait long for holders that do not answer."""
 REMEMBER_PEERS_S = 30.0
+ADDRESS_LOOK_S = 30.0
+REACHABLE_LOOK_S = 1_800.0
+"""How often strangers are asked to call again while nothing seems to have changed: some twenty datagrams."""
 REJOIN_S = 5.0
 """A join itself takes some twenty seconds to give up, so this adds little traffic to an absent network."""
 FORWARDED_PORTS = "ports.json"
@@ -120,9 +124,43 @@ class Node:
         """Hand a proof to XenoCorp, as each role can."""
 
     async def _join(self) -> None:
+        await self._check_reachable()
         await self.peer.join()
         self._ending.callback(remember_peers, self.home, self.peer)
         self._ending.callback(self.env.spawn(self._stay_in_touch(), "remember peers").cancel)
+        self._ending.callback(self.env.spawn(self._stay_reachable(), "look whether others reach us").cancel)
+
+    async def _check_reachable(self) -> None:
+        """Raise XenoError where others cannot reach this node, as far as a role may not be so.
+
+        Before it joins: in a small network there are no strangers left afterwards.
+        """
+        await self._reached()
+
+    async def _reached(self) -> str:
+        """Whether others reach this node, told where they do not; on loopback nobody is asked."""
+        endpoint = self.peer.endpoint
+        if ip_address(endpoint.address[0]).is_loopback:
+            return endpoint.reachability
+        if not self.peer.overlays():
+            await self.peer.meet_seeds()
+        verdict = await endpoint.examine_reachability()
+        if verdict == UNREACHABLE:
+            LOGGER.warning("%s", endpoint.reachability_advice)
+        return verdict
+
+    async def _stay_reachable(self) -> None:
+        """Look again now and then, and soon after others see this node elsewhere than before."""
+        seen, looked_s = self.peer.endpoint.observed_address, asyncio.get_running_loop().time()
+        while True:
+            await asyncio.sleep(ADDRESS_LOOK_S)
+            now, now_s = self.peer.endpoint.observed_address, asyncio.get_running_loop().time()
+            moved = now is not None and now != seen
+            if moved or now_s >= looked_s + REACHABLE_LOOK_S:
+                if moved and seen is not None:
+                    LOGGER.warning("others see this node at %s now, and no longer at %s", now, seen)
+                seen, looked_s = now or seen, now_s
+                await self._reached()
 
     async def _stay_in_touch(self) -> None:
         """A seed that came back from a crash without these addresses would begin a network of its own."""
@@ -152,6 +190,7 @@ class Node:
             "republish_alarm": republish_alarm(self.peer.endpoint),
             "role": self.role,
             "udp": "{}:{}".format(*self.peer.endpoint.address),
+            "reachability": self.peer.endpoint.reachability,
             "control": "{}:{}".format(*self.control.address),
             "dimensions": len(self.peer.holdings),
         }
@@ -368,6 +407,11 @@ class ServerNode(Node):
         await self._publish()
         self._ending.push_async_callback(self._withdraw)
         self._ending.callback(self.env.spawn(self._stay_published(), "publish").cancel)
+
+    async def _check_reachable(self) -> None:
+        if await self._reached() == UNREACHABLE:
+            next_step = "then start this server again; 'xenonode doctor' looks at the rest"
+            raise XenoError(self.peer.endpoint.reachability_advice, next_step, "unreachable")
 
     async def _appear_later(self) -> None:
         await asyncio.sleep(REJOIN_S)

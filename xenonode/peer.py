@@ -30,6 +30,8 @@ from xenonode.search.searching import Searcher
 
 SERVING_ROLES = ("server", "corp")
 """Roles that hold parts of the overlays; a client's credential only lets it ask."""
+KEPT_OPEN = 4
+"""Seeds whose paths a client that goes on keeps open through a translator: a ping each in 15 s."""
 SEEDS_MAX = 8
 """Addresses that a start tries at once, besides the network file's own seeds."""
 
@@ -81,6 +83,14 @@ class Peer:
             ) from error
         seeds = [seed.pair for seed in self.trust.network.seeds]
         self._seeds = list(dict.fromkeys([*seeds, *known[:SEEDS_MAX]]))
+        if self.is_client:
+            for seed in self._seeds[:KEPT_OPEN]:
+                self.endpoint.keep_open(seed)
+
+    async def meet_seeds(self) -> None:
+        """Greet the seeds, before any overlay is joined; those that do not answer are left alone."""
+        seeds = [seed for seed in self._seeds if seed != self.endpoint.address]
+        await asyncio.gather(*map(self.endpoint.ping, seeds), return_exceptions=True)
 
     async def join(self) -> None:
         """Join every dimension's overlay. Raises XenoError where no seed answers; may be tried again."""
