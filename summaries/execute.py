@@ -62,7 +62,7 @@ class Search:
         roots: Mapping[str, RootView] | None = None,
         turn: int = 0,
     ) -> None:
-        if query.order.by == "latency" and not query.order.hosts:
+        if "latency" in query.order.keys and not query.order.hosts:
             raise LocalError("resolve the query's hosts to coordinates first")
         self._schema, self._query = schema, query
         self._max_rpcs = max_rpcs

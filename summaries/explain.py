@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from summaries.filter import Comparison, CompiledFilter, Filter, Term, Within
+from summaries.cost import CostTest
+from summaries.filter import Comparison, CompiledFilter, Filter, Term, Test, Within
 from summaries.inside import surely_meets
 from summaries.messages import Outlined
 from summaries.query import AllOf, Query, print_query
@@ -97,22 +98,24 @@ def describe(filter_: Filter) -> str:
     return " or ".join(terms) or "nothing"
 
 
-def _text(test: Comparison | Within) -> str:
+def _text(test: Test) -> str:
     if isinstance(test, Within):
         return f"{'not ' if test.negated else ''}within {test.limit_us / 1000:g} ms of {len(test.hosts)} hosts"
     return print_query(Query(AllOf((test,))))
 
 
-def _view_for(test: Comparison | Within, views: Mapping[str, RootView]) -> RootView | None:
+def _view_for(test: Test, views: Mapping[str, RootView]) -> RootView | None:
     """The root that tells this constraint's values apart; any root will do for one that none does."""
     if isinstance(test, Within):
         name = "location"
+    elif isinstance(test, CostTest):
+        name = "price.cpu"
     else:
         name = "environment" if test.attribute.split(".")[0] in ("os", "platform") else test.attribute
     return views.get(name) or next(iter(views.values()), None)
 
 
-def _relaxed(schema: Schema, test: Comparison | Within, near: list[Outlined]) -> Relaxation | None:
+def _relaxed(schema: Schema, test: Test, near: list[Outlined]) -> Relaxation | None:
     """The least change of a bound that lets some range through that meets all other constraints."""
     bounds = test.bounds() if isinstance(test, Comparison) and not test.negated else None
     if bounds is None or not isinstance(test, Comparison) or test.attribute not in schema.column or not near:

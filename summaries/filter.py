@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from summaries.attributes import ATTRIBUTES, ENVIRONMENT_KINDS, LARGEST, MAX_COORDINATE_US, Attributes, version_tuple
+from summaries.cost import CostTest
 from summaries.errors import MessageError
 from summaries.point import Rows, widened
 from summaries.schema import ENVIRONMENT, Schema
@@ -127,7 +128,8 @@ class Within:
         return ["near", 6, [self.limit_us, *(part for host in self.hosts for part in host)], "", self.negated]
 
 
-Term = tuple[Comparison | Within, ...]
+Test = Comparison | Within | CostTest
+Term = tuple[Test, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,33 +179,42 @@ class _CompiledTerm:
         self.mask = self.words = 0
         self.bounds: dict[int, tuple[int, int]] = {}  # column -> inclusive integers
         self.within = [test for test in term if isinstance(test, Within) and not test.negated]
+        self.costs = [test for test in term if isinstance(test, CostTest)]
+        self.schema = schema
+        for cost in self.costs:
+            for name, most in cost.price_bounds().items():
+                self._narrow(schema, name, None, min(most, LARGEST))
         for test in term:
-            if isinstance(test, Within):
+            if not isinstance(test, Comparison):
                 continue
             self.words |= test.word_bits()
             bit, bounds = test.environment_bit(schema), test.bounds()
             if bit is not None:
                 self.mask |= bit
-            elif bounds is not None and test.attribute in schema.column:
-                place = schema.column[test.attribute]
-                low, high = self.bounds.get(place, (0, LARGEST))
-                self.bounds[place] = (
-                    low if bounds[0] is None else max(low, bounds[0]),
-                    high if bounds[1] is None else min(high, bounds[1]),
-                )
+            elif bounds is not None:
+                self._narrow(schema, test.attribute, *bounds)
         self.bins = [
             (place, schema.ordered[place].bin(max(low, 0)), schema.ordered[place].bin(max(high, 0)))
             for place, (low, high) in self.bounds.items()
         ]
         self.impossible = any(low > high for low, high in self.bounds.values())
 
+    def _narrow(self, schema: Schema, attribute: str, least: int | None, most: int | None) -> None:
+        place = schema.column.get(attribute)
+        if place is not None:
+            low, high = self.bounds.get(place, (0, LARGEST))
+            self.bounds[place] = (low if least is None else max(low, least), high if most is None else min(high, most))
+
     def passes(self, zone: Zone) -> bool:
         if self.impossible or self.mask & ~zone.environments or self.words & ~zone.words:
             return False
         lows, highs = zone.lows, zone.highs
         for place, low, high in self.bins:
-            if highs[place] < low or lows[place] > high:
+            # A trie of before a dimension was added has zones that say nothing of it.
+            if place < len(lows) and (highs[place] < low or lows[place] > high):
                 return False
+        if not all(test.may_hold(self.schema, zone) for test in self.costs):
+            return False
         return all(closest(test.hosts, zone) <= test.limit_us for test in self.within)
 
     def select(self, array: NDArray[Any]) -> NDArray[np.bool_]:
@@ -271,7 +282,7 @@ def _term(fields: object) -> Term:
     return tuple(_test(one) for one in fields)
 
 
-def _test(fields: object) -> Comparison | Within:
+def _test(fields: object) -> Test:
     if not isinstance(fields, list) or len(fields) != 5:
         raise MessageError("a test has five fields")
     name, operator, value, currency, negated = fields
@@ -285,6 +296,8 @@ def _test(fields: object) -> Comparison | Within:
         return _within(value, negated)
     if not 0 <= operator < len(OPERATORS) or not isinstance(currency, str) or len(currency) > 16:
         raise MessageError("unknown operator or currency")
+    if name == "cost":
+        return CostTest.from_parts(operator, value, currency, negated)
     _check_value(name, value)
     return Comparison(name, OPERATORS[operator], value, currency, negated)
 

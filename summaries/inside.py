@@ -6,12 +6,12 @@ below are in its currency. What zones keep as a union (environments, words, plac
 
 from __future__ import annotations
 
-from summaries.filter import Comparison, Filter, Within
+from summaries.filter import Comparison, Filter, Test
 from summaries.schema import Schema
 from summaries.zone import Zone
 
 
-def surely_meets(schema: Schema, test: Comparison | Within, zone: Zone, currency: str = "") -> bool:
+def surely_meets(schema: Schema, test: Test, zone: Zone, currency: str = "") -> bool:
     """Whether every advert in a zone meets one test; `currency` is what all of them are priced in, if they are."""
     if not isinstance(test, Comparison) or (test.currency and test.currency != currency):
         return False

@@ -8,6 +8,8 @@ expected and, for a misspelt name or unit, the nearest right one.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fractions import Fraction
 from functools import cache
@@ -27,10 +29,11 @@ from summaries.attributes import (
     NANO,
     version_tuple,
 )
+from summaries.cost import Bundle, CostTest
 from summaries.errors import LocalError
 from summaries.filter import MAX_HOSTS, Comparison, Coordinate
 from summaries.query import AllOf, AnyOf, Condition, Near, Not, Query, conjunction, disjunction, negation
-from summaries.rank import Order
+from summaries.rank import MAX_WEIGHT, WEIGHTED, Order, weighable
 
 MAX_TEXT_LENGTH = 4_096  # thirty times a long query written by hand; bounds parsing to milliseconds
 MAX_NESTING = 32
@@ -92,23 +95,48 @@ class _Quantity:
         self.exact = Fraction(0) if self.number.count(".") > 1 else Fraction(self.number)
 
 
+@dataclass(frozen=True, slots=True)
+class _Amount:
+    """One part of a bundle: by name, or by what its unit means."""
+
+    name: str | None
+    meant: str
+    value: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """One thing to order by, perhaps weighted in thousandths; `bundle` is of a cost that names one."""
+
+    by: str
+    at: int
+    bundle: Bundle | None = None
+    weight: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Ordering:
+    keys: tuple[_Key, ...]
+    descending: bool
+
+
 @v_args(inline=True)
 class _Builder(Transformer[Token, Any]):
     def __init__(self, currency: str) -> None:
         super().__init__()
         self._currency = currency
 
-    def start(self, where: Condition | None, order: Order | None, limit: int | None) -> Query:
-        where, order = where or AllOf(), order or Order()
+    def start(self, where: Condition | None, order: _Ordering | None, limit: int | None) -> Query:
+        where = where or AllOf()
         tests = list(_tests(where))
         if len(tests) > MAX_TESTS_IN_QUERY:
             raise QueryError(f"a query has at most {MAX_TESTS_IN_QUERY} tests")
-        if order.by == "cost" or order.by.startswith("price."):
-            named = sorted({test.currency for test in tests if test.currency})
-            named += [str(test.value) for test in tests if test.attribute == "currency" and test.operator == "="]
-            chosen = named[0] if len(set(named)) == 1 else self._currency
-            order = Order(order.by, order.descending, chosen, order.amounts)
-        return Query(where, order, limit)
+        named = sorted({test.currency for test in tests if test.currency})
+        plain = [test for test in tests if isinstance(test, Comparison)]
+        named += [str(test.value) for test in plain if test.attribute == "currency" and test.operator == "="]
+        chosen = named[0] if len(set(named)) == 1 else self._currency
+        return Query(where, Order() if order is None else _ordered(order, where, chosen), limit)
 
     def either(self, *parts: Condition) -> Condition:
         return disjunction(*parts)
@@ -161,28 +189,40 @@ class _Builder(Transformer[Token, Any]):
     def version(self, number: Token) -> _Quantity:
         return _Quantity(number, None)
 
-    def ordering(self, key: Order, direction: Token | None) -> Order:
-        return Order(key.by, direction == "desc", "", key.amounts)
+    def ordering(self, *parts: Any) -> _Ordering:
+        *keys, direction = parts
+        return _Ordering(tuple(keys), direction == "desc")
 
-    def by_attribute(self, name: Token) -> Order:
+    def weighted(self, weight: Token | None, key: _Key) -> _Key:
+        if weight is None:
+            return key
+        thousandths = Fraction(str(weight)) * 1000
+        if thousandths.denominator != 1 or not 0 <= thousandths <= MAX_WEIGHT:
+            raise QueryError("a weight is from 0 to 1000, with at most three decimals", weight.start_pos or 0)
+        return _Key(key.by, key.at, key.bundle, int(thousandths))
+
+    def by_attribute(self, name: Token) -> _Key:
         if name != "latency":
             _known(name, [one for one, known in ATTRIBUTES.items() if known.kind in ("number", "price")])
-        return Order(str(name))
+        return _Key(str(name), name.start_pos or 0)
 
-    def by_cost(self, *amounts: tuple[str, int, int]) -> Order:
-        found = {"cpu": 0, "memory": 0, "disk": 0}
-        for name, amount, at in amounts:
-            if found[name]:
-                raise QueryError(f"cost names {name} twice", at)
-            found[name] = amount
-        return Order("cost", amounts=(found["cpu"], found["memory"], found["disk"]))
+    def by_cost(self, word: Token, *amounts: _Amount) -> _Key:
+        return _Key("cost", word.start_pos or 0, _bundle(amounts) if amounts else None)
 
-    def amount(self, name: Token, quantity: _Quantity) -> tuple[str, int, int]:
-        _known(name, ["cpu", "memory", "disk"])
-        test = _number(Token("NAME", f"{name}.total"), "=", quantity, "")
+    def compare_cost(self, word: Token, *parts: Any) -> CostTest:
+        *amounts, operator, limit = parts
+        money = _number(Token("NAME", "price.cpu"), str(operator), limit, self._currency)
+        if not isinstance(money.value, int) or not money.currency:
+            raise QueryError("a cost is compared with an amount such as 0.05 USD/h", limit.at)
+        return CostTest(_bundle(amounts), str(operator), money.value, money.currency)
+
+    def amount(self, name: Token | None, quantity: _Quantity) -> _Amount:
+        if name is not None:
+            _known(name, ["cpu", "memory", "disk"])
+        test = _number(Token("NAME", f"{name or _meant(quantity)}.total"), "=", quantity, "")
         if not isinstance(test.value, int) or test.value <= 0:
             raise QueryError("a cost is of more than nothing", quantity.at)
-        return str(name), test.value, quantity.at
+        return _Amount(None if name is None else str(name), _meant(quantity), test.value, quantity.at)
 
     def limit(self, number: Token) -> int:
         if not str(number).isdigit() or not 1 <= int(str(number)[:20]) <= MAX_LIMIT:
@@ -190,8 +230,62 @@ class _Builder(Transformer[Token, Any]):
         return int(number)
 
 
-def _tests(where: Condition) -> list[Comparison]:
-    if isinstance(where, Comparison):
+def _meant(quantity: _Quantity) -> str:
+    """What an amount without a name is of, by its unit: CPU, else memory (a second one is disk)."""
+    return "cpu" if quantity.unit in ATTRIBUTES["cpu.total"].units else "memory"
+
+
+def _bundle(amounts: Sequence[_Amount]) -> Bundle:
+    found = {"cpu": 0, "memory": 0, "disk": 0}
+    for one in amounts:
+        name = one.name or ("disk" if one.meant == "memory" and found["memory"] else one.meant)
+        if found[name]:
+            raise QueryError(f"cost names {name} twice", one.at)
+        found[name] = one.value
+    return found["cpu"], found["memory"], found["disk"]
+
+
+def _ordered(order: _Ordering, where: Condition, chosen: str) -> Order:
+    """The order that was written; a cost of nothing in particular is that of what the query asks for."""
+    if len(order.keys) == 1 and order.keys[0].weight is None:
+        [key] = order.keys
+        bundle = _asked(key, where) if key.by == "cost" else (0, 0, 0)
+        found = Order(key.by, order.descending, "", bundle)
+    else:
+        weights = tuple((key.by, 1000 if key.weight is None else key.weight) for key in order.keys)
+        for at, key in enumerate(order.keys):
+            if not weighable(key.by):
+                raise QueryError(f"an order adds up costs, prices and latency, and {key.by} is none", key.at)
+            if key.by in [name for name, _ in weights[:at]]:
+                raise QueryError(f"an order adds up {key.by} once", key.at)
+        bundles = [_asked(key, where) for key in order.keys if key.by == "cost"]
+        found = Order(WEIGHTED, order.descending, "", bundles[0] if bundles else (0, 0, 0), (), weights)
+    return replace(found, currency=chosen) if found.is_priced else found
+
+
+def _asked(key: _Key, where: Condition) -> Bundle:
+    """The bundle of a cost: as written, or that of the query's own cost(...), or what it wants to be available."""
+    if key.bundle is not None:
+        return key.bundle
+    tests = list(_tests(where))
+    costs = [test.bundle for test in tests if isinstance(test, CostTest)]
+    if costs:
+        return costs[0]
+    wanted = {
+        test.attribute: test.value
+        for test in tests
+        if isinstance(test, Comparison) and test.operator in (">=", "=") and isinstance(test.value, int)
+    }
+    names = ("cpu.available", "memory.available", "disk.available")
+    bundle = (wanted.get(names[0], 0), wanted.get(names[1], 0), wanted.get(names[2], 0))
+    if not any(bundle):
+        example = "cost(2000 ms/s, 4 GiB, 20 GiB)"
+        raise QueryError(f"the cost of what? write {example}, or ask for cpu.available >= ...", key.at, (example,))
+    return bundle
+
+
+def _tests(where: Condition) -> list[Comparison | CostTest]:
+    if isinstance(where, (Comparison, CostTest)):
         return [where]
     if isinstance(where, Not):
         return _tests(where.part)
@@ -271,6 +365,8 @@ def _at(value: Any) -> int:
 def _known(name: Token, names: list[str]) -> None:
     if str(name) in names:
         return
+    if str(name) == "trust":
+        raise QueryError("nobody's word about servers can be ranked by: no trust is published yet", name.start_pos or 0)
     close = get_close_matches(str(name)[:64], names, 1, 0.5)
     hint = f"; did you mean {close[0]}?" if close else ""
     raise QueryError(f"unknown attribute {str(name)[:64]!r}{hint}", name.start_pos or 0, tuple(sorted(names)))
@@ -294,6 +390,9 @@ _WORDS = {
     "OPERATOR": "a comparison (= != < <= > >=)",
     "NEAR": "near(...)",
     "COORD": "coord(x, y, z, height)",
+    "COST": "cost(...)",
+    "PLUS": "+",
+    "STAR": "*",
     "ASCENDING": "asc",
     "DESCENDING": "desc",
     "LPAR": "(",

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from summaries.cost import CostTest
 from summaries.dimension import BINS
-from summaries.filter import Comparison, CompiledFilter, Filter, Term
+from summaries.filter import CompiledFilter, Filter, Term, Within
 from summaries.query import Query, filter_of
 from summaries.rank import Order
 from summaries.roots import RootView
@@ -89,8 +90,10 @@ def choose(leaves: Mapping[str, int], schema: Schema, order: Order, limited: boo
 
 
 def _order_dimension(schema: Schema, order: Order) -> str | None:
-    name = {"cost": "price.cpu", "latency": LOCATION}.get(order.by, order.by)
-    return name if name in schema.by_name and not (order.descending and order.by in ("cost", "latency")) else None
+    by = max(order.weights, key=lambda one: one[1])[0] if order.weights else order.by
+    name = {"cost": "price.cpu", "latency": LOCATION}.get(by, by)
+    backwards = order.descending and (order.by in ("cost", "latency") or bool(order.weights))
+    return name if name in schema.by_name and not backwards else None
 
 
 def ranked(schema: Schema, term: Term) -> list[tuple[float, str]]:
@@ -98,7 +101,13 @@ def ranked(schema: Schema, term: Term) -> list[tuple[float, str]]:
     bounds: dict[str, tuple[int, int]] = {}
     shares: dict[str, float] = {}
     for test in term:
-        if not isinstance(test, Comparison):
+        if isinstance(test, CostTest):
+            for name, most in test.price_bounds().items():
+                if name in schema.column:
+                    least, old = bounds.get(name, (0, BINS - 1))
+                    bounds[name] = (least, min(old, schema.dimension(name).bin(most)))
+            continue
+        if isinstance(test, Within):
             if not test.negated:
                 shares[LOCATION] = min(shares.get(LOCATION, 1.0), _NEAR_SHARE)
             continue

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from summaries.attributes import ATTRIBUTES, ENVIRONMENT_KINDS, NANO, Attributes
+from summaries.cost import Bundle, CostTest
 from summaries.errors import LocalError
 from summaries.filter import MAX_TERMS, MAX_TESTS, Comparison, Coordinate, Filter, Term, Within
 from summaries.rank import Order
@@ -46,7 +47,7 @@ class Not:
     part: Condition
 
 
-Condition = Comparison | Near | AllOf | AnyOf | Not
+Condition = Comparison | CostTest | Near | AllOf | AnyOf | Not
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Query:
         """The query with names replaced by coordinates; latency is to near's hosts, else to `origin`."""
         where = _resolve(self.where, places)
         order = self.order
-        if order.by == "latency":
+        if "latency" in order.keys:
             found = [host for near in _nears(where) for host in near.hosts if not isinstance(host, str)]
             if not found and origin is None:
                 raise LocalError("order by latency needs near(...) or a coordinate of our own")
@@ -90,7 +91,7 @@ def negation(part: Condition) -> Condition:
 def matches(query: Query | Condition, attributes: Attributes) -> bool:
     """Whether an advert matches, exactly."""
     where = query.where if isinstance(query, Query) else query
-    if isinstance(where, Comparison):
+    if isinstance(where, (Comparison, CostTest)):
         return where.holds(attributes)
     if isinstance(where, Not):
         return not matches(where.part, attributes)
@@ -134,7 +135,7 @@ def print_query(query: Query) -> str:
         words.append(_print(query.where))
     order = query.order
     if order.by:
-        words.append("order by " + (_print_cost(order) if order.by == "cost" else order.by))
+        words.append("order by " + _print_order(order))
         words.append("desc" if order.descending else "asc")
     if query.limit is not None:
         words.append(f"limit {query.limit}")
@@ -147,7 +148,7 @@ def print_query(query: Query) -> str:
 def _normal(where: Condition, negated: bool) -> tuple[list[Term], bool]:
     if isinstance(where, Not):
         return _normal(where.part, not negated)
-    if isinstance(where, Comparison):
+    if isinstance(where, (Comparison, CostTest)):
         return [(replace(where, negated=where.negated is not negated),)], True
     if isinstance(where, Near):
         return [(replace(_within(where), negated=negated),)], True
@@ -205,6 +206,10 @@ def _print(where: Condition) -> str:
     if isinstance(where, Comparison):
         text = f"{where.attribute} {where.operator} {_print_value(where)}"
         return f"not {text}" if where.negated else text
+    if isinstance(where, CostTest):
+        limit = f"{decimal(where.limit, NANO, 9)} {where.currency}/h"
+        text = f"{_print_cost(where.bundle)} {where.operator} {limit}"
+        return f"not {text}" if where.negated else text
     if isinstance(where, Near):
         hosts = [f'"{host}"' if isinstance(host, str) else _print_place(host) for host in where.hosts]
         return f"near({', '.join(hosts)}, {where.limit_us} us)"
@@ -243,9 +248,14 @@ def decimal(value: int, scale: int, digits: int) -> str:
     return f"{sign}{value // scale}" + (f".{rest}" if rest else "")
 
 
-def _print_cost(order: Order) -> str:
+def _print_order(order: Order) -> str:
+    names = {"cost": _print_cost(order.amounts)}
+    if not order.weights:
+        return names.get(order.by, order.by)
+    return " + ".join(f"{decimal(weight, 1000, 3)}*{names.get(name, name)}" for name, weight in order.weights)
+
+
+def _print_cost(bundle: Bundle) -> str:
     names = ("cpu", "memory", "disk")
-    parts = [
-        f"{name} {print_number(f'{name}.total', amount)}" for name, amount in zip(names, order.amounts) if amount
-    ]
+    parts = [f"{name} {print_number(f'{name}.total', amount)}" for name, amount in zip(names, bundle) if amount]
     return f"cost({', '.join(parts)})"

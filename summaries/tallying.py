@@ -25,6 +25,7 @@ from summaries.trie import Prefix
 TOLD_MS = 30_000  # the first of a prefix's holders tells so often, as often as zones are told again
 TOLD_IF_UNCHANGED_MS = 60_000
 OTHERS_TOLD_MS = 120_000  # the other holders: for the case that the first is gone
+UNKNOWN_MS = 5_000  # until a node looks again whether all of its children have told
 BELIEVED_MS = 300_000
 MAX_TELLERS = 8  # holders remembered a child, as for entries
 MAX_NAME = 128  # of a group: no text of an advert is longer
@@ -45,7 +46,8 @@ class _Telling:
 
     number: int = 0
     aggregate: Aggregate | None = None
-    told_ms: int = -OTHERS_TOLD_MS
+    told_ms: int = 0
+    due_ms: int = 0  # when to look again
 
 
 class Tallying:
@@ -76,11 +78,14 @@ class Tallying:
         if parent is None or not node.settled or self._state.axis.kind == "categorical":
             return
         telling = self._telling.setdefault(node.prefix, _Telling())
-        waited_ms = now_ms - telling.told_ms
-        if waited_ms < (OTHERS_TOLD_MS if turn else TOLD_MS):
+        if now_ms < telling.due_ms:
             return
+        telling.due_ms = now_ms + (OTHERS_TOLD_MS if turn else TOLD_MS)
         aggregate = self._of(node, now_ms)
-        if aggregate is None or (aggregate == telling.aggregate and waited_ms < TOLD_IF_UNCHANGED_MS):
+        if aggregate is None:
+            telling.due_ms = now_ms + UNKNOWN_MS
+            return
+        if aggregate == telling.aggregate and now_ms - telling.told_ms < TOLD_IF_UNCHANGED_MS:
             return
         update = SumUpdate(node.prefix, self._state.incarnation, telling.number + 1, aggregate)
         if self._state.push(parent, update, now_ms, node=node.prefix) is not None:

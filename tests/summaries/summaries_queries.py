@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
+from summaries.cost import CostTest
 from summaries.filter import Comparison
 from summaries.query import Condition, Near, Query, conjunction, disjunction, negation
 from summaries.rank import Order
@@ -35,6 +36,13 @@ tests: st.SearchStrategy[Condition] = st.one_of(
     st.builds(Comparison, st.just("platform.jvm"), operators, st.sampled_from([(11,), (17,)])),
     st.builds(Comparison, st.just("os"), st.sampled_from(["=", "!="]), st.sampled_from(["linux", "debian", "bsd"])),
     st.builds(
+        CostTest,
+        st.tuples(st.integers(1, 4_000), st.sampled_from([0, GIB, 8 * GIB]), st.sampled_from([0, 50 * GIB])),
+        operators,
+        st.integers(0, 400_000_000),
+        st.sampled_from(["USD", "USD", "EUR"]),
+    ),
+    st.builds(
         Near,
         st.lists(
             st.tuples(*[st.integers(-100_000, 100_000)] * 3, st.integers(0, 5_000)), min_size=1, max_size=3
@@ -56,11 +64,15 @@ conditions: st.SearchStrategy[Condition] = st.recursive(
 @st.composite
 def _queries(draw: st.DrawFn) -> Query:
     where = draw(conditions)
-    by = draw(st.sampled_from(["", "", "cores", "uptime", "price.cpu", "latency"]))
+    by = draw(st.sampled_from(["", "", "cores", "uptime", "price.cpu", "latency", "weighted"]))
     order = Order(by, draw(st.booleans()) if by else False)
+    if by == "weighted":
+        weight = st.integers(0, 3_000)
+        weights = draw(st.tuples(*(st.tuples(st.just(name), weight) for name in ("cost", "latency", "price.memory"))))
+        order = Order(by, order.descending, amounts=(500, 4 * GIB, 0), weights=weights)
     limit = draw(st.none() | st.integers(1, 40))
     query = Query(where, order, limit)
-    if by == "price.cpu":
+    if order.is_priced:
         from summaries.parse import parse
         from summaries.query import print_query
 

@@ -55,6 +55,10 @@ def test_the_travelling_form_is_exact_or_weaker(query: Query, seed: int) -> None
         ("price.cpu <= 0.02 USD/h", True),
         ("price.cpu <= 0.02 EUR/h", False),
         ("not price.cpu <= 0.02 EUR/h", True),
+        ("cost(500 ms/s) <= 0.01 USD/h", True),
+        ("cost(500 ms/s) < 0.01 USD/h", False),
+        ("cost(cpu 500 ms/s) <= 0.01 EUR/h", False),
+        ("not cost(500 ms/s) > 0.01 USD/h", True),
         ('feature = "gpu" and feature != "ipv6"', True),
         ('country = "de"', False),
         ("near(coord(0, 0, 0, 0), 1.5 ms)", True),
@@ -101,6 +105,15 @@ def test_units_become_the_integers_that_adverts_sign() -> None:
         ("cores = 1e400", 9, "found '400'"),
         ("near(a, 4)", 8, "30 ms"),
         ("order by country", 9, "unknown attribute"),
+        ("order by cost", 9, "the cost of what"),
+        ("order by 2*cost(1 ms/s) + cores", 27, "cores is none"),
+        ("order by 0.0001*latency", 9, "three decimals"),
+        ("order by latency + latency", 19, "once"),
+        ("order by trust desc", 9, "no trust is published"),
+        ("trust >= 3", 0, "no trust is published"),
+        ("cost(4 GiB, 5 GiB, 6 GiB) <= 1 USD/h", 19, "names disk twice"),
+        ("cost(4 GiB) <= 1", 15, "0.02 USD/h"),
+        ("cost(4 Gib) <= 1 USD/h", 7, "did you mean GiB"),
         ("@", 0, "expected"),
         ("(" * 10_000 + "cores = 1" + ")" * 10_000, MAX_NESTING, "nested"),
         ("not " * 5_000 + "cores = 1", 4_096, "at most"),
@@ -137,3 +150,13 @@ def test_prices_are_ordered_in_the_currency_that_the_query_names() -> None:
     assert parse("price.cpu < 1 EUR/h order by price.cpu").order.currency == "EUR"
     assert parse('currency = "EUR" order by price.cpu').order.currency == "EUR"
     assert parse("order by price.cpu", currency="USD").order.currency == "USD"
+
+
+def test_a_cost_without_a_bundle_is_that_of_what_the_query_asks_for() -> None:
+    wanted = "cpu.available >= 500 ms/s and memory.available >= 2 GiB"
+    order = parse(f"{wanted} order by 0.7*cost + 0.3*latency limit 3").order
+    assert order.amounts == (500, 2 << 30, 0) and order.weights == (("cost", 700), ("latency", 300))
+    assert parse("cost(100 ms/s, 1 GiB, 2 GiB) <= 1 USD/h order by cost").order.amounts == (100, 1 << 30, 2 << 30)
+    weighed = parse("order by 0.7*cost(500 ms/s) + 0.3*latency", currency="USD").resolve({}, (1000, 0, 0, 500))
+    # 0.01 USD/h is 10 thousandths, both heights are 1 ms: 0.7 * 10 + 0.3 * 1, in millionths.
+    assert weighed.order.rank(ADVERT) == 7_300_000  # type: ignore[arg-type]

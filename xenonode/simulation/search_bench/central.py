@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any, cast
 
+from summaries.cost import CostTest, cost_of
 from summaries.filter import Comparison, CompiledFilter, furthest
 from summaries.point import Point, Rows
 from summaries.query import AllOf, AnyOf, Condition, Near, Not, Query, filter_of, matches
@@ -30,6 +31,7 @@ class SqliteIndex:
     def __init__(self, adverts: AdvertSet) -> None:
         self._base = sqlite3.connect(":memory:")
         self._base.create_function("furthest", -1, _furthest, deterministic=True)
+        self._base.create_function("bundle_cost", 6, _bundle_cost, deterministic=True)
         columns = [f'"{name}" INTEGER' for name in _NUMBERS] + [f'"{name}" TEXT' for name in _TEXTS]
         columns += ["features TEXT", "environments TEXT", "x INTEGER", "y INTEGER", "z INTEGER", "height INTEGER"]
         self._base.execute(f"CREATE TABLE advert (id INTEGER PRIMARY KEY, {', '.join(columns)})")
@@ -100,6 +102,12 @@ def _sql(where: Condition, values: list[Any]) -> str:
         hosts = ", ".join(str(part) for host in where.hosts for part in host)
         values.append(where.limit_us)
         return f"furthest(x, y, z, height, {hosts}) <= ?"
+    if isinstance(where, CostTest):
+        values += [where.limit, where.currency]
+        prices = '"price.cpu", "price.memory", "price.disk"'
+        cost = f"bundle_cost({prices}, {', '.join(map(str, where.bundle))})"
+        text = f'({cost} {where.operator} ? AND "currency" = ?)'
+        return f"NOT {text}" if where.negated else text
     return _comparison(where, values)
 
 
@@ -119,6 +127,10 @@ def _comparison(test: Comparison, values: list[Any]) -> str:
 
 def _numbers(order: Order) -> str:
     return ", ".join(str(part) for host in order.hosts for part in host)
+
+
+def _bundle_cost(cpu: int, memory: int, disk: int, *bundle: int) -> int:
+    return cost_of((bundle[0], bundle[1], bundle[2]), (cpu, memory, disk))
 
 
 def _furthest(x: int, y: int, z: int, height: int, *hosts: int) -> int:
