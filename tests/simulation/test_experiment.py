@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from summaries.parse import parse
-from xenonode.simulation import experiment
+from xenonode.simulation import asking
 from xenonode.simulation.experiment import Experiment, run
 from xenonode.simulation.recall import judge
 from xenonode.simulation.scenario import Scenario
@@ -102,7 +102,7 @@ def test_a_search_that_forgets_a_server_breaks_the_recall_check(
     def forgetful(query: Any, found: list[int], *offers: Any) -> Any:
         return judge(query, found[1:], *offers)
 
-    monkeypatch.setattr(experiment, "judge", forgetful)
+    monkeypatch.setattr(asking, "judge", forgetful)
     result = run(small(tmp_path), 3)
     assert (result.verdict.status, result.verdict.check) == ("broken", "quiet_recall")
     assert result.verdict.last_events

@@ -104,11 +104,13 @@ class Progress:
         if job.number not in self._tasks:
             total = job.scenario.duration_s + job.scenario.checks.quiet_s
             self._tasks[job.number] = bars.add_task(job.title, total=total, told="")
-        bars.update(self._tasks[job.number], completed=event.sample["t_s"] or 0, told=_told(event))
+        bars.update(self._tasks[job.number], completed=event.sample.get("t_s") or 0, told=_told(event))
 
 
 def _told(event: Sampled) -> str:
     sample, job = event.sample, event.job
+    if not sample:
+        return "its nodes join"
     until_s = job.scenario.duration_s + job.scenario.checks.quiet_s
     recall = "" if sample["recall"] is None else f", recall {sample['recall']:.3f}"
     return (

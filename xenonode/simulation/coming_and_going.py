@@ -12,12 +12,9 @@ from math import gamma
 from random import Random
 from typing import Any
 
-from xenonode.control.errors import ControlError
-from xenonode.errors import XenoError
 from xenonode.simulation.env import derive
 from xenonode.simulation.scenario import Churn
-from xenonode.simulation.stand import Stand
-from xenonode.simulation.world import ServerHost
+from xenonode.simulation.stand import EXPECTED, Server, Stand
 
 TRY_AGAIN_S = 10.0
 """A server that could not join (XenoCorp away, partitioned) is started again by its owner so much later."""
@@ -31,6 +28,7 @@ class Churning:
     def __init__(self, stand: Stand, churn: Churn, seed: int, note: Callable[[str], None], spawn: Spawn) -> None:
         self._stand, self._churn, self._seed, self._note, self._spawn = stand, churn, seed, note, spawn
         self._tasks: list[asyncio.Task[None]] = []
+        self._away: dict[str, Server] = {}  # to be brought back by this module; others are the faults' to care for
         self._stopped = False
         self.left = self.returned = self.failed = 0
 
@@ -51,41 +49,40 @@ class Churning:
         self._stopped = True
         for task in self._tasks:
             task.cancel()
-        if self._churn.lifetime and not self._churn.replace:
-            away = [server for server in self._stand.servers() if server.running is None]
-            await asyncio.gather(*(self.bring_back(server) for server in away))
+        await asyncio.gather(*(self.bring_back(server) for server in list(self._away.values())))
 
-    async def bring_back(self, server: ServerHost) -> None:
+    async def bring_back(self, server: Server) -> None:
         """Start it again until it has joined."""
-        while server.running is None:
+        while not self._stand.is_up(server):
             if server.node.host.up:
                 server.crash()  # a start that failed half-way
             try:
                 await server.restart()
-            except (XenoError, ControlError) as error:
+            except EXPECTED as error:
                 self.failed += 1
                 self._note(f"{server.node.host.name} cannot return: {error}")
                 await asyncio.sleep(TRY_AGAIN_S)
             else:
                 self.returned += 1
                 self._note(f"{server.node.host.name} is back")
+        self._away.pop(server.node.host.name, None)
 
-    def _begin(self, server: ServerHost) -> None:
+    def _begin(self, server: Server) -> None:
         rng = Random(int.from_bytes(derive(self._seed, "churn", server.node.host.name)))
         if rng.random() < self._churn.share:
             self._tasks.append(self._spawn(self._lives(server, rng)))
 
-    async def _outage(self, server: ServerHost, after_s: float, stay_s: float | None) -> None:
+    async def _outage(self, server: Server, after_s: float, stay_s: float | None) -> None:
         await asyncio.sleep(after_s)
-        if self._leave(server) and stay_s is not None:
+        if self._leave(server, returns=stay_s is not None) and stay_s is not None:
             await asyncio.sleep(stay_s)
             await self.bring_back(server)
 
-    async def _lives(self, server: ServerHost, rng: Random) -> None:
+    async def _lives(self, server: Server, rng: Random) -> None:
         churn = self._churn
         while not self._stopped:
             await asyncio.sleep(_drawn(rng, churn.lifetime, churn.lifetime_mean_s, churn.lifetime_shape))
-            if not self._leave(server):
+            if not self._leave(server, returns=not churn.replace):
                 continue
             await asyncio.sleep(_drawn(rng, churn.downtime, churn.downtime_mean_s, churn.downtime_shape))
             if churn.replace:
@@ -95,21 +92,27 @@ class Churning:
 
     async def _replace(self) -> None:
         server = self._stand.add()
+        self._away[server.node.host.name] = server
         try:
             await server.start()
-        except (XenoError, ControlError) as error:
+        except EXPECTED as error:
             self.failed += 1
             self._note(f"{server.node.host.name} cannot join: {error}")
             await self.bring_back(server)
         else:
             self.returned += 1
+            self._away.pop(server.node.host.name, None)
             self._note(f"{server.node.host.name} is new")
         self._begin(server)
 
-    def _leave(self, server: ServerHost) -> bool:
-        if server.running is None:
+    def _leave(self, server: Server, *, returns: bool) -> bool:
+        if not self._stand.is_up(server):
             return False
         server.crash()
+        if returns:
+            self._away[server.node.host.name] = server
+        else:
+            self._stand.forget(server)
         self.left += 1
         self._note(f"{server.node.host.name} vanished")
         return True

@@ -13,23 +13,21 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from random import Random
 from statistics import fmean
 from typing import Any
 
-from xenonode.client import Operator
-from xenonode.corp.transfers import CAPTURE, FEE
-from xenonode.simulation.arrivals import arrivals, draw_class, draw_query
+from xenonode.simulation.arrivals import arrivals, draw_class
+from xenonode.simulation.asking import Asking
+from xenonode.simulation.checking import CheckError, check_ledger, check_quiet, check_shares
 from xenonode.simulation.coming_and_going import Churning
 from xenonode.simulation.env import derive
-from xenonode.simulation.errors import SimulationError
-from xenonode.simulation.leases import AGAIN_S, EXPECTED, Leases, Market
+from xenonode.simulation.leases import Leases, Market
 from xenonode.simulation.loop import NANOSECONDS
-from xenonode.simulation.recall import Offers, judge
-from xenonode.simulation.sampling import Questions, Sample, market, quantile, spread, usd
+from xenonode.simulation.sampling import Questions, Sample, market, paid_usd, spread
 from xenonode.simulation.scenario import Scenario
-from xenonode.simulation.stand import Stand
+from xenonode.simulation.stand import PlatformStand, stand_for
 from xenonode.simulation.verdict import BROKEN, ERROR, Row, RunResult, Verdict
 
 EVENTS_KEPT = 40
@@ -42,33 +40,21 @@ SETTLING_S = 600.0
 Tell = Callable[[Sample], None]
 
 
-class CheckError(Exception):
-    """A check of the scenario did not hold."""
-
-    def __init__(self, check: str, detail: str) -> None:
-        super().__init__(detail)
-        self.check, self.detail = check, detail
-
-
 def run(scenario: Scenario, seed: int, tell: Tell | None = None) -> RunResult:
     """One run; never raises for what the run itself did. `tell` hears each sample as it is taken."""
     experiment = Experiment(scenario, seed, tell or (lambda sample: None))
-    status, check, detail, trace = "", "", "", ""
+    world = experiment.stand.world
     try:
-        with experiment.stand.world:
-            experiment.stand.world.run(experiment.course())
-            trace_hash = experiment.stand.world.trace.hexdigest()
-        return experiment.result(Verdict(), trace_hash)
+        with world:
+            world.run(experiment.course())
+        return experiment.result(Verdict())
     except CheckError as error:
-        status, check, detail = BROKEN, error.check, error.detail
-    except SimulationError as error:
-        status, check, detail = ERROR, type(error).__name__, str(error)
-        trace = "".join(traceback.format_exception(error))
+        failed, check, detail = BROKEN, error.check, error.detail
+        trace = ""
     except Exception as error:
-        status, check, detail = ERROR, type(error).__name__, str(error)
-        trace = traceback.format_exc()
-    verdict = Verdict(status, check, detail, experiment.now_s, tuple(experiment.events), trace)
-    return experiment.result(verdict, experiment.stand.world.trace.hexdigest())
+        failed, check, detail = ERROR, type(error).__name__, str(error)
+        trace = "".join(traceback.format_exception(error))
+    return experiment.result(Verdict(failed, check, detail, experiment.loop.time(), tuple(experiment.events), trace))
 
 
 class Experiment:
@@ -76,27 +62,28 @@ class Experiment:
 
     def __init__(self, scenario: Scenario, seed: int, tell: Tell) -> None:
         self.scenario, self.seed, self._tell = scenario, seed, tell
-        self.stand = Stand(scenario, seed)
+        self.stand = stand_for(scenario, seed)
+        self.loop = self.stand.world.simulation.loop
         horizon_s = scenario.duration_s + scenario.checks.quiet_s + HORIZON_SPARE_S
-        self.stand.world.simulation.loop.horizon_ns = round(horizon_s * NANOSECONDS)
+        self.loop.horizon_ns = round(horizon_s * NANOSECONDS)
+        self.platform = self.stand.world if isinstance(self.stand, PlatformStand) else None
         self.events: deque[str] = deque(maxlen=EVENTS_KEPT)
         self.series: list[Row] = []
-        self.queries: list[Row] = []
         self.questions = Questions()
+        self.asking = Asking(self.stand, scenario.workload.strict, self.note, self.now_s, lambda answer: None)
         self.churning = Churning(self.stand, scenario.churn, seed, self.note, self.spawn)
-        self.leases = Leases(self.stand.world, scenario.workload, self.note)
+        self.leases = Leases(self.platform, scenario.workload, self.note, self.now_s)
         self._asked: list[asyncio.Task[None]] = []
         self._began_s = 0.0
         self._sampled = 0
 
-    @property
     def now_s(self) -> float:
-        """Virtual seconds since the world began."""
-        return self.stand.world.simulation.loop.time()
+        """Virtual seconds since all had joined."""
+        return self.loop.time() - self._began_s
 
     def note(self, text: str) -> None:
         """Something happened that a reader of a failure will want to know."""
-        self.events.append(f"{self.now_s:.3f} s: {text}")
+        self.events.append(f"{self.loop.time():.3f} s: {text}")
 
     def rng(self, purpose: str) -> Random:
         """A stream of its own for each purpose."""
@@ -112,87 +99,46 @@ class Experiment:
 
     async def course(self) -> None:
         """From the first join to the last check. Raises CheckError."""
-        scenario = self.scenario
+        scenario, workload = self.scenario, self.scenario.workload
         await self.stand.begin()
-        self._began_s = self.now_s
+        self._began_s = self.loop.time()
         self.note("all have joined")
-        background = [self.spawn(self._sample_for_ever())]
-        if scenario.workload.reprice_every_s:
-            background.append(self.spawn(Market(self.stand.world, scenario.workload).go_on()))
-        self.leases.begin()
+        sampling = self.spawn(self._sample_for_ever())
+        acting = [
+            self.spawn(self._arrive("queries", workload.queries_per_s, self._query)),
+            self.spawn(self._arrive("sessions", workload.sessions_per_s, self.leases.one)),
+        ]
+        if workload.reprice_every_s and self.platform is not None:
+            acting.append(self.spawn(Market(self.platform, workload).go_on()))
         self.churning.start()
-        async with asyncio.TaskGroup() as work:
-            work.create_task(self._arrive("queries", scenario.workload.queries_per_s, self._query))
-            work.create_task(self._arrive("sessions", scenario.workload.sessions_per_s, self._session))
-            work.create_task(asyncio.sleep(scenario.duration_s))
+        await asyncio.sleep(scenario.duration_s)
         self.note("quiet begins")
-        for task in background[1:]:
+        for task in acting:
             task.cancel()
         self.leases.wind_up()
         await self.churning.stop()
         await asyncio.sleep(scenario.checks.quiet_s)
-        await self._settle()
-        await self._check()
+        if self._asked:  # what a crashed client began never ends
+            await asyncio.wait(self._asked, timeout=SETTLING_S)
+        await check_quiet(scenario, self.asking, self.rng("quiet"))
+        if self.platform is not None and scenario.checks.invariants:
+            await check_ledger(self.platform, self.note)
         self.sample()
-        background[0].cancel()
+        sampling.cancel()
+        check_shares(scenario, self.asking, self.leases)
 
     async def _arrive(self, name: str, rate: float, act: Callable[[Random], Coroutine[Any, Any, None]]) -> None:
         moments, rng = self.rng(f"{name} arrive"), self.rng(name)
         for moment_s in arrivals(moments, rate, self.scenario.workload, self.scenario.duration_s):
-            await asyncio.sleep(max(0.0, self._began_s + moment_s - self.now_s))
+            await asyncio.sleep(max(0.0, moment_s - self.now_s()))
             own = Random(rng.getrandbits(64))  # each its own, so that what one draws changes no other
             self._asked.append(self.spawn(act(own)))
 
-    async def _settle(self) -> None:
-        """Wait for what is still under way; what a crashed client began never ends, and is counted so."""
-        if self._asked:
-            await asyncio.wait(self._asked, timeout=SETTLING_S)
-
-    # -- queries
-
     async def _query(self, rng: Random) -> None:
-        client = rng.randrange(len(self.stand.world.clients))
-        await self.ask(rng, client, draw_class(rng, self.scenario.workload), quiet=False)
+        client, kind = rng.randrange(self.scenario.nodes.clients), draw_class(rng, self.scenario.workload)
+        await self.asking.ask(rng, client, kind)
 
-    async def ask(self, rng: Random, client: int, kind: str, *, quiet: bool) -> Row | None:
-        """One query, compared with every advert in force; None where there are none."""
-        points = self.stand.points()
-        if not points:
-            return None
-        text = draw_query(rng, kind, points)
-        before: Offers = {point.id: point.attributes for point in points}
-        row: Row = {"t_s": self.now_s - self._began_s, "client": client, "class": kind, "quiet": quiet, "query": text}
-        self.queries.append(row)
-        try:
-            answer = await self.stand.ask(client, text, self.scenario.workload.strict)
-        except EXPECTED as error:
-            row |= {"answered": False, "error": str(getattr(error, "code", "") or error)[:200], "recall": 0.0}
-            self.note(f"query failed: {error}")
-            return row
-        after: Offers = {point.id: point.attributes for point in self.stand.points()}
-        judged = judge(answer.query, [found.advert.row_id for found in answer.servers], before, after)
-        row |= {
-            "answered": True,
-            "expected": judged.expected,
-            "found": judged.found,
-            "hits": judged.hits,
-            "stale": judged.stale,
-            "recall": judged.recall,
-            "complete": answer.complete,
-            "rpcs": answer.counts.rpcs,
-            "rounds": answer.counts.rounds,
-            "duration_ms": answer.duration_ms,
-        }
-        if judged.recall < 1:
-            self.note(f"recall {judged.recall:.2f} ({judged.hits} of {judged.expected}): {text}")
-        return row
-
-    # -- sessions
-
-    async def _session(self, rng: Random) -> None:
-        await self.leases.one(rng)
-
-    # -- samples
+    # -- what is measured
 
     async def _sample_for_ever(self) -> None:
         while True:
@@ -201,118 +147,55 @@ class Experiment:
 
     def sample(self) -> None:
         """Measure everything now."""
-        recent = [row["recall"] for row in self.queries[self._sampled :] if "recall" in row]
-        self._sampled = len(self.queries)
+        recent = [row["recall"] for row in self.asking.over[self._sampled :]]
+        self._sampled = len(self.asking.over)
         statistics = self.stand.world.simulation.network.statistics
-        paid = sum(each.amount_nano for each in self.stand.world.transfers if each.kind in (CAPTURE, FEE))
         sample: Sample = {
-            "t_s": self.now_s - self._began_s,
-            "servers_up": sum(server.running is not None for server in self.stand.servers()),
+            "t_s": self.now_s(),
+            "servers_up": sum(self.stand.is_up(server) for server in self.stand.servers()),
             "rpcs": self.questions.look(self.stand.endpoints()),
             "datagrams": statistics.sent,
             "lost": statistics.lost + statistics.blocked,
-            "queries": len(self.queries),
+            "queries": len(self.asking.rows),
             "recall": fmean(recent) if recent else None,
             "sessions": len(self.leases.all),
             "sessions_open": self.leases.open(),
             "sessions_settled": self.leases.count("settled"),
-            "paid_usd": usd(paid),
+            "paid_usd": paid_usd(self.platform.transfers) if self.platform is not None else 0.0,
             **market(self.stand.points()),
-            **spread({host.name: sum(host.sent.values()) for host in self.stand.hosts()}),
+            **spread(self._sent()),
         }
         self.series.append(sample)
         self._tell(sample)
 
-    # -- checks
+    def _sent(self) -> dict[str, int]:
+        """Datagrams that each host sent, over all its lives."""
+        nodes = self.stand.world.simulation.nodes
+        return {name: sum(node.host.sent.values()) for name, node in nodes.items()}
 
-    async def _check(self) -> None:
-        checks = self.scenario.checks
-        asked = [row for row in self.queries if "answered" in row]
-        await self._check_quiet()
-        await self._check_ledger()
-        if asked:
-            recall = fmean(row["recall"] for row in asked)
-            if recall < checks.recall_least:
-                raise CheckError("recall", f"mean recall {recall:.4f} is below {checks.recall_least}")
-            answered = fmean(row["answered"] for row in asked)
-            if answered < checks.answered_least:
-                raise CheckError(
-                    "answered", f"{answered:.4f} of the queries were answered, below {checks.answered_least}"
-                )
-        if self.leases.all:
-            settled = self.leases.count("settled") / len(self.leases.all)
-            if settled < checks.sessions_least:
-                raise CheckError(
-                    "sessions", f"{settled:.4f} of the sessions were settled, below {checks.sessions_least}"
-                )
-
-    async def _check_quiet(self) -> None:
-        checks, rng = self.scenario.checks, self.rng("quiet")
-        names = sorted(self.scenario.workload.mix)
-        for number in range(checks.quiet_queries):
-            client = number % len(self.stand.world.clients)
-            row = await self.ask(rng, client, names[number % len(names)], quiet=True)
-            if row is None:
-                raise CheckError("quiet_recall", "no server is left that advertises")
-            if row["recall"] < checks.quiet_recall_least:
-                told = f"recall {row['recall']:.4f} is below {checks.quiet_recall_least}"
-                raise CheckError("quiet_recall", f"{told} after {checks.quiet_s:g} s of quiet: {row['query']}")
-
-    async def _check_ledger(self) -> None:
-        if not self.scenario.checks.invariants:
-            return
-        while True:
-            try:
-                audit = await self.stand.world.corp.operate(Operator.audit)
-                break
-            except EXPECTED as error:
-                self.note(f"XenoCorp does not answer its operator: {error}")
-                await asyncio.sleep(AGAIN_S)
-        if not audit["balanced"]:
-            raise CheckError("ledger", f"the books do not balance: {audit['faults']}")
-
-    # -- the result
-
-    def result(self, verdict: Verdict, trace_hash: str) -> RunResult:
+    def result(self, verdict: Verdict) -> RunResult:
         """All figures of the run so far."""
-        asked = [row for row in self.queries if "answered" in row]
-        answered = [row for row in asked if row["answered"]]
-        last: Sample = self.series[-1] if self.series else {}
-        sent = {host.name: sum(host.sent.values()) for host in self.stand.hosts()}
-        opened: Sequence[float] = [lease.open_s for lease in self.leases.all if lease.open_s is not None]
+        last, sent = self.series[-1] if self.series else {}, self._sent()
         row: Row = {
             "seed": self.seed,
             "status": verdict.status,
             "check": verdict.check,
-            "virtual_s": self.now_s,
+            "virtual_s": self.loop.time(),
             "joined_s": self._began_s,
             "rpcs": last.get("rpcs"),
             "datagrams": self.stand.world.simulation.network.statistics.sent,
-            "queries": len(asked),
-            "answered": len(answered),
-            "recall_mean": fmean(row["recall"] for row in asked) if asked else None,
-            "recall_least": min((row["recall"] for row in asked), default=None),
-            "stale": sum(row["stale"] for row in answered),
-            "search_ms_median": quantile([row["duration_ms"] for row in answered], 0.5),
-            "search_ms_p95": quantile([row["duration_ms"] for row in answered], 0.95),
-            "search_rpcs_mean": fmean(row["rpcs"] for row in answered) if answered else None,
-            "search_rounds_mean": fmean(row["rounds"] for row in answered) if answered else None,
-            "sessions": len(self.leases.all),
-            "sessions_settled": self.leases.count("settled"),
-            "sessions_unserved": self.leases.count("unserved"),
-            "sessions_failed": self.leases.count("failed"),
-            "session_open_s_median": quantile(opened, 0.5),
+            **self.asking.figures(),
+            **self.leases.figures(),
             "paid_usd": last.get("paid_usd"),
             "price_mean_usd": last.get("price_mean_usd"),
             "churn_left": self.churning.left,
             "churn_returned": self.churning.returned,
             **spread(sent),
-            "trace": trace_hash,
+            "trace": self.stand.world.simulation.trace.hexdigest(),
         }
         nodes: list[Row] = [{"node": name, "sent": count} for name, count in sent.items()]
-        return RunResult(
-            row, self.series, self.queries, [lease.to_fields() for lease in self.leases.all], nodes, verdict
-        )
+        sessions = [lease.to_fields() for lease in self.leases.all]
+        return RunResult(row, self.series, self.asking.rows, sessions, nodes, verdict)
 
 
 def _fail_the_run(task: asyncio.Task[None]) -> None:

@@ -13,22 +13,18 @@ from dataclasses import asdict, dataclass, replace
 from random import Random
 from typing import Any, TypeVar
 
-from dht.errors import DhtError
-from summaries.errors import SummariesError
 from xenonode.client import Client, SignedQuote
 from xenonode.control.errors import ControlError
 from xenonode.errors import XenoError
 from xenonode.model.advert import OfferedEnvironment
-from xenonode.model.errors import ModelError
 from xenonode.model.resources import GIB, Prices, Resources
 from xenonode.simulation.arrivals import draw_cores
-from xenonode.simulation.sampling import usd
+from xenonode.simulation.sampling import quantile, usd
 from xenonode.simulation.scenario import Workload
+from xenonode.simulation.stand import EXPECTED
 from xenonode.simulation.world import ClientHost, ServerHost, World
 
 T = TypeVar("T")
-EXPECTED = (XenoError, ControlError, DhtError, SummariesError, ModelError)
-"""What a client may meet: refusals, time-outs, absent servers. Anything else is a mistake of ours and fails the run."""
 DEBIAN = OfferedEnvironment("os", "debian", "12")
 SERVERS_TRIED = 3
 SERVERS_SOUGHT = 5
@@ -66,20 +62,20 @@ class Lease:
 
 
 class Leases:
-    """All sessions of an experiment."""
+    """All sessions of an experiment; none without a `world`, since peers alone have nobody who is paid."""
 
-    def __init__(self, world: World, workload: Workload, note: Callable[[str], None]) -> None:
-        self._world, self._workload, self._note = world, workload, note
+    def __init__(
+        self, world: World | None, workload: Workload, note: Callable[[str], None], now_s: Callable[[], float]
+    ) -> None:
+        self._world, self._workload, self._note, self._now_s = world, workload, note, now_s
         self.all: list[Lease] = []
         self._wind_up = asyncio.Event()
-        self._began_s = 0.0
 
-    def begin(self) -> None:
-        """Times are told from now on."""
-        self._began_s = self._world.simulation.loop.time()
-
-    def _now_s(self) -> float:
-        return self._world.simulation.loop.time() - self._began_s
+    def figures(self) -> dict[str, Any]:
+        """The run's row about sessions."""
+        opened = [lease.open_s for lease in self.all if lease.open_s is not None]
+        counts = {f"sessions_{state}": self.count(state) for state in ("settled", "unserved", "failed")}
+        return {"sessions": len(self.all), **counts, "session_open_s_median": quantile(opened, 0.5)}
 
     def open(self) -> int:
         """Sessions that run now."""
@@ -96,6 +92,7 @@ class Leases:
     async def one(self, rng: Random) -> None:
         """One session from beginning to end."""
         workload = self._workload
+        assert self._world is not None  # a scenario with sessions has the whole platform
         host = rng.choice(self._world.clients)
         length_s = rng.expovariate(1 / workload.session_mean_s)
         lease = Lease(len(self.all), host.node.host.name, self._now_s(), round(draw_cores(rng, workload), 3), length_s)
@@ -148,7 +145,7 @@ class Leases:
         lease.reason = ended.reason
 
     def _name(self, key: bytes) -> str:
-        for server in self._world.servers:
+        for server in self._world.servers if self._world is not None else ():
             if server.running is not None and server.running.home.signer.public_key == key:
                 return server.node.host.name
         return key.hex()[:16]

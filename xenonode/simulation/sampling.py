@@ -12,6 +12,7 @@ from statistics import fmean
 
 from dht.endpoint import Endpoint
 from summaries.point import Point
+from xenonode.corp.transfers import CAPTURE, FEE, Transfer
 from xenonode.model.resources import NANO
 
 Sample = dict[str, float | int | None]
@@ -68,6 +69,11 @@ def quantile(values: Sequence[float], share: float) -> float | None:
         return None
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, max(0, -(-len(ordered) * round(share * 1000) // 1000) - 1))]
+
+
+def paid_usd(transfers: Iterable[Transfer]) -> float:
+    """What sessions have cost clients so far, fees included."""
+    return usd(sum(each.amount_nano for each in transfers if each.kind in (CAPTURE, FEE)))
 
 
 def usd(nano: int) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,11 +61,10 @@ class Nodes:
 
     servers: int = _key(10, "XenoServers (kind peers: search peers)", 1, NODES_MAX)
     fleet: int = _key(0, "further machines that the servers' owners advertise through them", 0, NODES_MAX)
-    clients: int = _key(2, "clients, who search and lease", 0, NODES_MAX)
-    dimensions: int = _key(11, "dimensions that are indexed, a DHT each; fewer only for kind peers", 1, 11)
+    clients: int = _key(2, "clients, who search and lease", 1, NODES_MAX)
+    dimensions: int = _key(11, "dimensions that are indexed, a DHT each; fewer only for kind peers", 7, 11)
     leaf_capacity: int = _key(16, "rows that a leaf of the summaries holds before it splits", 2, 4096)
     credit_usd: int = _key(1000, "what each client's account begins with", 1, 10**6)
-    warm: bool = _key(False, "begin with filled tables and tries rather than with joins (kind peers only)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,19 +170,24 @@ class Scenario:
     sweep: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        platform = self.kind == "platform"
-        if platform and self.nodes.dimensions != 11:
-            raise ContradictionError(
-                'nodes.dimensions below 11 needs kind = "peers": the platform\'s schema has eleven'
-            )
-        if platform and self.nodes.warm:
-            raise ContradictionError('nodes.warm needs kind = "peers": the platform\'s members register and join')
-        if not platform and self.workload.sessions_per_s:
-            raise ContradictionError('workload.sessions_per_s needs kind = "platform": peers have no XenoCorp')
-        if not self.nodes.clients and (self.workload.queries_per_s or self.workload.sessions_per_s) and platform:
-            raise ContradictionError("nodes.clients = 0, but workload has queries or sessions, which clients ask for")
-        if self.checks.quiet_queries and not self.nodes.clients and platform:
-            raise ContradictionError("nodes.clients = 0, but checks.quiet_queries asks for queries")
+        for wrong, told in self._contradictions():
+            if wrong:
+                raise ContradictionError(told)
+
+    def _contradictions(self) -> Iterator[tuple[object, str]]:
+        nodes, workload = self.nodes, self.workload
+        if self.kind == "platform":
+            yield nodes.dimensions != 11, 'nodes.dimensions below 11 needs kind = "peers": the platform has eleven'
+        else:
+            yield nodes.fleet, 'nodes.fleet needs kind = "platform": a peer has one machine'
+            yield workload.sessions_per_s, 'workload.sessions_per_s needs kind = "platform": peers have no XenoCorp'
+            yield workload.reprice_every_s, 'workload.reprice_every_s needs kind = "platform": peers sell nothing'
+        yield (
+            nodes.fleet and workload.sessions_per_s,
+            "nodes.fleet and workload.sessions_per_s: machines of a fleet advertise, but host no sessions",
+        )
+        traced = [outage.server for outage in self.churn.trace if outage.server >= nodes.servers]
+        yield traced, f"churn.trace names server {traced and traced[0]}, but nodes.servers is {nodes.servers}"
 
     def fields(self) -> dict[str, Any]:
         """All that a result depends on, as JSON has it; files by their content."""

@@ -6,25 +6,84 @@ Leaves when that happens to `coming_and_going` and the faults, and what is measu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
+from typing import Protocol
 
 from dht.endpoint import Endpoint
+from dht.errors import DhtError
+from summaries.errors import SummariesError
 from summaries.point import Point
+from summaries.schema import ORDERED
 from xenonode import catalogue
 from xenonode.client import Client
+from xenonode.control.errors import ControlError
+from xenonode.errors import XenoError
+from xenonode.model.errors import ModelError
 from xenonode.search.searching import SearchAnswer
+from xenonode.simulation.crowd import NEEDED, Crowd, CrowdHost, CrowdPeer
 from xenonode.simulation.env import derive
 from xenonode.simulation.network import MILLION, Conditions, Host
 from xenonode.simulation.overlays import Places
+from xenonode.simulation.run import SimulatedNode
 from xenonode.simulation.scenario import NetworkModel, Scenario
+from xenonode.simulation.stage import Stage
 from xenonode.simulation.world import ServerHost, World
 
 MICROSECONDS = 1_000
+EXPECTED = (XenoError, ControlError, DhtError, SummariesError, ModelError)
+"""What a member may meet: refusals, time-outs, absent servers. Anything else is a mistake of ours and fails the run."""
 
 
-class Stand:
-    """The whole platform, as an experiment sees it."""
+class Stand(Protocol):
+    """A world, as an experiment sees it."""
+
+    @property
+    def world(self) -> Stage:
+        """The world itself."""
+
+    async def begin(self) -> None:
+        """Let everybody join, and advertise."""
+
+    async def ask(self, client: int, text: str, strict: bool) -> SearchAnswer:
+        """A search of one client's."""
+
+    def points(self) -> list[Point]:
+        """Every advert in force, as queries see it: the oracle."""
+
+    def servers(self) -> Sequence[Server]:
+        """All servers there have been, in order."""
+
+    def is_up(self, server: Server) -> bool:
+        """Whether it has joined and has not vanished."""
+
+    def add(self) -> Server:
+        """A new server, with a key, a place and an offer of its own; not started yet."""
+
+    def forget(self, server: Server) -> None:
+        """A server that vanished will never return: nobody shall wait for it."""
+
+    def endpoints(self) -> Iterator[tuple[str, Endpoint]]:
+        """The endpoint of each node that is up, by its host's name."""
+
+
+class Server(Protocol):
+    """A server of either world."""
+
+    node: SimulatedNode
+
+    async def start(self) -> None:
+        """Join. Raises XenoError."""
+
+    def crash(self) -> None:
+        """Vanish."""
+
+    async def restart(self) -> None:
+        """Join again, with the same key. Raises XenoError."""
+
+
+class PlatformStand:
+    """The whole platform."""
 
     def __init__(self, scenario: Scenario, seed: int) -> None:
         nodes = scenario.nodes
@@ -37,17 +96,15 @@ class Stand:
             conditions=conditions_of(scenario.network),
             credit=f"{nodes.credit_usd} USD",
         )
-        latency_us = latency_of(scenario.network, seed)
-        if latency_us is not None:
-            self.world.simulation.network.latency_us = latency_us
         self._shapes = Random(int.from_bytes(derive(seed, "replacements")))
+        self._number = nodes.servers
 
     async def begin(self) -> None:
-        """Let everybody join."""
+        """XenoCorp, servers, fleets, clients."""
         await self.world.begin()
 
     async def ask(self, client: int, text: str, strict: bool) -> SearchAnswer:
-        """A search of one client's."""
+        """Through the client that people use."""
 
         async def work(client: Client) -> SearchAnswer:
             return await client.search(text, strict=strict)
@@ -55,31 +112,33 @@ class Stand:
         return await self.world.clients[client].call(work)
 
     def points(self) -> list[Point]:
-        """Every advert in force, as queries see it: the oracle."""
+        """Of servers and of fleets' machines."""
         now_ms = self.world.now_ms()
         running = [server.running for server in self.world.servers if server.running is not None]
-        if not running:
-            return []
-        adverts = running[0].peer.adverts
-        return [adverts.verify(found.envelope.raw, now_ms)[1] for found in self.world.adverts()]
-
-    # -- coming and going
+        return [running[0].peer.adverts.verify(found.envelope.raw, now_ms)[1] for found in self.world.adverts()]
 
     def servers(self) -> list[ServerHost]:
-        """All servers there have been, in order."""
+        """XenoServers."""
         return self.world.servers
 
+    def is_up(self, server: Server) -> bool:
+        """Whether it serves."""
+        return isinstance(server, ServerHost) and server.running is not None
+
     def add(self) -> ServerHost:
-        """A new server, with a key, a place and an offer of its own; not started yet."""
+        """A machine of the catalogue that nobody had before."""
         (shape,) = catalogue.adverts(self._shapes, 1)
-        server = ServerHost(self.world, len(self.world.servers), shape)
+        server = ServerHost(self.world, self._number, shape)
+        self._number += 1
         self.world.servers.append(server)
         return server
 
-    # -- looking in
+    def forget(self, server: Server) -> None:
+        """As if it had never been, but for what others still hold of it."""
+        self.world.servers = [each for each in self.world.servers if each is not server]
 
     def endpoints(self) -> Iterator[tuple[str, Endpoint]]:
-        """The endpoint of each node that is up, by its host's name."""
+        """XenoCorp's and the servers'."""
         corp = self.world.corp
         if corp.running is not None:
             yield "corp", corp.running.peer.endpoint
@@ -87,9 +146,86 @@ class Stand:
             if server.running is not None:
                 yield server.node.host.name, server.running.peer.endpoint
 
-    def hosts(self) -> list[Host]:
-        """All hosts there have been."""
-        return [node.host for node in self.world.simulation.nodes.values()]
+
+class PeersStand:
+    """Search peers alone."""
+
+    def __init__(self, scenario: Scenario, seed: int) -> None:
+        nodes = scenario.nodes
+        self.world = Crowd(
+            seed,
+            peers=nodes.servers,
+            clients=nodes.clients,
+            dimensions=_dimensions(nodes.dimensions),
+            leaf_capacity=nodes.leaf_capacity,
+            conditions=conditions_of(scenario.network),
+        )
+        self._shapes = Random(int.from_bytes(derive(seed, "replacements")))
+        self._number = nodes.servers
+
+    async def begin(self) -> None:
+        """Warm tables, then everybody's first advert."""
+        await self.world.begin()
+
+    async def ask(self, client: int, text: str, strict: bool) -> SearchAnswer:
+        """Through a light peer's searcher."""
+
+        async def work(host: CrowdHost) -> SearchAnswer:
+            return await host.search(text, strict=strict)
+
+        return await self.world.clients[client].call(work)
+
+    def points(self) -> list[Point]:
+        """One a peer."""
+        now_ms, found = self.world.now_ms(), []
+        for server in self.world.servers:
+            current = server.machine.advertiser.current
+            if server.peer is not None and current is not None:
+                found.append(server.peer.adverts.verify(current.raw, now_ms)[1])
+        return found
+
+    def servers(self) -> list[CrowdPeer]:
+        """Peers with a machine each."""
+        return self.world.servers
+
+    def is_up(self, server: Server) -> bool:
+        """Whether its socket is open."""
+        return isinstance(server, CrowdPeer) and server.peer is not None
+
+    def add(self) -> CrowdPeer:
+        """A machine of the catalogue that nobody had before."""
+        (shape,) = catalogue.adverts(self._shapes, 1)
+        name = f"peer-{self._number}"
+        self._number += 1
+        self.world.simulation.add_node(name)
+        peer = CrowdPeer(self.world, name, shape, self._shapes)
+        self.world.servers.append(peer)
+        return peer
+
+    def forget(self, server: Server) -> None:
+        """As if it had never been, but for what others still hold of it."""
+        self.world.servers = [each for each in self.world.servers if each is not server]
+
+    def endpoints(self) -> Iterator[tuple[str, Endpoint]]:
+        """The peers', and the clients'."""
+        for host in (*self.world.servers, *self.world.clients):
+            if host.peer is not None:
+                yield host.node.host.name, host.peer.endpoint
+
+
+def stand_for(scenario: Scenario, seed: int) -> PlatformStand | PeersStand:
+    """The scenario's world, furnished but not begun."""
+    stand = PlatformStand(scenario, seed) if scenario.kind == "platform" else PeersStand(scenario, seed)
+    latency_us = latency_of(scenario.network, seed)
+    if latency_us is not None:
+        stand.world.simulation.network.latency_us = latency_us
+    return stand
+
+
+def _dimensions(count: int) -> list[str]:
+    """The names of so many dimensions: those that every schema has, then others in the schema's order."""
+    names = [name for name in ORDERED if name not in NEEDED]
+    return [*NEEDED, *names[: count - len(NEEDED)]]
 
 
 def conditions_of(network: NetworkModel) -> Conditions:

@@ -32,7 +32,7 @@ DIED_TIMES_MAX = 3
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """A run tells how far it is."""
+    """A run tells how far it is; an empty sample: its nodes are joining."""
 
     job: Job
     sample: Sample
@@ -57,6 +57,12 @@ class _Worker:
         theirs.close()
         self.job: Job | None = None
 
+    @property
+    def given(self) -> Job:
+        """The job that it works at."""
+        assert self.job is not None
+        return self.job
+
     def give(self, job: Job) -> None:
         self.job = job
         self.connection.send((job.scenario, job.seed))
@@ -75,14 +81,14 @@ def run_all(jobs: Sequence[Job], processes: int) -> Iterator[Event]:
     try:
         for worker in workers:
             worker.give(todo.pop())
+            yield Sampled(worker.given, {})
         while busy := {worker.connection: worker for worker in workers if worker.job is not None}:
             ready = wait(list(busy), HEARD_EVERY_S)
             if not ready:
                 yield None
             for connection in ready:
                 worker = busy[connection]
-                job = worker.job
-                assert job is not None
+                job = worker.given
                 try:
                     kind, *told = worker.connection.recv()
                 except (EOFError, OSError):
@@ -96,6 +102,7 @@ def run_all(jobs: Sequence[Job], processes: int) -> Iterator[Event]:
                     if todo:
                         workers.append(_Worker(context))
                         workers[-1].give(todo.pop())
+                        yield Sampled(workers[-1].given, {})
                     continue
                 if kind == "sample":
                     yield Sampled(job, told[0])
@@ -104,6 +111,8 @@ def run_all(jobs: Sequence[Job], processes: int) -> Iterator[Event]:
                 if todo:
                     worker.give(todo.pop())
                 yield Finished(job, RunResult.from_fields(told[0]), told[1])
+                if worker.job is not None:
+                    yield Sampled(worker.given, {})
     finally:
         for worker in workers:
             worker.end()
