@@ -97,6 +97,25 @@ def test_a_failing_seed_says_when_and_what_and_its_command_replays_it(capsys: py
     assert again["failed"][0]["virtual_s"] == failed["virtual_s"]
 
 
+def test_shrinking_leaves_the_fault_that_matters_and_its_command_fails_alike(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    faults = "".join(
+        f'[[fault]]\nkind = "{kind}"\nat_s = 1\nfor_s = 4\ntargets = {targets}\n'
+        for kind, targets in (("reordering", '"any"'), ("partition", '["client-0"]'), ("duplication", '"any"'))
+    )
+    Path("faulty.toml").write_text(QUICK + "recall_least = 1\n" + faults, encoding="utf-8")
+    status = main.run(["simulate", "faulty.toml", "--set", "workload.queries_per_s=2", "--seeds", "1", "--shrink"])
+    errors = capsys.readouterr().err
+    assert status == 1, errors
+    assert "looking for the fewest of 3 faults" in errors
+    (replay,) = [line.split("replay: ")[1] for line in errors.splitlines() if "--injections" in line]
+    (file,) = Path("simulations/faulty").glob("faults-*.json")
+    assert [each["kind"] for each in json.loads(file.read_text())] == ["partition"]
+    status, told, _ = simulate(capsys, *shlex.split(replay)[2:])
+    assert status == 1 and told["failed"][0]["check"] == "recall"
+
+
 def test_ctrl_c_keeps_what_is_finished_and_leaves_no_process_and_the_next_call_goes_on(tmp_path: Path) -> None:
     command = [*PROGRAM, "simulate", "quick.toml", "--seeds", "0..199", "--jobs", "1", "--out", "out"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=tmp_path)

@@ -14,6 +14,7 @@ import pytest
 from summaries.parse import parse
 from xenonode.simulation import asking
 from xenonode.simulation.experiment import Experiment, run
+from xenonode.simulation.invariants import running
 from xenonode.simulation.recall import judge
 from xenonode.simulation.scenario import Scenario
 from xenonode.simulation.scenario_file import load
@@ -132,3 +133,62 @@ def test_judging_counts_what_had_to_be_found_and_what_must_not_be() -> None:
     assert judge(best, [2], before, before).hits == 1
     assert judge(best, [1], before, before).hits == 0
     assert judge(best, [1, 2], before, before).hits == 1
+
+
+FAULTS = """
+duration_s = 60
+[nodes]
+servers = 5
+[workload]
+queries_per_s = 0.2
+[[fault]]
+kind = "crash"
+at_s = 10
+for_s = 10
+[[fault]]
+kind = "loss"
+at_s = 5
+for_s = 10
+targets = "any"
+share = 1
+loss_ppm = 50000
+"""
+
+
+def test_faults_strike_and_are_told_and_others_can_be_done_in_their_place(tmp_path: Path) -> None:
+    path = tmp_path / "faults.toml"
+    path.write_text(FAULTS, encoding="utf-8")
+    scenario = load(path)
+    result = run(scenario, 1)
+    assert result.verdict.passed, result.verdict
+    assert [fault["kind"] for fault in result.faults] == ["loss", "crash"]
+    assert result.row["faults"] == 2 and result.row["fault_bites"] > 1
+    assert min(sample["servers_up"] for sample in result.series) == 4
+    quiet = run(scenario, 1, injections=())
+    assert quiet.row["faults"] == quiet.row["fault_bites"] == 0
+    assert min(sample["servers_up"] for sample in quiet.series) == 5
+
+
+def test_a_broken_invariant_ends_the_run_with_its_name_and_the_last_packets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "K", 1)  # as if a bucket may hold but one
+    path = tmp_path / "faults.toml"
+    path.write_text(FAULTS, encoding="utf-8")
+    verdict = run(load(path), 1).verdict
+    assert (verdict.status, verdict.check) == ("broken", "buckets hold at most k")
+    assert verdict.virtual_s < 60 and len(verdict.last_packets) > 10 and "server-" in verdict.last_packets[-1]
+
+
+def test_peers_alone_are_searched_and_churn(tmp_path: Path) -> None:
+    path = tmp_path / "peers.toml"
+    path.write_text(
+        'kind = "peers"\nduration_s = 60\n[nodes]\nservers = 12\ndimensions = 7\nclients = 2\n'
+        '[churn]\nlifetime = "exponential"\nlifetime_mean_s = 60\nreplace = true\nshare = 0.3\n'
+        '[[fault]]\nkind = "loss"\nat_s = 5\nfor_s = 20\ntargets = "clients"\nshare = 1\n',
+        encoding="utf-8",
+    )
+    result = run(load(path), 1)
+    assert result.verdict.passed, result.verdict
+    assert result.row["queries"] > 5 and result.row["churn_left"] > 0 and result.row["sessions"] == 0
+    assert result.series[-1]["servers_up"] == 12

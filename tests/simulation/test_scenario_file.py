@@ -146,7 +146,7 @@ def test_seeds_are_lists_and_ranges() -> None:
 
 def test_every_key_has_a_sentence_and_a_default_within_its_bounds() -> None:
     found = list(keys())
-    assert len(found) > 50
+    assert len(found) > 40
     for name, default, key in found:
         assert len(key.about) > 5, name
         if key.least is not None and isinstance(default, int | float):
@@ -167,3 +167,38 @@ def test_any_value_of_any_key_is_taken_or_refused_in_words(tmp_path: Path, name:
         load(source, {name: text})
     except ScenarioError as error:
         assert error.message and error.next_step
+
+
+FAULT = '[[fault]]\nkind = "partition"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "told", "next_step"),
+    [
+        ('[[fault]]\nkind = "partitoin"', "fault[0].kind: there is no fault 'partitoin'", "'partition'"),
+        ("[[fault]]\nat_s = 1", "fault[0].kind: names no kind", "partition"),
+        (FAULT + "att_s = 1", "fault[0].att_s: no such key of 'partition'", "'at_s'"),
+        (FAULT + "loss_ppm = 1", "fault[0].loss_ppm: no such key of 'partition'", ""),
+        (FAULT + 'at_s = "x"', "fault[0].at_s: must be a number", ""),
+        (FAULT + "at_s = 300", "fault[0]: at_s = 300 is not before the end", ""),
+        (FAULT + "at_s = -1", "fault[0]: partition: times must not be below 0", ""),
+        (FAULT + "share = 2", "fault[0].share: must be in 0..1", ""),
+        (FAULT + 'targets = "serfers"', "fault[0]: partition strikes", ""),
+        (FAULT + 'targets = ["server-77"]', "fault[0]: partition: this world has no host 'server-77'", ""),
+        (FAULT + "targets = 3", "fault[0].targets: must be a group or a list", ""),
+        ('kind = "peers"\n[[fault]]\nkind = "corp_away"', "fault[0]: a world of peers knows no corp_away", ""),
+        ("fault = 3", "fault: must be tables", "[[fault]]"),
+        ('[churn]\nlifetime = "exponential"\nreplace = true\n' + FAULT, "leave for ever", ""),
+    ],
+)
+def test_a_fault_that_cannot_be_is_told_with_its_place(tmp_path: Path, text: str, told: str, next_step: str) -> None:
+    source = written(tmp_path, text)
+    with pytest.raises(ScenarioError) as caught:
+        load(source)
+    assert source in caught.value.message and told in caught.value.message, caught.value.message
+    assert next_step in caught.value.next_step and caught.value.next_step
+
+
+def test_faults_are_part_of_what_a_result_depends_on(tmp_path: Path) -> None:
+    one, other = load(written(tmp_path, FAULT)), load(written(tmp_path, FAULT + "count = 2"))
+    assert one.faults[0].kind == "partition" and one.digest() != other.digest()

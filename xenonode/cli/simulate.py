@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 EVENTS_SHOWN = 12
 """Last events of a failing run that are printed; its file has more."""
+PACKETS_SHOWN = 8
+"""Last datagrams and stream segments, likewise."""
 FAILURES_SHOWN = 5
 """Failing runs that are told in full."""
 
@@ -39,6 +42,12 @@ def simulate(
     out: Annotated[str, typer.Option(metavar="DIR", help="Folder of the results; default simulations/NAME.")] = "",
     fresh: Annotated[bool, typer.Option("--fresh", help="Run again what is kept from before, and compare.")] = False,
     parquet: Annotated[bool, typer.Option("--parquet", help="Tables as Parquet, too (extra 'parquet').")] = False,
+    shrink: Annotated[
+        bool, typer.Option("--shrink", help="Find the fewest faults with which the first failing run still fails.")
+    ] = False,
+    injections: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Faults to do instead of those that the seeds plan (JSON).")
+    ] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the shipped scenarios.")] = False,
     keys: Annotated[bool, typer.Option("--keys", help="List every key of a scenario, for its file and --set.")] = False,
 ) -> None:
@@ -49,6 +58,7 @@ def simulate(
     from xenonode.simulation import scenario_file
     from xenonode.simulation.campaign.jobs import code_version, jobs_of, parse_seeds
     from xenonode.simulation.campaign.results import Results
+    from xenonode.simulation.campaign.shrinking import read_injections
 
     if list_:
         rows = [(name, scenario_file.load(name).shows) for name in scenario_file.shipped()]
@@ -59,7 +69,8 @@ def simulate(
         return
     if not scenario:
         raise usage_error("no scenario is named", "name a file, or one of 'xenonode simulate --list'")
-    todo = jobs_of(scenario, run.overrides, parse_seeds(seeds))
+    given = None if injections is None else read_injections(injections)
+    todo = jobs_of(scenario, run.overrides, parse_seeds(seeds), given)
     folder = Path(out or Path("simulations") / todo[0].scenario.name)
     processes = jobs or len(os.sched_getaffinity(0))
     with Results(folder) as results:
@@ -67,6 +78,9 @@ def simulate(
         results.begin(about)
         finished = _carry_out(run, results, todo, processes, fresh)
         results.write_tables(finished, parquet=parquet)
+        failed = next((each for each in finished if not each.result.verdict.passed), None)
+        if shrink and failed is not None:
+            _shrink(run, scenario, results, failed)
     _report(run, scenario, folder, finished, len(todo))
 
 
@@ -117,6 +131,22 @@ def _compare(before: Finished | None, now: Finished) -> None:
         raise XenoError(text, "this is a bug of the simulator; please report it with the scenario", "not_repeatable")
 
 
+def _shrink(run: Run, scenario: str, results: Results, failed: Finished) -> None:
+    """Keep the fewest faults that make the run fail as it did, and say how to do just those."""
+    from xenonode.simulation.campaign.shrinking import fewest
+
+    run.output.note(f"{failed.job.title}: looking for the fewest of {len(failed.result.faults)} faults that fail")
+    left = fewest(failed, run.output.note)
+    data = json.dumps([each.to_fields() for each in left], indent=1).encode()
+    path = results.write(f"faults-{failed.job.key[:12]}.json", data)
+    for each in left:
+        run.output.note(f"    {each}")
+    if not left:
+        run.output.note("    it fails without any fault")
+    words = [*_replay(run, scenario, results.folder, failed), "--injections", str(path)]
+    run.output.note(f"    replay: {shlex.join(words)}")
+
+
 def _report(run: Run, scenario: str, folder: Path, finished: Sequence[Finished], wanted: int) -> None:
     """The answer; raises where a run failed."""
     failed = [each for each in finished if not each.result.verdict.passed]
@@ -140,12 +170,14 @@ def _report(run: Run, scenario: str, folder: Path, finished: Sequence[Finished],
         )
         for line in told["last_events"][-EVENTS_SHOWN:]:
             run.output.note(f"    {line}")
+        for line in told["last_packets"][-PACKETS_SHOWN:]:
+            run.output.note(f"    {line}")
         if told["traceback"]:
             run.output.note(told["traceback"])
         run.output.note(f"    replay: {told['replay']}")
     first = failed[0]
     text = f"{len(failed)} of {wanted} runs failed; {first.job.title}: {first.result.verdict.check}"
-    raise XenoError(text, f"replay it: {_replay(run, scenario, folder, first)}", "simulation")
+    raise XenoError(text, f"replay it: {shlex.join(_replay(run, scenario, folder, first))}", "simulation")
 
 
 def _failure(run: Run, scenario: str, folder: Path, finished: Finished) -> dict[str, Any]:
@@ -157,18 +189,19 @@ def _failure(run: Run, scenario: str, folder: Path, finished: Finished) -> dict[
         "check": verdict.check,
         "detail": verdict.detail,
         "last_events": list(verdict.last_events),
+        "last_packets": list(verdict.last_packets),
         "traceback": verdict.trace,
         "trace": finished.result.row["trace"],
-        "replay": _replay(run, scenario, folder, finished),
+        "replay": shlex.join(_replay(run, scenario, folder, finished)),
     }
 
 
-def _replay(run: Run, scenario: str, folder: Path, finished: Finished) -> str:
+def _replay(run: Run, scenario: str, folder: Path, finished: Finished) -> list[str]:
     """The command that does this run alone, again."""
     sets = {**run.overrides, **{name: _toml(value) for name, value in finished.job.point.items()}}
     words = ["xenonode", "simulate", scenario, "--seeds", str(finished.job.seed)]
     words += [word for name, value in sets.items() for word in ("--set", f"{name}={value}")]
-    return shlex.join([*words, "--fresh", "--out", f"{folder}-replay"])
+    return [*words, "--fresh", "--out", f"{folder}-replay"]
 
 
 def _toml(value: object) -> str:
@@ -195,9 +228,11 @@ def _row(finished: Finished) -> tuple[object, ...]:
 
 
 def _print_keys(run: Run) -> None:
+    from xenonode.simulation.fault_tables import fault_keys
     from xenonode.simulation.scenario_file import keys
 
     rows = [(name, _toml(default) if default is not None else "", key.about) for name, default, key in keys()]
+    rows += list(fault_keys())
     value = [{"key": name, "default": default, "about": about} for name, default, about in rows]
     run.output.rows(value, ("key", "default", "meaning"), rows, "")
 

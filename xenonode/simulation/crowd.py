@@ -26,7 +26,7 @@ from xenonode import catalogue
 from xenonode.catalogue import REGIONS, ServerShape
 from xenonode.errors import XenoError
 from xenonode.first_schema import ENVIRONMENTS
-from xenonode.model.advert import VerifiedAdvert
+from xenonode.model.advert import Location, VerifiedAdvert
 from xenonode.model.entity import Address, Credential, Issuer, Network, Trust
 from xenonode.model.schema import PublishedSchema, schema_hash
 from xenonode.peer import SEEDS_MAX, Peer
@@ -248,6 +248,21 @@ class Crowd(Stage):
         self.servers.append(peer)
         await peer.start()
         return peer
+
+    def host(self, name: str) -> CrowdHost:
+        """The member on the host of this name, for faults."""
+        return next(host for host in (*self.servers, *self.clients) if host.node.host.name == name)
+
+    def groups(self) -> dict[str, list[str]]:
+        """The names of all hosts, by what they are."""
+        return {
+            "servers": [server.node.host.name for server in self.servers],
+            "clients": [client.node.host.name for client in self.clients],
+        }
+
+    def place(self, name: str) -> Location | None:
+        """Where a host stands."""
+        return self.places.get(name)
 
     async def begin(self) -> None:
         """Open everybody with full tables; then, within a minute, everybody's first advert."""

@@ -13,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from random import Random
 from statistics import fmean
 from typing import Any
@@ -23,6 +24,9 @@ from xenonode.simulation.asking import Asking
 from xenonode.simulation.checking import CheckError, check_ledger, check_quiet, check_shares
 from xenonode.simulation.coming_and_going import Churning
 from xenonode.simulation.env import derive
+from xenonode.simulation.faults import Injection, Injector, plan
+from xenonode.simulation.invariants import BrokenInvariant, Watch
+from xenonode.simulation.invariants.broken import Ring
 from xenonode.simulation.leases import Leases, Market
 from xenonode.simulation.loop import NANOSECONDS
 from xenonode.simulation.sampling import Questions, Sample, market, paid_usd, spread
@@ -40,27 +44,30 @@ SETTLING_S = 600.0
 Tell = Callable[[Sample], None]
 
 
-def run(scenario: Scenario, seed: int, tell: Tell | None = None) -> RunResult:
-    """One run; never raises for what the run itself did. `tell` hears each sample as it is taken."""
-    experiment = Experiment(scenario, seed, tell or (lambda sample: None))
+def run(
+    scenario: Scenario, seed: int, tell: Tell | None = None, injections: Sequence[Injection] | None = None
+) -> RunResult:
+    """One run; never raises for what the run itself did. `tell` hears each sample as it is taken.
+
+    With `injections`, those faults instead of the ones that the scenario and the seed plan.
+    """
+    experiment = Experiment(scenario, seed, tell or (lambda sample: None), injections)
     world = experiment.stand.world
     try:
         with world:
             world.run(experiment.course())
         return experiment.result(Verdict())
-    except CheckError as error:
-        failed, check, detail = BROKEN, error.check, error.detail
-        trace = ""
     except Exception as error:
-        failed, check, detail = ERROR, type(error).__name__, str(error)
-        trace = "".join(traceback.format_exception(error))
-    return experiment.result(Verdict(failed, check, detail, experiment.loop.time(), tuple(experiment.events), trace))
+        cause = error.__cause__  # what failed beside the course reaches it through the loop
+        return experiment.failed(cause if isinstance(cause, CheckError | BrokenInvariant) else error)
 
 
 class Experiment:
     """A run under way."""
 
-    def __init__(self, scenario: Scenario, seed: int, tell: Tell) -> None:
+    def __init__(
+        self, scenario: Scenario, seed: int, tell: Tell, injections: Sequence[Injection] | None = None
+    ) -> None:
         self.scenario, self.seed, self._tell = scenario, seed, tell
         self.stand = stand_for(scenario, seed)
         self.loop = self.stand.world.simulation.loop
@@ -70,7 +77,14 @@ class Experiment:
         self.events: deque[str] = deque(maxlen=EVENTS_KEPT)
         self.series: list[Row] = []
         self.questions = Questions()
-        self.asking = Asking(self.stand, scenario.workload.strict, self.note, self.now_s, lambda answer: None)
+        planned = plan(scenario.faults, seed, scenario.names(), scenario.duration_s, world=scenario.kind)
+        self.injections = planned if injections is None else tuple(injections)
+        self.injector = Injector(self.stand.world)
+        self.watch = Watch(self.platform) if self.platform is not None and scenario.checks.invariants else None
+        self.ring = Ring()
+        self.stand.world.trace.listener = self.ring.listen
+        look = self.watch.answer if self.watch is not None else lambda answer: answer
+        self.asking = Asking(self.stand, scenario.workload.strict, self.note, self.now_s, look)
         self.churning = Churning(self.stand, scenario.churn, seed, self.note, self.spawn)
         self.leases = Leases(self.platform, scenario.workload, self.note, self.now_s)
         self._asked: list[asyncio.Task[None]] = []
@@ -110,8 +124,13 @@ class Experiment:
         ]
         if workload.reprice_every_s and self.platform is not None:
             acting.append(self.spawn(Market(self.platform, workload).go_on()))
+        if self.watch is not None:
+            watching = self.watch.start(scenario.checks.watch_every_s)
+            watching.add_done_callback(_fail_the_run)
         self.churning.start()
+        striking = self.spawn(self._strike())
         await asyncio.sleep(scenario.duration_s)
+        await striking
         self.note("quiet begins")
         for task in acting:
             task.cancel()
@@ -121,11 +140,20 @@ class Experiment:
         if self._asked:  # what a crashed client began never ends
             await asyncio.wait(self._asked, timeout=SETTLING_S)
         await check_quiet(scenario, self.asking, self.rng("quiet"))
-        if self.platform is not None and scenario.checks.invariants:
+        if self.platform is not None:
             await check_ledger(self.platform, self.note)
+        if self.watch is not None:
+            watching.cancel()
+            await self.watch.after_quiet()
         self.sample()
         sampling.cancel()
         check_shares(scenario, self.asking, self.leases)
+
+    async def _strike(self) -> None:
+        for injection in self.injections:
+            told = partial(self.note, f"fault: {injection}")
+            self.loop.call_later(injection.at_ms / 1_000, told)
+        await self.injector.run(self.injections)
 
     async def _arrive(self, name: str, rate: float, act: Callable[[Random], Coroutine[Any, Any, None]]) -> None:
         moments, rng = self.rng(f"{name} arrive"), self.rng(name)
@@ -173,6 +201,18 @@ class Experiment:
         nodes = self.stand.world.simulation.nodes
         return {name: sum(node.host.sent.values()) for name, node in nodes.items()}
 
+    def failed(self, error: Exception) -> RunResult:
+        """All figures until a check did not hold, or something went wrong."""
+        status, check, detail, trace = ERROR, type(error).__name__, str(error), ""
+        if isinstance(error, CheckError):
+            status, check = BROKEN, error.check
+        elif isinstance(error, BrokenInvariant):
+            status, check, detail = BROKEN, error.name, error.detail
+        else:
+            trace = "".join(traceback.format_exception(error))
+        packets = self.ring.told(self.stand.world.simulation.network.names())
+        return self.result(Verdict(status, check, detail, self.loop.time(), tuple(self.events), packets, trace))
+
     def result(self, verdict: Verdict) -> RunResult:
         """All figures of the run so far."""
         last, sent = self.series[-1] if self.series else {}, self._sent()
@@ -191,11 +231,14 @@ class Experiment:
             "churn_left": self.churning.left,
             "churn_returned": self.churning.returned,
             **spread(sent),
+            "faults": len(self.injections),
+            "fault_bites": sum(self.injector.scene.bites.values()),
             "trace": self.stand.world.simulation.trace.hexdigest(),
         }
         nodes: list[Row] = [{"node": name, "sent": count} for name, count in sent.items()]
         sessions = [lease.to_fields() for lease in self.leases.all]
-        return RunResult(row, self.series, self.asking.rows, sessions, nodes, verdict)
+        faults = [injection.to_fields() for injection in self.injections]
+        return RunResult(row, self.series, self.asking.rows, sessions, nodes, faults, verdict)
 
 
 def _fail_the_run(task: asyncio.Task[None]) -> None:

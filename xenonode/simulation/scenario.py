@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xenonode.errors import XenoError
+from xenonode.simulation.faults import FaultSpec
 from xenonode.simulation.measured import LatencyMatrix, Outage
 
 KINDS = ("platform", "peers")
@@ -166,7 +167,7 @@ class Scenario:
     churn: Churn = field(default_factory=Churn)
     workload: Workload = field(default_factory=Workload)
     checks: Checks = field(default_factory=Checks)
-    faults: tuple[Mapping[str, Any], ...] = ()
+    faults: tuple[FaultSpec, ...] = ()
     sweep: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -186,6 +187,12 @@ class Scenario:
             nodes.fleet and workload.sessions_per_s,
             "nodes.fleet and workload.sessions_per_s: machines of a fleet advertise, but host no sessions",
         )
+        lasting = self.churn.replace or any(not outage.up_s for outage in self.churn.trace)
+        struck = [fault.kind for fault in self.faults if fault.group in ("servers", "any")]
+        yield (
+            lasting and struck,
+            f"fault {struck and struck[0]!r} strikes servers, and by churn some leave for ever: target clients or corp",
+        )
         traced = [outage.server for outage in self.churn.trace if outage.server >= nodes.servers]
         yield traced, f"churn.trace names server {traced and traced[0]}, but nodes.servers is {nodes.servers}"
 
@@ -193,7 +200,14 @@ class Scenario:
         """All that a result depends on, as JSON has it; files by their content."""
         told = {name: getattr(self, name) for name in ("kind", "duration_s", "sample_every_s")}
         told |= {name: _plain(getattr(self, name)) for name in ("nodes", "network", "churn", "workload", "checks")}
-        return told | {"faults": [dict(sorted(fault.items())) for fault in self.faults]}
+        return told | {"faults": [dataclasses.asdict(fault) for fault in self.faults]}
+
+    def names(self) -> dict[str, list[str]]:
+        """The hosts that the world begins with, by group, as faults name them."""
+        servers, clients = range(self.nodes.servers), [f"client-{number}" for number in range(self.nodes.clients)]
+        if self.kind == "peers":
+            return {"servers": [f"peer-{number}" for number in servers], "clients": clients}
+        return {"corp": ["corp"], "servers": [f"server-{number}" for number in servers], "clients": clients}
 
     def digest(self) -> str:
         """One text for one experiment: equal where, and only where, `fields` are."""

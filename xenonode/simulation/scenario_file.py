@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from xenonode.simulation.fault_tables import FaultError, check_faults, read_faults
 from xenonode.simulation.measured import LatencyMatrix, MeasuredError, Outage, read_matrix, read_outages
 from xenonode.simulation.scenario import (
     Checks,
@@ -165,8 +166,14 @@ def _scenario(document: dict[str, Any], place: _Place, name: str) -> Scenario:
             if f"{section}.{key}" not in known:
                 raise place.error(f"{section}.{key}", "no such key", _nearest(f"{section}.{key}", known))
         sections[section] = _make(table, _table(table, raw, section, place), section, place)
-    faults, sweep = _faults(document.get("fault", []), place), _sweep(document.get("sweep", {}), known, place)
-    return _make(Scenario, {"name": name, **own, **sections, "faults": faults, "sweep": sweep}, "", place)
+    try:
+        faults = read_faults(document.get("fault", []))
+        sweep = _sweep(document.get("sweep", {}), known, place)
+        made = _make(Scenario, {"name": name, **own, **sections, "faults": faults, "sweep": sweep}, "", place)
+        check_faults(made)
+    except FaultError as error:
+        raise place.error(error.key, str(error), error.next_step) from error
+    return made
 
 
 def _make(table: type[T], values: Mapping[str, Any], section: str, place: _Place) -> T:
@@ -217,14 +224,6 @@ def _checked(raw: Any, hint: Any, key: Key, name: str, place: _Place) -> Any:
     if (key.least is not None and raw < key.least) or (key.most is not None and raw > key.most):
         raise place.error(name, f"must be in {key.least:g}..{key.most:g}, not {shown}", f"it is: {key.about}")
     return float(raw) if hint is float else raw
-
-
-def _faults(raw: Any, place: _Place) -> tuple[Mapping[str, Any], ...]:
-    if not isinstance(raw, list) or not all(isinstance(each, dict) for each in raw):
-        raise place.error("fault", "must be tables", "write [[fault]] above each fault's keys")
-    if raw:
-        raise place.error("fault", "this release plans no faults", "leave the [[fault]] tables out")
-    return tuple(raw)
 
 
 def _sweep(raw: Any, known: Sequence[str], place: _Place) -> dict[str, tuple[Any, ...]]:

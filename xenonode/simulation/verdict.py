@@ -24,6 +24,7 @@ class Verdict:
     detail: str = ""
     virtual_s: float = 0.0
     last_events: tuple[str, ...] = ()
+    last_packets: tuple[str, ...] = ()
     trace: str = ""  # the traceback of a mistake
 
     @property
@@ -41,6 +42,7 @@ class RunResult:
     queries: list[Row]
     sessions: list[Row]
     nodes: list[Row]
+    faults: list[Row]  # what was planned; the replay of a shrunk run reads them
     verdict: Verdict = field(default_factory=Verdict)
 
     def to_fields(self) -> dict[str, Any]:
@@ -53,8 +55,9 @@ class RunResult:
     def from_fields(cls, fields: Mapping[str, Any]) -> RunResult:
         """What `to_fields` wrote. Raises KeyError or TypeError for anything else."""
         verdict = dict(fields["verdict"])
-        verdict["last_events"] = tuple(verdict["last_events"])
+        for name in ("last_events", "last_packets"):
+            verdict[name] = tuple(verdict[name])
         return cls(fields["row"], **{name: fields[name] for name in TABLES}, verdict=Verdict(**verdict))
 
 
-TABLES = ("series", "queries", "sessions", "nodes")
+TABLES = ("series", "queries", "sessions", "nodes", "faults")

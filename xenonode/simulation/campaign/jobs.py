@@ -12,10 +12,12 @@ import hashlib
 import importlib.metadata
 import importlib.resources
 import itertools
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from xenonode.simulation.faults import Injection
 from xenonode.simulation.scenario import Scenario, ScenarioError
 from xenonode.simulation.scenario_file import load
 
@@ -33,6 +35,7 @@ class Job:
     point: Mapping[str, Any]
     seed: int
     key: str
+    injections: tuple[Injection, ...] | None = None
 
     @property
     def title(self) -> str:
@@ -40,18 +43,24 @@ class Job:
         return " ".join([*(f"{name}={value}" for name, value in self.point.items()), f"seed {self.seed}"])
 
 
-def jobs_of(source: str, sets: Mapping[str, str], seeds: tuple[int, ...]) -> list[Job]:
-    """All runs, after every point of the sweep was checked. Raises ScenarioError."""
+def jobs_of(
+    source: str, sets: Mapping[str, str], seeds: tuple[int, ...], injections: tuple[Injection, ...] | None = None
+) -> list[Job]:
+    """All runs, after every point of the sweep was checked. Raises ScenarioError.
+
+    With `injections` (a replay's), those faults instead of the ones that each seed plans.
+    """
     base = load(source, sets)
     version = code_version()
+    told = "" if injections is None else json.dumps([each.to_fields() for each in injections], sort_keys=True)
     found: list[Job] = []
     for values in itertools.product(*base.sweep.values()):
         point = dict(zip(base.sweep, values))
         scenario = load(source, sets, point)
         for seed in seeds:
-            material = f"{scenario.digest()} {seed} {version}".encode()
+            material = f"{scenario.digest()} {seed} {version} {told}".encode()
             key = hashlib.blake2b(material, digest_size=16, person=b"xeno-simulation").hexdigest()
-            found.append(Job(len(found), scenario, point, seed, key))
+            found.append(Job(len(found), scenario, point, seed, key, injections))
     return found
 
 

@@ -8,6 +8,7 @@ A process a simulation, because one world does not profit from several.
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import signal
 import time
@@ -65,7 +66,7 @@ class _Worker:
 
     def give(self, job: Job) -> None:
         self.job = job
-        self.connection.send((job.scenario, job.seed))
+        self.connection.send(job)
 
     def end(self) -> None:
         self.process.terminate()
@@ -120,10 +121,10 @@ def run_all(jobs: Sequence[Job], processes: int) -> Iterator[Event]:
 
 def carry_out(job: Job) -> tuple[dict[str, Any], float]:
     """Run one job here: its result's fields, and its processor time."""
-    return _timed(job.scenario, job.seed, None)
+    return _timed(job, None)
 
 
-def _timed(scenario: Any, seed: int, connection: Connection | None) -> tuple[dict[str, Any], float]:
+def _timed(job: Job, connection: Connection | None) -> tuple[dict[str, Any], float]:
     from xenonode.simulation.experiment import run
 
     began_s, told_s = time.process_time(), time.monotonic()
@@ -135,7 +136,7 @@ def _timed(scenario: Any, seed: int, connection: Connection | None) -> tuple[dic
             told_s = now_s
             connection.send(("sample", sample))
 
-    result = run(scenario, seed, tell)
+    result = run(job.scenario, job.seed, tell, job.injections)
     return result.to_fields(), round(time.process_time() - began_s, 3)
 
 
@@ -143,11 +144,12 @@ def _work(connection: Connection) -> None:
     """What a process does until its parent hangs up. Ctrl-C is the parent's to handle."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    logging.getLogger().addHandler(logging.NullHandler())  # nodes in trouble warn; that is what is measured here
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
-            scenario, seed = connection.recv()
+            job = connection.recv()
             try:
-                connection.send(("done", *_timed(scenario, seed, connection)))
+                connection.send(("done", *_timed(job, connection)))
             except (BrokenPipeError, ConnectionResetError):
                 return
             except Exception:

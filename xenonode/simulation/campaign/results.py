@@ -145,8 +145,12 @@ def _csv(rows: Sequence[Row]) -> bytes:
     text = io.StringIO()
     writer = csv.DictWriter(text, _columns(rows), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
     return text.getvalue().encode()
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value, sort_keys=True) if isinstance(value, list | dict) else value
 
 
 def _parquet(rows: Sequence[Row]) -> bytes:
@@ -158,11 +162,11 @@ def _parquet(rows: Sequence[Row]) -> bytes:
         raise XenoError("Parquet needs the package pyarrow", step, "missing_package") from error
     columns = {}
     for name in _columns(rows):
-        values = [row.get(name) for row in rows]
+        values = [_cell(row.get(name)) for row in rows]
         try:
             columns[name] = pyarrow.array(values)
         except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError):  # a swept key with values of several types
-            columns[name] = pyarrow.array([None if value is None else str(value) for value in values])
+            columns[name] = pyarrow.array([None if value is None else str(_cell(value)) for value in values])
     sink = io.BytesIO()
     parquet.write_table(pyarrow.table(columns), sink)
     return sink.getvalue()
