@@ -139,14 +139,16 @@ class Table(RoutingTable):  # type: ignore[misc]
             # The id is certified, so this is the same member, perhaps at a new address.
             bucket.nodes[number] = node
             return True
-        if number in bucket.replacement_nodes and len(bucket.nodes) >= self.ksize and bucket is not self.levels[-1]:
-            bucket.wait(node)
+        if number == self.number:
             return False
-        if number == self.number or (capped and self._capped(bucket, group(node.address, self.profile))):
+        if len(bucket.nodes) >= self.ksize and bucket is not self.levels[-1]:
+            self._wait(bucket, node)
+            return False
+        if capped and self._capped(bucket, group(node.address, self.profile)):
             return False
         while len(bucket.nodes) >= self.ksize:
             if bucket is not self.levels[-1]:
-                bucket.wait(node)
+                self._wait(bucket, node)
                 return False
             self.split_bucket(self.buckets.index(bucket))
             bucket = self.levels[self._level(number)]
@@ -162,10 +164,11 @@ class Table(RoutingTable):  # type: ignore[misc]
             return None
         del bucket.nodes[node.number]
         self._count -= 1
-        if not bucket.replacement_nodes:
-            return None
-        waiting: Contact = bucket.replacement_nodes.popitem()[1]
-        return waiting
+        while bucket.replacement_nodes:
+            _, waiting = bucket.replacement_nodes.popitem()
+            if not self._capped(bucket, group(waiting.address, self.profile)):
+                return waiting
+        return None
 
     def nearest(self, target: int, k: int) -> list[Contact]:
         """The k known contacts nearest to an id, nearest first."""
@@ -215,18 +218,29 @@ class Table(RoutingTable):  # type: ignore[misc]
         deepest = len(self.levels) - 1
         return shared_bits if shared_bits < deepest else deepest
 
+    def _wait(self, bucket: Bucket, node: Contact) -> None:
+        """Let a contact wait, unless its place has all that it may have here; the table's cap is for when it enters."""
+        place = group(node.address, self.profile)
+        if node.number in bucket.replacement_nodes or (
+            self._count_of(place, bucket.nodes) < MAX_GROUP_IN_BUCKET
+            and self._count_of(place, bucket.replacement_nodes) < MAX_GROUP_IN_BUCKET
+        ):
+            bucket.wait(node)
+
     def _capped(self, bucket: Bucket, place: object) -> bool:
         """Whether one place has all that it may have; counted when it matters, which is once for each newcomer."""
-        profile = self.profile
-        here = sum([group(contact.address, profile) == place for contact in bucket.nodes.values()])
-        if here >= MAX_GROUP_IN_BUCKET:
+        if self._count_of(place, bucket.nodes) >= MAX_GROUP_IN_BUCKET:
             return True
-        # Fewer than this many contacts cannot be too many of one place.
-        return len(self) >= MAX_GROUP_IN_TABLE and self._held_by(place) >= MAX_GROUP_IN_TABLE
+        if len(self) < MAX_GROUP_IN_TABLE:
+            # Fewer contacts than that cannot be too many of one place.
+            return False
+        return sum([self._count_of(place, each.nodes) for each in self.buckets]) >= MAX_GROUP_IN_TABLE
 
-    def _held_by(self, place: object) -> int:
+    def _count_of(self, place: object, nodes: dict[int, Contact]) -> int:
         profile = self.profile
-        return sum([group(contact.address, profile) == place for contact in self])
+        if profile == "local":
+            return sum([contact.address == place for contact in nodes.values()])
+        return sum([group(contact.address, profile) == place for contact in nodes.values()])
 
 
 def _by_distance(buckets: list[Bucket], target: int) -> list[Contact]:

@@ -75,7 +75,11 @@ class Ours:
             contacts = [node.overlay(dimension).contact for node in self.nodes]
             self.numbers = [contact.number for contact in contacts]
             for place, known in known_members(self.numbers, self.rng.getrandbits(64)):
-                self.nodes[place].overlay(dimension).warm_start([contacts[each] for each in known])
+                overlay = self.nodes[place].overlay(dimension)
+                overlay.warm_start([contacts[each] for each in known])
+                for bucket in overlay.table.buckets:
+                    # As after a join, which has just refreshed all of them; the other contenders have just joined.
+                    bucket.used_ms = now_ms()
 
     async def turn(self, kind: str) -> Achieved:
         self.turns += 1
