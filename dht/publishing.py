@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 PUT_AGAIN_MS = 700
 # Route with k = 20, store at 8: enough that a fifth of the holders may go between two stores.
 REPLICAS = 8
-# A store's lookup is over when so many of the nearest have answered, of whom the first 8 hold the record. In 200 lookups
-# each, of 500 nodes with a fifth of them dead and of 2,000, ten found the same 8 as the k = 20 of a plain lookup, with
-# 12 to 14 questions instead of 21 to 26.
+# A store's lookup is over when so many of the nearest have answered; the first 8 of them hold the record. In 100
+# lookups each (500 nodes, the same with a fifth dead, 2,000 nodes) ten led to the same 8 as the k = 20 of a plain
+# lookup, with 12 to 14 questions instead of 21 to 26.
 NEAREST_FOR_STORE = REPLICAS + 2
 # A holder stores a record again when nobody else did for this long.
 REPAIR_MS = 3_600_000

@@ -35,7 +35,10 @@ SESSION_LIMIT = 4_096
 MAX_HALF_OPEN = 1_024
 HALF_OPEN_S = 4.0
 SESSION_IDLE_S = 1_800.0
-MAX_PINGS_PER_TICK = 8
+MAX_PINGS_PER_REVIEW = 8
+# How often all peers are gone through: idle times are counted in quarters of an hour, and with several hundred peers
+# this was half of what an idle node does.
+REVIEW_S = 60.0
 # Keys whose entity is remembered, to know whose a record is that another brings: 2 MB, and all of a large network.
 MAX_ENTITIES = 16_384
 
@@ -57,6 +60,7 @@ class Sessions:
         self._strays = Places(self._limits.strays)
         self._free_hellos = Bucket(self._limits.free_hellos, 0.0)
         self._half_open: OrderedDict[int, Session] = OrderedDict()
+        self._review_s = 0.0
         self._lost: OrderedDict[Address, float] = OrderedDict()
         self._entities: dict[bytes, str] = {}
 
@@ -297,6 +301,8 @@ class Sessions:
         while self._half_open and next(iter(self._half_open.values())).opened_s < now_s - HALF_OPEN_S:
             number, _ = self._half_open.popitem(last=False)
             self.by_number.pop(number, None)
+        if now_s < self._review_s:
+            return
         silent: list[tuple[float, Address]] = []
         quiet_s = now_s - min(self._liveness_idle_s, SESSION_IDLE_S)
         for peer in list(self.peers.values()):
@@ -307,8 +313,10 @@ class Sessions:
                 self.drop(peer)
             elif not peer.is_client and peer.heard_s < now_s - self._liveness_idle_s and self._is_neighbour(peer):
                 silent.append((peer.heard_s, peer.address))
-        for _, address in sorted(silent)[:MAX_PINGS_PER_TICK]:
+        for _, address in sorted(silent)[:MAX_PINGS_PER_REVIEW]:
             endpoint.check(address)
+        if len(silent) <= MAX_PINGS_PER_REVIEW:
+            self._review_s = now_s + min(REVIEW_S, self._liveness_idle_s / 4)
 
     def _is_neighbour(self, peer: Peer) -> bool:
         """Whether silence here matters before a lookup meets it: where our records lie, in any overlay.

@@ -22,7 +22,7 @@ from dht.identity import ED25519, X25519_EXCHANGE, Signer
 from dht.limits import LIMITS, Allowance, Bucket, Limits, Places
 from dht.peers import Call, Peer
 from dht.reply import Reply
-from dht.sessions import MAX_PINGS_PER_TICK
+from dht.sessions import MAX_PINGS_PER_REVIEW
 
 Run = Callable[[Any], None]
 
@@ -468,13 +468,13 @@ def test_upkeep_drops_expired_members_and_half_open_sessions_and_pings_the_silen
     async def scenario(world: Any) -> None:
         now = {"ms": world.wall_ms()}
         one = await world.open(now_ms=lambda: now["ms"], liveness_idle_ms=0)
-        peers = [await world.open() for _ in range(MAX_PINGS_PER_TICK + 3)]
+        peers = [await world.open() for _ in range(MAX_PINGS_PER_REVIEW + 3)]
         for peer in peers:
             await one.ping(peer.address)
             one.overlay("cpu").heard(one.peer(peer.address))
         await asyncio.sleep(0.01)
         one._upkeep()
-        assert sum(call.kind == PING for call in one.calls.open.values()) == MAX_PINGS_PER_TICK
+        assert sum(call.kind == PING for call in one.calls.open.values()) == MAX_PINGS_PER_REVIEW
         await asyncio.sleep(0.1)
         now["ms"] += 3_700_000
         one._upkeep()
