@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from bisect import bisect_left
 
+from dht.contact import Contact
 from dht.endpoint import Endpoint, Member
 from dht.envelope import open_envelope, seal
 from dht.errors import RemoteError
 from dht.identity import ED25519
 from dht.record import seal_record
+from dht.routing import ID_BITS, K
 from scripts.dht_benchmark.contender import ASKERS, Achieved, recall
-from xenonode.simulation.warm import known_members
 
 ISSUER = ED25519.generate(bytes(range(32)))
 LIFE_MS = 6 * 3_600_000
@@ -73,13 +75,31 @@ class Ours:
             self.nodes.append(node)
         for dimension in reversed(self.dimensions):
             contacts = [node.overlay(dimension).contact for node in self.nodes]
+            contacts.sort(key=lambda contact: contact.number)
             self.numbers = [contact.number for contact in contacts]
-            for place, known in known_members(self.numbers, self.rng.getrandbits(64)):
-                overlay = self.nodes[place].overlay(dimension)
-                overlay.warm_start([contacts[each] for each in known])
+            for node in self.nodes:
+                overlay = node.overlay(dimension)
+                overlay.warm_start(self._met(contacts, overlay.contact.number))
                 for bucket in overlay.table.buckets:
                     # As after a join, which has just refreshed all of them; the other contenders have just joined.
                     bucket.used_ms = now_ms()
+
+    def _met(self, contacts: list[Contact], own: int) -> list[Contact]:
+        """Whom a node has met that has lived for a while: up to k of each subtree that it is not in, by pure chance.
+
+        The simulator spreads its draws evenly over each subtree, which would spare readers some questions.
+        """
+        met: list[Contact] = []
+        low, high = 0, len(contacts)
+        for bits in range(ID_BITS):
+            if high - low <= 1:
+                break
+            bit = 1 << ID_BITS - 1 - bits
+            middle = bisect_left(self.numbers, (own >> ID_BITS - bits << ID_BITS - bits) | bit, low, high)
+            others = range(low, middle) if own & bit else range(middle, high)
+            met += [contacts[index] for index in (others if len(others) <= K else self.rng.sample(others, K))]
+            low, high = (middle, high) if own & bit else (low, middle)
+        return met
 
     async def turn(self, kind: str) -> Achieved:
         self.turns += 1

@@ -123,7 +123,7 @@ def test_a_copy_lives_half_as_long_for_each_doubling_of_distance_and_never_past_
 
 
 def test_readers_leave_copies_that_run_out_and_do_not_hide_a_newer_value_from_two_holders() -> None:
-    with OverlayWorld(5, 200) as world:
+    with OverlayWorld(5, 300) as world:
         world.begin()
         key, owner = world.random_key(), world.nodes[0].endpoint.signer.public_key
         put_value(world, world.nodes[0], key, b"one")
