@@ -122,6 +122,8 @@ def _relaxed(schema: Schema, test: Test, near: list[Outlined]) -> Relaxation | N
         return None
     place = schema.column[test.attribute]
     axis = schema.ordered[place]
+    if any(place >= len(one.zone.lows) for one in near):
+        return None  # a trie of before this dimension was added
     low, high = bounds
     if high is None and low is not None:
         value = min(max(axis.greatest(one.zone.highs[place]) for one in near), low)

@@ -42,6 +42,7 @@ from xenonode.corp.terms import Terms
 from xenonode.env import Env
 from xenonode.errors import XenoError
 from xenonode.first_schema import first_schema
+from xenonode.growing import SchemaDesk
 from xenonode.home import AUTHORITY, OPERATOR_CERTIFICATE, Home, LiveHome
 from xenonode.known_peers import known_peers, remember_peers
 from xenonode.membership import Membership, Papers, check
@@ -49,7 +50,7 @@ from xenonode.model.advert import Location
 from xenonode.model.entity import Address, Registration
 from xenonode.model.resources import NO_RESOURCES
 from xenonode.model.schema import PublishedSchema
-from xenonode.peer import Peer, describe_holdings
+from xenonode.peer import EXTENSIONS_FILE, Peer, describe_holdings
 from xenonode.search.kinds import ADVERT
 from xenonode.search.publishing import Publisher
 from xenonode.search.searching import in_microseconds
@@ -103,8 +104,14 @@ class Node:
             self.env, self.home.signer, held.papers.credential, held.trust, held.published, client=False
         )
         self._ending.push_async_callback(peer.close)
+        peer.growth.restore(self.home.disk.read(EXTENSIONS_FILE), self.env.now_ms())
+        peer.on_growth = self._grown
         peer.endpoint.contradictions.listen(self._contradicted)
         await peer.open(udp.pair, known_peers(self.home))
+
+    def _grown(self) -> None:
+        """The schema has a new dimension: remember it for the next start."""
+        self.home.disk.replace(EXTENSIONS_FILE, self.peer.growth.stored())
 
     def _contradicted(self, proof: Contradiction) -> None:
         """Somebody signed two records with one sequence number: XenoCorp keeps the proof."""
@@ -269,7 +276,9 @@ class CorpNode(Node):
         transport = self.home.transport(papers.certificate, [papers.authority])
         await self._open(held, config.udp)
         await self._join()
-        await self._serve(config.control, transport, self.service.handlers, CORP_ANONYMOUS)
+        desk = SchemaDesk(self.peer, keys.issuing, keys.operator.public_key)
+        handlers = {**self.service.handlers, **desk.handlers}
+        await self._serve(config.control, transport, handlers, CORP_ANONYMOUS)
         sweeping = env.spawn(self.service.run(), "corp sweep")
         renewing = env.spawn(self._stay_member(transport, own.credential), "renew own credential")
         self._ending.callback(sweeping.cancel)
@@ -452,7 +461,10 @@ class ServerNode(Node):
     async def _stay_published(self) -> None:
         while True:
             await asyncio.sleep(PUBLISH_CHECK_S)
-            if self.advertiser.due(self.env.now_ms(), self._location()):
+            if self.publisher.schema is not self.peer.schema or self.advertiser.due(
+                self.env.now_ms(), self._location()
+            ):
+                self.publisher.schema = self.peer.schema
                 await self._publish()
 
     def _location(self) -> Location:

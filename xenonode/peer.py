@@ -7,7 +7,8 @@ when a search needs it and holds nothing. Leaves what a role does with this to `
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from dht.contact import Address, Contact
@@ -17,6 +18,7 @@ from dht.handshake import Member
 from dht.identity import Signer
 from dht.overlay import Overlay
 from summaries.holder import Holder
+from summaries.schema import Schema
 from summaries.trie import trie_key
 from xenonode.env import Env
 from xenonode.errors import XenoError
@@ -24,7 +26,9 @@ from xenonode.model.entity import Trust
 from xenonode.model.schema import PublishedSchema
 from xenonode.search.adverts import Adverts
 from xenonode.search.asking import Asker
+from xenonode.search.growth import Growth
 from xenonode.search.holding import TrieHolding
+from xenonode.search.news import News
 from xenonode.search.placement import Placement
 from xenonode.search.searching import Searcher
 
@@ -32,6 +36,10 @@ SERVING_ROLES = ("server", "corp")
 """Roles that hold parts of the overlays; a client's credential only lets it ask."""
 KEPT_OPEN = 4
 """Seeds whose paths a client that goes on keeps open through a translator: a ping each in 15 s."""
+LOGGER = logging.getLogger("xenonode.peer")
+NEWS_ASKED_MAX = 2
+EXTENSIONS_FILE = "schema-extensions"
+"""In a member's state: what XenoCorp has added to the schema since the network was founded."""
 SEEDS_MAX = 8
 """Addresses that a start tries at once, besides the network file's own seeds."""
 
@@ -43,7 +51,7 @@ class Peer:
         self, env: Env, signer: Signer, credential: bytes, trust: Trust, published: PublishedSchema, *, client: bool
     ) -> None:
         self.env, self.trust, self.is_client = env, trust, client
-        self.schema, self.leaf_capacity = published.schema, published.leaf_capacity
+        self.growth, self.leaf_capacity = Growth(published.schema, trust), published.leaf_capacity
         self.endpoint = Endpoint(
             signer,
             credential,
@@ -58,12 +66,20 @@ class Peer:
         )
         self.adverts = Adverts(trust, self.schema, self.endpoint.contradictions.note_signed)
         self.asker = Asker(self, env)
-        self.searcher = Searcher(self.endpoint, self.schema, self.adverts, self.asker, env)
+        self.searcher = Searcher(self.endpoint, self.growth.searchable, self.adverts, self.asker, env)
+        self.news = News(self.endpoint, self.growth, env, self._grown)
+        self.on_growth: Callable[[], None] = lambda: None  # called when the schema has a new dimension
+        self._informing: asyncio.Task[None] | None = None
         self.holdings: dict[str, TrieHolding] = {}
         self._placements: dict[str, Placement] = {}
         self._joining: dict[str, asyncio.Task[None]] = {}
         self._joined: dict[str, Placement] = {}
         self._seeds: list[Address] = []
+
+    @property
+    def schema(self) -> Schema:
+        """The newest schema that this node knows; adverts are published to all its dimensions."""
+        return self.growth.newest
 
     async def start(self, udp: Address, known: Sequence[Address] = ()) -> None:
         """Open the socket; a server joins every dimension's overlay at once. Raises XenoError."""
@@ -99,6 +115,25 @@ class Peer:
         for outcome in await asyncio.gather(*joins, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome
+        if self._informing is None:
+            self._informing = self.env.spawn(self.news.stay_informed(), "news of the schema")
+
+    async def ask_for_news(self) -> None:
+        """Ask one seed, or a server that was met before, whether the schema has grown."""
+        for seed in self._seeds[:NEWS_ASKED_MAX]:
+            await self.news.ask(seed)
+
+    def _grown(self, dimension: str) -> None:
+        if not self.is_client and self._joining:
+            self.env.spawn(self._enter_late(dimension), f"join {dimension}")
+        self.on_growth()
+
+    async def _enter_late(self, dimension: str) -> None:
+        """Join a dimension that the schema has gained; with nobody there yet we begin it, as others do."""
+        try:
+            await self.placement(dimension)
+        except XenoError as error:
+            LOGGER.warning("the new dimension %s cannot be joined yet: %s", dimension, error)
 
     def warm_start(self, dimension: str, contacts: Sequence[Contact]) -> None:
         """Take part in a dimension among contacts that are known to be true (a simulator's, never a datagram's)."""
@@ -111,6 +146,8 @@ class Peer:
             holding.stop()
         for task in list(self._joining.values()):
             task.cancel()
+        if self._informing is not None:
+            self._informing.cancel()
         if not self.is_client and self.endpoint.is_open:
             await asyncio.gather(*(each.overlay.leave() for each in self._placements.values()))
             await asyncio.sleep(0.05)  # let the goodbyes leave the socket
@@ -145,7 +182,7 @@ class Peer:
         placement = self._placements.get(dimension)
         if placement is None:
             overlay = self.endpoint.overlay(dimension)
-            key_of = partial(trie_key, self.trust.network.network_id, self.schema.epoch, dimension)
+            key_of = partial(trie_key, self.trust.network.network_id, self.growth.of(dimension).epoch, dimension)
             placement = self._placements[dimension] = Placement(overlay, key_of)
             if not self.is_client:
                 self._hold(overlay, placement)
@@ -165,7 +202,7 @@ class Peer:
 
     def _hold(self, overlay: Overlay, placement: Placement) -> None:
         holder = Holder(
-            self.schema,
+            self.growth.of(overlay.dimension),
             overlay.dimension,
             Contact(overlay.node_id, self.endpoint.address).packed,
             self.adverts.point,

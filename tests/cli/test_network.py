@@ -154,6 +154,19 @@ def test_a_saved_search_is_run_again_and_forgotten(bench: Bench) -> None:
     assert bench.run(bench.client, "search", "--saved", "none")[0] == 2
 
 
+def test_the_operator_adds_a_dimension_and_a_client_hears_of_it(bench: Bench) -> None:
+    bench.answer(bench.client, "register")
+    refused = bench.refusal(bench.corp, "corp", "schema", "add-dimension", "uptme")
+    assert refused["next_step"] == "did you mean uptime?"
+    added = bench.answer(bench.corp, "corp", "schema", "add-dimension", "uptime", "--search-in", "1s")
+    assert (added["epoch"], added["dimensions"][-1]["name"], added["dimensions"][-1]["epoch"]) == (2, "uptime", 2)
+    assert bench.answer(bench.corp, "corp", "schema", "show") == added
+    assert "is one already" in bench.refusal(bench.corp, "corp", "schema", "add-dimension", "uptime")["message"]
+    found = bench.answer(bench.client, "search", "uptime >= 1 h", "--explain")
+    assert found["complete"]
+    assert bench.answer(bench.client, "lookup", "x", "--dimension", "uptime")["found"]
+
+
 def test_a_traced_lookup_tells_whom_it_asked_and_metrics_are_prometheus_text(bench: Bench) -> None:
     bench.answer(bench.client, "register")
     told = bench.answer(bench.client, "lookup", "any text", "--trace", "--dimension", "cores")

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from dht.errors import RemoteError
 from dht.identity import ED25519
+from summaries.dimension import Dimension
 from summaries.filter import Comparison, furthest
 from summaries.group import Between, Group, Member
 from summaries.idset import IdSet
@@ -23,9 +25,12 @@ from xenonode.env import Env, LiveEnv
 from xenonode.errors import XenoError
 from xenonode.model.advert import advert_row_id
 from xenonode.model.entity import Address
+from xenonode.model.extension import SchemaExtension
 from xenonode.model.resources import Resources
+from xenonode.model.schema import PublishedSchema
 from xenonode.peer import Peer
 from xenonode.search.counting import count
+from xenonode.search.growth import Growth
 from xenonode.search.placing import place
 from xenonode.search.watching import watch
 from xenonode.simulation.run import Simulation
@@ -194,6 +199,55 @@ def test_saved_ids_exclude_and_confine(world: Callable[[Scenario], None]) -> Non
             assert answer.complete and len(found) == 3 and found == some - others
 
     world(scenario)
+
+
+def test_a_network_that_runs_gains_a_dimension() -> None:
+    async def scenario(servers: list[Advertised], client: Peer) -> None:
+        peers = [server.peer for server in servers]
+        now_ms = client.env.now_ms()
+        trust = peers[0].trust
+        extension = SchemaExtension.of(
+            peers[0].schema, trust.network.schema_hash, Dimension("uptime", "s", "ordered", (3_600, 86_400, 172_800)),
+            now_ms, now_ms + 400_000,
+        )  # fmt: skip
+        issuing = trust.scheme.generate(bytes([2]) * 32)
+        forged = extension.seal(trust.scheme.generate(bytes(32))).raw
+        with pytest.raises(RemoteError):
+            peers[0].news.take(forged)
+        raw = extension.seal(issuing).raw
+        assert peers[0].news.take(raw) == "uptime"
+        with pytest.raises(RemoteError, match="does not follow"):
+            peers[0].news.take(raw)
+        await asyncio.sleep(300)  # some rounds of asking
+        assert all(peer.schema.epoch == 2 and peer.joined("uptime") is not None for peer in peers)
+        assert peers[5].growth.of("cores").epoch == 1 and peers[5].growth.of("uptime").epoch == 2
+        for number, server in enumerate(servers):
+            server.publisher.schema = server.peer.schema
+            old = server.advert
+            soon = peers[0].env.now_ms()
+            await server.publish(
+                replace(
+                    old, seq=old.seq + 1, issued_ms=soon, expires_ms=soon + 600_000,
+                    started_ms=soon - number * 43_200_000,
+                )
+            )
+            assert server.outcome is not None and server.outcome.durable[-1] == "uptime"
+        query = parse("uptime >= 3 d", currency="USD")
+        before = await client.searcher.search(query, explain=True)
+        await client.news.ask(peers[7].endpoint.address)
+        assert client.schema.epoch == 2 and "uptime" not in client.searcher.schema.by_name
+        await asyncio.sleep(200)
+        after = await client.searcher.search(query, explain=True)
+        found = [{each.advert.server_key for each in one.servers} for one in (before, after)]
+        assert found == [{server.signer.public_key for server in servers[6:]}] * 2
+        assert before.complete and after.complete and before.explanation and after.explanation
+        assert before.explanation.plan[0][0] != "uptime" and after.explanation.plan[0][0] == "uptime"
+        again = Growth(PublishedSchema.of(peers[0].growth.of("cores"), 4, 0).schema, trust)
+        assert again.restore(client.growth.stored(), client.env.now_ms()) == ["uptime"]
+        both = await client.searcher.search(parse("uptime >= 3 d and cores >= 1 order by price.cpu", currency="USD"))
+        assert {each.advert.server_key for each in both.servers} == found[0] and both.complete
+
+    under_virtual_time(scenario)
 
 
 def test_a_group_is_placed_for_the_least_money_as_brute_force_has_it() -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from xenonode import audit_check
 from xenonode.cli.command import Run, command, group
-from xenonode.cli.orders import amount_text, key
+from xenonode.cli.orders import amount_text, duration, key
 from xenonode.cli.output import moment
 from xenonode.cli.service import serve_until_stopped
 from xenonode.errors import XenoError
@@ -37,6 +37,11 @@ def add_to(app: typer.Typer) -> None:
     command(corps, "refuse", example="xenonode corp refuse 9c41e0 --config corp.toml")(refuse)
     command(corps, "audit", example="xenonode corp audit --config corp.toml")(audit)
     command(corps, "upgrade", example="xenonode corp upgrade --config corp.toml")(upgrade)
+    schema = group("schema", "The dimensions by which servers are searched.", corps)
+    command(schema, "show", example="xenonode corp schema show --config corp.toml")(schema_show)
+    command(schema, "add-dimension", example="xenonode corp schema add-dimension uptime --config corp.toml")(
+        add_dimension
+    )
     audits = group("audit", "Records that nobody can change unseen.", app)
     command(audits, "verify", example="xenonode audit verify /var/lib/xenonode/server/state 5f2c...")(verify)
 
@@ -113,6 +118,36 @@ async def _operator(run: Run) -> AsyncIterator[Operator]:
         yield client
     finally:
         await client.close()
+
+
+async def schema_show(run: Run) -> None:
+    """Show the dimensions: each has a DHT and a trie of its own, and the epoch in which that was opened."""
+    async with _operator(run) as operator:
+        found = await operator.schema()
+    _show_schema(run, found)
+
+
+async def add_dimension(
+    run: Run,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A numeric attribute of adverts, e.g. uptime.")],
+    search_in: Annotated[
+        str, typer.Option("--search-in", metavar="TIME", help="When searches begin to read it (22 min 30 s).")
+    ] = "",
+) -> None:
+    """Add a dimension while the network runs: nodes hear of it within minutes, join its DHT and publish to it."""
+    async with _operator(run) as operator:
+        found = await operator.add_dimension(name, duration(search_in) if search_in else None)
+    _show_schema(run, found)
+
+
+def _show_schema(run: Run, found: dict[str, Any]) -> None:
+    rows = [
+        (each["name"], each["kind"], each["epoch"], each["breakpoints"],
+         moment(each["search_from_ms"]) if each["search_from_ms"] else "the beginning")
+        for each in found["dimensions"]
+    ]  # fmt: skip
+    run.output.rows(found, ("dimension", "kind", "epoch", "breakpoints", "searched since"), rows, "")
+    run.output.note(f"epoch {found['epoch']}")
 
 
 async def audit(run: Run) -> None:

@@ -43,7 +43,7 @@ from xenonode.model.errors import ModelError
 from xenonode.model.money import OrderRelease, PurchaseOrder, Settlement, Statement, parse_amount
 from xenonode.model.resources import Prices, Resources
 from xenonode.model.session import RECEIPT_PERIOD_MS, Quote, QuoteRequest, Refusal, UsageRecord
-from xenonode.peer import Peer
+from xenonode.peer import EXTENSIONS_FILE, Peer
 from xenonode.search.searching import SearchAnswer
 
 LOGGER = logging.getLogger("xenonode.client")
@@ -355,6 +355,10 @@ class Client:
             peer.endpoint.contradictions.listen(self._contradicted)
             udp = self._config.udp
             await peer.start(("0.0.0.0", 0) if udp is None else udp.pair, known_peers(self._home))
+            now_ms = self._env.now_ms()
+            peer.growth.restore(self._home.disk.read(EXTENSIONS_FILE), now_ms)
+            peer.on_growth = lambda: self._home.disk.replace(EXTENSIONS_FILE, peer.growth.stored())
+            await peer.ask_for_news()
             self._peer = peer
         return self._peer
 

@@ -43,6 +43,17 @@ class Operator:
         """Turn the applicant away whose key begins so: the whole key."""
         return str((await self._connection.call("member.refuse", {"key": key}))["key"].hex())
 
+    async def schema(self) -> dict[str, Any]:
+        """The dimensions of the network, each with the epoch of its trie."""
+        return await self._connection.call("schema.show", {})
+
+    async def add_dimension(self, name: str, search_in_ms: int | None = None) -> dict[str, Any]:
+        """Let the schema grow by an attribute; searches read its trie after three lives of an advert, or as told."""
+        body: dict[str, Any] = {"name": name}
+        if search_in_ms is not None:
+            body["search_in_ms"] = search_in_ms
+        return await self._connection.call("schema.extend", body)
+
     async def audit(self) -> dict[str, Any]:
         """What the ledger's own check finds."""
         return await self._connection.call("ledger.audit", {})

@@ -85,6 +85,16 @@ class Adverts:
         except (RemoteError, MessageError):
             return None
 
+    def values(self, attribute: str) -> list[int]:
+        """What the adverts known here say of a numeric attribute, each server's newest."""
+        newest: dict[bytes, VerifiedAdvert] = {}
+        for verified, _ in self._known.values():
+            held = newest.get(verified.server_key)
+            if held is None or held.advert.seq < verified.advert.seq:
+                newest[verified.server_key] = verified
+        found = [one.attributes.get(attribute) for _, one in sorted(newest.items())]
+        return [value for value in found if isinstance(value, int)]
+
     def _point(self, verified: VerifiedAdvert) -> Point:
         advert = verified.advert
         return Point.from_attributes(

@@ -6,3 +6,5 @@ TRIE = 1
 """In an overlay: a question or an answer of `summaries.messages` about this dimension's trie."""
 ADVERT = 1
 """In no overlay: 'your advert, please'; the answer is the server's current signed advert."""
+SCHEMA = 2
+"""In no overlay: 'what follows the schema of this hash, from this byte on?'; the answer is its length and a piece."""

@@ -31,7 +31,8 @@ class Publisher:
     """Publishes the adverts of one server, one at a time."""
 
     def __init__(self, schema: Schema, adverts: Adverts, asker: Asker, env: Env) -> None:
-        self._schema, self._adverts, self._asker, self._env = schema, adverts, asker, env
+        self.schema = schema  # its owner sets a newer one when there is one
+        self._adverts, self._asker, self._env = adverts, asker, env
         self._postings: dict[str, tuple[Posting, ...]] = {}
         self._turn = asyncio.Lock()
 
@@ -39,10 +40,10 @@ class Publisher:
         """Put a new signed advert (or a tombstone) in the place of the last one. Raises RemoteError if it is none."""
         async with self._turn:
             verified, point = self._adverts.verify(raw, self._env.now_ms())
-            names = [dimension.name for dimension in self._schema.dimensions]
+            names = [dimension.name for dimension in self.schema.dimensions]
             runs = []
             for name in names:
-                publication = Publication(self._schema, name, point, raw, self._postings.get(name, ()))
+                publication = Publication(self.schema, name, point, raw, self._postings.get(name, ()))
                 runs.append(_Run(publication, self._asker))
             await asyncio.gather(*(run.finished() for run in runs))
             durable: list[str] = []

@@ -69,8 +69,10 @@ class SearchAnswer:
 class Searcher:
     """Runs searches on behalf of one node."""
 
-    def __init__(self, endpoint: Endpoint, schema: Schema, adverts: Adverts, asker: Asker, env: Env) -> None:
-        self._endpoint, self.schema, self._adverts = endpoint, schema, adverts
+    def __init__(
+        self, endpoint: Endpoint, searchable: Callable[[int], Schema], adverts: Adverts, asker: Asker, env: Env
+    ) -> None:
+        self._endpoint, self._searchable, self._adverts = endpoint, searchable, adverts
         self.asker, self.env = asker, env
         self._roots: dict[str, RootView] = {}
         self._searched_ms = -ROOT_LIFE_MS
@@ -123,6 +125,11 @@ class Searcher:
             counts, relaxations = why_empty(self.schema, search.filter.terms[0], self._roots)
             explained = replace(explained, constraints=counts, relaxations=relaxations)
         return replace(answer, explanation=explained)
+
+    @property
+    def schema(self) -> Schema:
+        """The dimensions that may be searched now."""
+        return self._searchable(self.env.now_ms())
 
     def verify(self, raw: bytes, now_ms: int) -> Point | None:
         """The point of a good advert, None for anything else."""
