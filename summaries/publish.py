@@ -43,6 +43,7 @@ class _Task:
     key: int
     leaf: Prefix
     delete: bool
+    stands: bool = False  # the advert before this one was posted at the leaf
     state: str = "ready"  # ready, locating, writing, done, failed
     tries: int = 0
     moves: int = 0
@@ -77,7 +78,7 @@ class Publication:
             same = [posting for posting in near if posting.key == key]
             posting = (same or near or [Posting(key, ROOT)])[0]
             kept[posting.key] = posting
-        self._inserts = [_Task(posting.key, posting.leaf, False) for posting in kept.values()]
+        self._inserts = [_Task(each.key, each.leaf, False, each in previous) for each in kept.values()]
         gone = [posting for posting in previous if posting.key not in kept]
         self._deletes = [_Task(posting.key, posting.leaf, True) for posting in gone]
         self._asks: dict[int, tuple[_Task, int]] = {}
@@ -127,7 +128,7 @@ class Publication:
     def _begin(self, task: _Task, after_ms: int = 0) -> None:
         task.generation += 1
         task.accepted = task.failed = task.absent = task.open = 0
-        if task.leaf == ROOT:
+        if task.leaf == ROOT and not task.stands:
             self._locate(task, ROOT, after_ms)
         else:
             self._write(task, after_ms)
@@ -204,7 +205,7 @@ class Publication:
             task.state = "failed"
             return
         # A cached leaf may be long gone; the root knows the way. Each try waits longer.
-        task.leaf, task.deeper = ROOT, None
+        task.leaf, task.deeper, task.stands = ROOT, None, False
         self._begin(task, after_ms * task.tries)
 
     def _is_deeper(self, where: Prefix, than: Prefix, task: _Task) -> bool:

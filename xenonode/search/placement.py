@@ -4,7 +4,7 @@ Decides how long a lookup's answer is believed, and for which other keys it is a
 node within a distance of its target; for a key so near to the target that its R nearest nodes lie safely inside that
 distance, no other node can be nearer (the XOR metric's triangle inequality), so in a small network a few lookups
 answer for all keys. What was looked up is believed the longer the quieter the network is, and no longer once a
-holder is silent or a nearer node is known.
+holder is silent or a nearer node is known; what is merely old is confirmed by asking the R holders themselves.
 
 Sources: search.md of the design gives R = 3 and 15 s for cached paths; a lookup asks for more than R, because the
 nearest of eight that answered are the nearest there are, while the nearest of three often are not.
@@ -29,6 +29,8 @@ REMEMBERED_S = 30.0
 """Twice the rebuild period: a holder that left is noticed by its silence, one that came is told by the next lookup."""
 REMEMBERED_MOST_S = 300.0
 """When our own table has not changed for so long, nobody near has come or gone: two heartbeats of an advert."""
+CONFIRMED_WITHIN_S = 2 * REMEMBERED_MOST_S
+"""What is too old to be believed can still be confirmed by the holders themselves, for as long again."""
 NEIGHBOURHOODS_MAX = 64
 PREFIXES_REMEMBERED_MAX = 4_096
 
@@ -63,17 +65,21 @@ class Placement:
         if held is not None:
             if self._holds(held, now_s):
                 return held.contacts
-            del self._known[prefix]
+            if self._believed(held, now_s):
+                del self._known[prefix]  # somebody is nearer; what is merely old can be confirmed
         key = int.from_bytes(self._key_of(prefix), "big")
         for wide in list(self._neighbourhoods):
             contacts = _nearest_within(wide, key, self.replicas)
             if contacts is None:
                 continue
-            if self._believed(wide, now_s):
-                held = _Neighbourhood(contacts, key, contacts[-1].number ^ key, wide.looked_up_s, -1)
-                if self._holds(held, now_s):
-                    return self._remember(prefix, held)
-            self._neighbourhoods.remove(wide)
+            held = _Neighbourhood(contacts, key, contacts[-1].number ^ key, wide.looked_up_s, -1)
+            believed = self._believed(wide, now_s)
+            if believed and self._holds(held, now_s):
+                return self._remember(prefix, held)
+            if believed or now_s > wide.looked_up_s + CONFIRMED_WITHIN_S:
+                self._neighbourhoods.remove(wide)
+            elif prefix not in self._known:
+                self._remember(prefix, held)
         return None
 
     async def find(self, prefix: Prefix) -> list[Contact]:
@@ -98,6 +104,13 @@ class Placement:
     async def _look_up(self, prefix: Prefix) -> list[Contact]:
         packed = self._key_of(prefix)
         key = int.from_bytes(packed, "big")
+        held = self._known.get(prefix)
+        if held is not None and len(held.contacts) >= self.replicas:
+            # R questions instead of those of a lookup: who came since has made itself known to the nearest.
+            found = await self.overlay.find(packed, self.replicas)
+            if found == held.contacts:
+                now_s = asyncio.get_running_loop().time()
+                return self._remember(prefix, _Neighbourhood(found, key, held.reach, now_s, self._changes))
         count = LOOKED_UP_SMALL if len(self.overlay.table) < SMALL_NETWORK else LOOKED_UP
         found = await self.overlay.find(packed, count)
         if not found:

@@ -120,6 +120,8 @@ def moved(last: Advert, available: Resources) -> bool:
 
 def drifted(before: Location, now: Location) -> bool:
     """Whether a network coordinate is another place by now."""
+    if before == now:
+        return False
     pairs = zip(astuple(before), astuple(now))
     return any(abs(new - old) > MOVE_MIN_US for old, new in pairs)
 

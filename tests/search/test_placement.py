@@ -1,0 +1,68 @@
+"""Where a prefix's holders are: looked up once, then confirmed by themselves, and looked up again when one is gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dht.lookup import ALPHA
+from summaries.trie import ROOT
+from xenonode.search.placement import REMEMBERED_MOST_S, REPLICAS, Placement
+from xenonode.simulation.overlays import OverlayNode, OverlayWorld
+
+KEY = bytes(range(20))
+
+
+@contextmanager
+def placed() -> Iterator[tuple[OverlayWorld, OverlayNode, Placement]]:
+    with OverlayWorld(1, 60) as world:
+        world.begin()
+        node = max(world.nodes, key=lambda each: each.contact("cores").number ^ int.from_bytes(KEY, "big"))
+        placement = node.node.call(lambda: Placement(node.overlay("cores"), lambda prefix: KEY))
+        yield world, node, placement
+
+
+def find(world: OverlayWorld, node: OverlayNode, placement: Placement) -> tuple[bool, int]:
+    """Whether the holders are right, and how many questions that cost."""
+    before = node.endpoint.calls.begun
+    found = world.simulation.run(node.node.start(placement.find(ROOT)))  # type: ignore[arg-type]
+    return found == world.nearest("cores", KEY, REPLICAS), node.endpoint.calls.begun - before
+
+
+def test_old_holders_are_confirmed_by_as_many_questions_as_there_are_of_them() -> None:
+    with placed() as (world, node, placement):
+        right, questions = find(world, node, placement)
+        assert right and questions > REPLICAS
+        assert find(world, node, placement) == (True, 0)
+        world.simulation.run(asyncio.sleep(REMEMBERED_MOST_S + 1))
+        assert node.node.call(lambda: world.simulation.run(_remembered(placement))) is None
+        right, questions = find(world, node, placement)
+        assert right and REPLICAS <= questions <= ALPHA
+
+
+def test_a_holder_that_is_gone_is_not_confirmed() -> None:
+    with placed() as (world, node, placement):
+        find(world, node, placement)
+        world.simulation.run(asyncio.sleep(REMEMBERED_MOST_S + 1))
+        nearest = world.nearest("cores", KEY, 1)[0]
+        next(each for each in world.nodes if each.contact("cores") == nearest).crash()
+        right, questions = find(world, node, placement)
+        assert right and questions > REPLICAS
+
+
+def test_a_newcomer_takes_its_place() -> None:
+    with placed() as (world, node, placement):
+        find(world, node, placement)
+        world.simulation.run(asyncio.sleep(REMEMBERED_MOST_S + 1))
+        target = int.from_bytes(KEY, "big")
+        third = world.nearest("cores", KEY, REPLICAS)[-1].number ^ target
+        while (newcomer := world.add()).contact("cores").number ^ target > third:
+            pass
+        world.simulation.run(world.join(newcomer, world.nodes[:3]))
+        right, _ = find(world, node, placement)
+        assert right
+
+
+async def _remembered(placement: Placement) -> object:
+    return placement.remembered(ROOT)
