@@ -157,24 +157,26 @@ class CompiledFilter:
 
     def __init__(self, schema: Schema, filter_: Filter) -> None:
         self.filter = filter_
-        self._terms = [_CompiledTerm(schema, term) for term in filter_.terms]
+        self.terms = [CompiledTerm(schema, term) for term in filter_.terms]
 
     def passes(self, zone: Zone) -> bool:
         """Whether the zone may hold a match."""
-        return zone.count > 0 and any(term.passes(zone) for term in self._terms)
+        return zone.count > 0 and any(term.passes(zone) for term in self.terms)
 
     def select(self, rows: Rows) -> list[int]:
         """The places of the rows that match exactly."""
         if not len(rows):
             return []
         mask = np.zeros(len(rows), dtype=np.bool_)
-        for term in self._terms:
+        for term in self.terms:
             mask |= term.select(rows.array)
         points = rows.points
         return [place for place in np.flatnonzero(mask).tolist() if self.filter.matches(points[place].attributes)]
 
 
-class _CompiledTerm:
+class CompiledTerm:
+    """One AND of tests, compiled."""
+
     def __init__(self, schema: Schema, term: Term) -> None:
         self.mask = self.words = 0
         self.bounds: dict[int, tuple[int, int]] = {}  # column -> inclusive integers

@@ -39,8 +39,8 @@ def draw_class(rng: Random, workload: Workload) -> str:
 def draw_query(rng: Random, kind: str, points: list[Point]) -> str:
     """The text of a query of this class, which at least one of the adverts answers."""
 
-    def count(query: Query) -> int:
-        return sum(matches(query, point.attributes) for point in points)
+    def count(query: Query, most: int) -> int:
+        return min(sum(matches(query, point.attributes) for point in points), most + 1)
 
     if kind == "nearest":  # as a client writes it: near means near itself
         (query,) = draw(rng, "conjunction", points, 1, count)

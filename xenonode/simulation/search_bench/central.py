@@ -10,12 +10,15 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any, cast
 
+import numpy as np
+
 from summaries.cost import CostTest, cost_of
 from summaries.filter import Comparison, CompiledFilter, furthest
 from summaries.point import Point, Rows
 from summaries.query import AllOf, AnyOf, Condition, Near, Not, Query, filter_of, matches
 from summaries.rank import Order
 from summaries.schema import Schema
+from summaries.zone import words_of
 from xenonode.simulation.search_bench.adverts import AdvertSet
 
 _NUMBERS = (
@@ -66,15 +69,34 @@ class NumpyIndex:
         self._rows = Rows(schema)
         for point, raw in adverts.adverts:
             self._rows.put(point, 0, raw)
+        self._words = np.array([words_of(point) for point, _ in adverts.adverts], dtype=np.uint64)
 
     def points(self, query: Query) -> list[Point]:
         """The adverts that match, best first, as far as the limit."""
-        compiled = CompiledFilter(self._schema, filter_of(query)[0])
-        found = [self._rows.points[place] for place in compiled.select(self._rows)]
+        found = [self._rows.points[place] for place in self._places(query)]
         found = [point for point in found if matches(query, point.attributes)]
         ordered = sorted((query.order.rank(point.attributes), point.id) for point in found)
         by_id = {point.id: point for point in found}
         return [by_id[id] for _, id in ordered[: query.limit]]
+
+    def count(self, query: Query, most: int) -> int:
+        """How many adverts match, limit or not; beyond `most`, one more than that."""
+        found = 0
+        for place in self._places(query):
+            found += matches(query, self._rows.points[place].attributes)
+            if found > most:
+                break
+        return found
+
+    def _places(self, query: Query) -> list[int]:
+        """Where what matches is, and perhaps more: by columns of numbers and of words."""
+        chosen = np.zeros(len(self._rows), dtype=np.bool_)
+        for term in CompiledFilter(self._schema, filter_of(query)[0]).terms:
+            mask = term.select(self._rows.array)
+            if term.words:
+                mask &= (self._words & np.uint64(term.words)) == np.uint64(term.words)
+            chosen |= mask
+        return np.flatnonzero(chosen).tolist()
 
 
 def best(query: Query, adverts: AdvertSet, ids: Sequence[int]) -> list[int]:

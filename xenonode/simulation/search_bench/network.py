@@ -93,10 +93,9 @@ class IndexNetwork:
         self._step = 0
         self.messages = self.message_bytes = 0
         self.root_cost = Cost()
-        self.clients = [
-            Client(Contact(rng.randbytes(20), (f"10.250.0.{turn}", 4_000)).packed, turn) for turn in range(CLIENTS)
-        ]
-        self.client = self.clients[0]  # whose turn it is
+        self._rng = rng
+        self.clients = [self.new_client() for _ in range(CLIENTS)]
+        self.client, self._turn = self.clients[0], 0  # whose turn it is
 
     def nearest(self, dimension: str, prefix: Prefix) -> tuple[bytes, ...]:
         """The R nodes nearest a trie node's key. Distinct 64 leading bits decide; ids are random, so they differ."""
@@ -158,23 +157,48 @@ class IndexNetwork:
         cost.wasted = sum(count for id, count in answers.items() if id not in found)
         cost.proofs -= cost.wasted
 
+    @property
+    def size(self) -> int:
+        """How many nodes there are."""
+        return len(self._contacts)
+
+    def new_client(self) -> Client:
+        """One who has not searched yet; it is its turn."""
+        turn = self._rng.randrange(REPLICAS)
+        self.client = Client(Contact(self._rng.randbytes(20), ("10.250.0.1", 4_000)).packed, turn)
+        return self.client
+
     def next_client(self) -> Client:
         """It is the next one's turn."""
-        self.client = self.clients[(self.client.turn + 1) % len(self.clients)]
+        self._turn += 1
+        self.client = self.clients[self._turn % len(self.clients)]
         return self.client
 
     def read_roots(self) -> None:
         """Let every client look at every dimension's root, and remember it."""
         for _ in self.clients:
-            client = self.next_client()
-            for dimension in self.schema.dimensions:
-                reading = RootReading(dimension.name, client.turn)
-                asks = reading.start(self.now_ms)
-                while asks:
-                    ask = asks.pop()
-                    asks += reading.answered(ask, self.ask(ask, self.root_cost, 1))
-                if reading.view is not None:
-                    client.roots[dimension.name] = reading.view
+            self.read_roots_of(self.next_client(), [one.name for one in self.schema.dimensions], self.root_cost)
+
+    def read_roots_of(self, client: Client, names: Sequence[str], cost: Cost) -> None:
+        """Let a client look at the roots that it does not remember."""
+        for name in names:
+            if name in client.roots:
+                continue
+            reading = RootReading(name, client.turn)
+            asks = reading.start(self.now_ms)
+            while asks:
+                ask = asks.pop()
+                asks += reading.answered(ask, self.ask(ask, cost, 1))
+            if reading.view is not None:
+                client.roots[name] = reading.view
+
+    def holds(self, contact: bytes) -> str:
+        """What a node holds, for display."""
+        held = [
+            f"{name} {prefix}" for (one, name), holder in sorted(self.holders.items()) if one == contact
+            for prefix in sorted(holder.nodes())
+        ]  # fmt: skip
+        return ", ".join(held)
 
     def ask(self, ask: Ask, cost: Cost, step: int) -> Outcome:
         """One question and its answer, at once: for methods that are no state machine."""

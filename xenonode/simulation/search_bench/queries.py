@@ -25,16 +25,16 @@ _AMOUNTS = ("cpu.available", "cores", "memory.available", "disk.available", "net
 _PRICES = ("price.cpu", "price.memory", "price.disk")
 _WITHIN_US = (20_000, 40_000, 80_000)
 
-Count = Callable[[Query], int]
+Count = Callable[[Query, int], int]
 
 
 def draw(rng: Random, kind: str, points: list[Point], queries: int, count: Count) -> list[Query]:
-    """`queries` queries of a class. `count` says how many adverts match one."""
+    """`queries` queries of a class. `count` says how many adverts match one, as far as it matters."""
     found = []
     for _ in range(queries):
         query = _one(rng, kind, points)
         for _ in range(DRAWS_MAX):
-            if 1 <= count(query) <= MANY:
+            if 1 <= count(query, MANY) <= MANY:
                 break
             query = _one(rng, kind, points)
         found.append(query)
