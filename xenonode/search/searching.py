@@ -74,7 +74,7 @@ class Searcher:
     ) -> None:
         self._endpoint, self._searchable, self._adverts = endpoint, searchable, adverts
         self.asker, self.env = asker, env
-        self._roots: dict[str, RootView] = {}
+        self.roots: dict[str, RootView] = {}
         self._searched_ms = -ROOT_LIFE_MS
         self._rng = env.rng("searches")
 
@@ -99,13 +99,13 @@ class Searcher:
         began_s, bytes_out, bytes_in = loop.time(), self.asker.bytes_out, self.asker.bytes_in
         turn = self._rng.randrange(REPLICAS)
         if memory is None and self.env.now_ms() - self._searched_ms < ROOT_LIFE_MS:
-            await self._read_roots(constrained(self.schema, resolved), turn)
+            await self.read_roots(constrained(self.schema, resolved), turn)
         self._searched_ms = self.env.now_ms()
         search = Search(
             self.schema, resolved, self.verify, strict=strict, exclude=exclude, within=within,
-            roots=self._roots if memory is None else None, turn=turn,
+            roots=self.roots if memory is None else None, turn=turn,
         )  # fmt: skip
-        run = _Run(self, search, memory)
+        run = Run(self, search, memory)
         try:
             async with asyncio.timeout(SEARCH_TIMEOUT_S):
                 await run.finished()
@@ -121,8 +121,8 @@ class Searcher:
             search.explanation, bytes_out=self.asker.bytes_out - bytes_out, bytes_in=self.asker.bytes_in - bytes_in
         )
         if not answer.servers and len(search.filter.terms) == 1:
-            await self._read_roots(constrained(self.schema, resolved), turn)
-            counts, relaxations = why_empty(self.schema, search.filter.terms[0], self._roots)
+            await self.read_roots(constrained(self.schema, resolved), turn)
+            counts, relaxations = why_empty(self.schema, search.filter.terms[0], self.roots)
             explained = replace(explained, constraints=counts, relaxations=relaxations)
         return replace(answer, explanation=explained)
 
@@ -140,17 +140,17 @@ class Searcher:
         places = {host: await self._locate(host) for host in query.hosts()}
         return query.resolve(places, origin=in_microseconds(self._endpoint.coordinate))
 
-    async def _read_roots(self, names: Sequence[str], turn: int) -> None:
+    async def read_roots(self, names: Sequence[str], turn: int) -> None:
         """Remember the roots of these dimensions' tries; those that cannot be read in time are done without."""
         now_ms = self.env.now_ms()
-        self._roots = {name: view for name, view in self._roots.items() if view.is_fresh(now_ms)}
-        readings = [RootReading(name, turn) for name in names if name not in self._roots]
+        self.roots = {name: view for name, view in self.roots.items() if view.is_fresh(now_ms)}
+        readings = [RootReading(name, turn) for name in names if name not in self.roots]
         try:
             async with asyncio.timeout(ROOTS_TIMEOUT_S):
                 await asyncio.gather(*(self._read_root(reading) for reading in readings))
         except TimeoutError:
             pass  # the search reads them itself
-        self._roots.update({one.dimension: one.view for one in readings if one.view is not None})
+        self.roots.update({one.dimension: one.view for one in readings if one.view is not None})
 
     async def _read_root(self, reading: RootReading) -> None:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -229,7 +229,7 @@ def in_microseconds(coordinate: Coordinate) -> tuple[int, int, int, int]:
     return x, y, z, max(0, round(coordinate.height_ms * MICROSECONDS))
 
 
-class _Run:
+class Run:
     """One search under way."""
 
     def __init__(self, searcher: Searcher, search: Search, memory: Memory | None = None) -> None:

@@ -28,7 +28,7 @@ OWNERS = 400
 class AdvertSet:
     """Adverts of `count` servers; the same for the same seed."""
 
-    def __init__(self, schema: Schema, seed: int, count: int) -> None:
+    def __init__(self, schema: Schema, seed: int, count: int, now_ms: int = NOW_MS) -> None:
         rng = Random(seed)
         self.schema = schema
         self._scheme = SimulatedScheme(seed.to_bytes(32, "big"))
@@ -45,8 +45,8 @@ class AdvertSet:
             point = Point.from_attributes(
                 schema,
                 id=rng.getrandbits(64),
-                seq=NOW_MS + rng.randrange(150_000),
-                expires_s=NOW_MS // 1000 + LIFE_S,
+                seq=now_ms + rng.randrange(150_000),
+                expires_s=now_ms // 1000 + LIFE_S,
                 attributes=attributes,
                 contact=contact,
             )
