@@ -72,6 +72,19 @@ async def refusal_of(awaitable: Any) -> ControlError:
 
 
 @both_transports
+def test_what_an_answer_lacks_is_told_as_the_peers_fault(play: Play) -> None:
+    async def scenario(world: World) -> None:
+        async with conversation(world) as (connection, _):
+            answer = await connection.call("echo", {})
+            assert answer["body"] == {} and answer.get("amendment") is None
+            with pytest.raises(ControlError, match="answered echo without 'amendment'") as caught:
+                answer["amendment"]
+            assert caught.value.code == "bad_peer" and caught.value.next_step
+
+    play(scenario)
+
+
+@both_transports
 def test_a_request_is_answered_and_both_ends_know_each_other(play: Play) -> None:
     async def scenario(world: World) -> None:
         async with conversation(world) as (connection, _):

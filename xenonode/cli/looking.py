@@ -49,15 +49,16 @@ async def quote(
     environment: EnvironmentOption = "os.linux",
     lease: LeaseOption = "1h",
 ) -> None:
-    """Ask a server whether it would host this, and at what price; a yes is held for a minute."""
+    """Ask a server whether it would host this, and at what price; nothing is held: 'session create' asks again."""
     wanted = resources(cpu, memory, disk, net)
     lease_ms = duration(lease)
     async with run.client() as client:
         offer = await client.advert(server)
         chosen = choose_environment(offer.advert, environment)
         found = await client.quote(offer.server_key, wanted, chosen, lease_ms)
-    if isinstance(found, Refusal):
-        raise_refusal(found)
+        if isinstance(found, Refusal):
+            raise_refusal(found)
+        await client.decline(found)
     offer_ = found.quote
     at_most = format_amount(rate_nano_per_hour(offer_.resources, offer_.prices), offer_.prices.currency)
     facts = [*resource_facts(offer_.resources), *price_facts(offer_.prices)]

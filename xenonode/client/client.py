@@ -384,6 +384,10 @@ class Client:
             raise XenoError("the server quoted something else than was asked", "do not use this server", "bad_peer")
         return SignedQuote(quote, answer["quote"], server, Address(*address), lease_ms)
 
+    async def decline(self, quote: SignedQuote) -> None:
+        """Give back what a server holds for a quote that will not be used."""
+        await self.sessions.decline(quote.server, quote.control, quote.raw)
+
     async def session_create(
         self,
         order: str,

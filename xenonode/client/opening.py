@@ -21,7 +21,7 @@ from xenonode.client.records import Records, Reserving, SessionRecord
 from xenonode.control.errors import ControlError
 from xenonode.env import Env
 from xenonode.errors import XenoError
-from xenonode.model.entity import Trust
+from xenonode.model.entity import Address, Trust
 from xenonode.model.money import Reservation, ReservationRequest, format_amount
 from xenonode.model.resources import rate_nano_per_hour
 from xenonode.model.session import Quote
@@ -132,6 +132,14 @@ class Opening:
                 progress("the server does not answer; asking again")
                 await asyncio.sleep(POLL_S)
         raise AssertionError("the last try returns or raises")
+
+    async def decline(self, server: bytes, control: Address, quote_raw: bytes) -> None:
+        """Let a server know that a quote will not be used, so that it holds nothing for it; it runs out anyway."""
+        try:
+            async with asyncio.timeout(RETURN_TIMEOUT_S):
+                await self._call_server(server, control.pair, "quote.decline", {"quote": quote_raw})
+        except (ControlError, XenoError, TimeoutError) as error:
+            LOGGER.info("a quote was not declined, and runs out by itself: %s", error)
 
     async def never_began(self, record: SessionRecord) -> XenoError:
         """What to say of a session that its server does not know; one that never began is withdrawn."""

@@ -104,7 +104,7 @@ def view(record: SessionRecord, told: dict[str, Any], scheme: Scheme) -> Session
             server=record.server,
             environment=str(told["environment"]),
             resources=Resources(**{name: int(amounts[name]) for name in Resources.__slots__}),
-            ssh="" if start is None else f"{start.ssh_host}:{start.ssh_port}",
+            ssh="" if start is None or not start.ssh_host else f"{start.ssh_host}:{start.ssh_port}",
             currency=str(told["currency"]),
             due_nano=int(told["due_nano"]),
             settled_nano=int(told["settled_nano"]),

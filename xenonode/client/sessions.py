@@ -19,6 +19,7 @@ from xenonode.control.errors import ControlError
 from xenonode.env import Env
 from xenonode.errors import XenoError
 from xenonode.model.entity import CLOCK_TOLERANCE_MS, Address, Trust
+from xenonode.model.errors import ModelError
 from xenonode.model.money import ID_BYTES, Settlement, format_amount
 from xenonode.model.resources import Resources
 from xenonode.model.session import (
@@ -65,25 +66,49 @@ class Sessions:
     ) -> SessionView:
         """Reserve, agree, launch, and wait until the environment can be used. Raises XenoError or ControlError."""
         _, quote_envelope = Quote.open(quote_raw, self._trust.scheme, signed_by=server)
-        draft = Agreement(  # before any money is set aside: what cannot be agreed must not keep it
-            client=self._signer.public_key,
-            server=server,
-            reservation=bytes(ID_BYTES),
-            quote=quote_envelope.id,
-            advert=quote.advert,
-            advert_seq=quote.advert_seq,
-            resources=quote.resources,
-            environment=quote.environment,
-            image_sha256=quote.image_sha256,
-            prices=quote.prices,
-            receipt_period_ms=receipt_period_ms,
-            exposure_nano=0,
-            audit_policy="standard",
-            authorized_keys=authorized_keys,
-            hostname=hostname,
-            made_ms=0,
-        )
-        draft.seal(self._signer)
+        try:
+            draft = Agreement(  # before any money is set aside: what cannot be agreed must not keep it
+                client=self._signer.public_key,
+                server=server,
+                reservation=bytes(ID_BYTES),
+                quote=quote_envelope.id,
+                advert=quote.advert,
+                advert_seq=quote.advert_seq,
+                resources=quote.resources,
+                environment=quote.environment,
+                image_sha256=quote.image_sha256,
+                prices=quote.prices,
+                receipt_period_ms=receipt_period_ms,
+                exposure_nano=0,
+                audit_policy="standard",
+                authorized_keys=authorized_keys,
+                hostname=hostname,
+                made_ms=0,
+            )
+            draft.seal(self._signer)
+            record = await self._reserved(draft, order, quote, server, control, lease_ms, progress)
+        except (XenoError, ControlError, ModelError):
+            await self._opening.decline(server, control, quote_raw)
+            raise
+        answer = await self._opening.agree(record, quote_raw, progress)
+        signed, _ = Agreement.open(answer["agreement"], self._trust.scheme, signed_by=server)
+        if signed != record.agreement(self._trust.scheme):
+            raise XenoError("the server signed another agreement than ours", "do not use this server", "bad_peer")
+        self._records.change(record.id, lambda now: replace(now, server_agreement=answer["agreement"], reservation=b""))
+        progress("both signed the agreement; the environment starts")
+        return await self._until_started(record.id.hex(), progress)
+
+    async def _reserved(
+        self,
+        draft: Agreement,
+        order: bytes,
+        quote: Quote,
+        server: bytes,
+        control: Address,
+        lease_ms: int,
+        progress: Progress,
+    ) -> SessionRecord:
+        """The session as it is kept once money is set aside for it, and before its server hears of it."""
         request = await self._opening.wanted(order, quote, server, lease_ms)
         with self._records.reserving(Reserving(request.id, request.raw, control)) as forget:
             try:
@@ -107,13 +132,11 @@ class Sessions:
             forget()
         amount = format_amount(reservation.amount_nano, reservation.currency)
         progress(f"XenoCorp reserved {amount} for this server")
-        answer = await self._opening.agree(record, quote_raw, progress)
-        signed, _ = Agreement.open(answer["agreement"], self._trust.scheme, signed_by=server)
-        if signed != agreement:
-            raise XenoError("the server signed another agreement than ours", "do not use this server", "bad_peer")
-        self._records.change(sealed.id, lambda now: replace(now, server_agreement=answer["agreement"], reservation=b""))
-        progress("both signed the agreement; the environment starts")
-        return await self._until_started(sealed.id.hex(), progress)
+        return record
+
+    async def decline(self, server: bytes, control: Address, quote_raw: bytes) -> None:
+        """Give back what a server holds for a quote that will not be used."""
+        await self._opening.decline(server, control, quote_raw)
 
     async def recover(self) -> None:
         """Have given back what was reserved by a process that was killed before its session was agreed on."""

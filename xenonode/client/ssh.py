@@ -42,7 +42,9 @@ def own_key(path: Path, env: Env) -> str:
 
 
 def ssh_argv(start: Start, key: Path, known_hosts: Path) -> list[str]:
-    """The command that logs in; it fails if another host key answers. Writes `known_hosts`."""
+    """The command that logs in; it fails if another host key answers. Writes `known_hosts`. Raises XenoError."""
+    if not start.ssh_host:
+        raise XenoError("this environment has no ssh to log in with", "look at its console instead", "no_ssh")
     port = f"[{start.ssh_host}]:{start.ssh_port}" if start.ssh_port != 22 else start.ssh_host
     write_atomically(known_hosts, f"{port} {start.ssh_host_key}\n".encode())
     options = {

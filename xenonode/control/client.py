@@ -20,6 +20,18 @@ CALL_TIMEOUT_MS = 30_000
 MAX_IN_FLIGHT = 32  # calls of one connection at a time; the server's own bound is the same
 
 
+class Answer(dict[str, Any]):
+    """A reply's body. What it lacks is the peer's fault, and a refusal that a user can read."""
+
+    def __init__(self, peer: str, method: str, body: dict[str, Any]) -> None:
+        super().__init__(body)
+        self._peer, self._method = peer, method
+
+    def __missing__(self, name: str) -> Any:
+        text = f"{self._peer} answered {self._method} without {name!r}."
+        raise ControlError(BAD_PEER, text, "Compare the versions of both sides.")
+
+
 class Connection:
     """A proved connection to one peer; made by `connect`."""
 
@@ -58,7 +70,7 @@ class Connection:
         if reply.error is not None:
             raise reply.error
         assert reply.body is not None  # a reply has one or the other
-        return reply.body
+        return Answer(self._peer, method, reply.body)
 
     async def _ask(self, method: str, body: dict[str, Any], timeout_ms: int) -> Reply:
         if self._error is not None:

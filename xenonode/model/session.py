@@ -7,10 +7,12 @@ An agreement is one body that both parties seal; its id is the id of the client'
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
 from xenonode.model.advert import OfferedEnvironment
+from xenonode.model.entity import Address
 from xenonode.model.message import Message, require
 from xenonode.model.money import ID_BYTES
 from xenonode.model.resources import Prices, Resources, Usage
@@ -19,6 +21,7 @@ QUOTE_HOLD_MS = 60_000
 RECEIPT_PERIOD_MS = 60_000
 EXPOSURE_PERMILLE = 50
 EXPOSURE_TIME_MS = 5 * 60_000
+_HOST_KEY = re.compile(r"[a-z0-9@.-]{1,64} [A-Za-z0-9+/]{16,1024}={0,3}\Z")
 
 
 def exposure_limit_nano(amount_nano: int, rate_cap_nano_per_hour: int) -> int:
@@ -108,7 +111,10 @@ class Agreement(Message):
 
 @dataclass(frozen=True, slots=True)
 class Start(Message):
-    """The server's word that the environment runs, where to log in, and which host key to expect there."""
+    """The server's word that the environment runs, where to log in, and which host key to expect there.
+
+    Without a host there is no ssh to log in with.
+    """
 
     TYPE: ClassVar[str] = "start"
     agreement: bytes
@@ -117,6 +123,18 @@ class Start(Message):
     ssh_port: int
     ssh_host_key: str
     started_ms: int
+
+    def __post_init__(self) -> None:
+        require(len(self.agreement) == ID_BYTES, "an agreement's id has 16 bytes")
+        printable = 0 < len(self.environment_id) <= 128 and self.environment_id.isprintable()
+        require(printable, "an environment's id has 1 to 128 printable characters")
+        if self.ssh_host or self.ssh_port:
+            there = Address.parse(f"[{self.ssh_host}]:{self.ssh_port}")
+            require(there is not None, "ssh needs a literal address and a port, or neither of them")
+        if self.ssh_host or self.ssh_host_key:
+            # It becomes a line of a known_hosts file, where a second line would be a second host.
+            require(bool(_HOST_KEY.match(self.ssh_host_key)), "an ssh host key is its type and its base64, on one line")
+        require(self.started_ms >= 0, "a session cannot start before 1970")
 
 
 @dataclass(frozen=True, slots=True)

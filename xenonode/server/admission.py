@@ -149,6 +149,11 @@ class Admission:
         hold = self._holds.get(quote)
         return hold if hold is not None and hold.client == client else None
 
+    def release(self, quote_raw: bytes, client: bytes) -> None:
+        """The client will not use this signed quote, or may not: what it held is free at once."""
+        for quote in [id for id, hold in self._holds.items() if hold.raw == quote_raw and hold.client == client]:
+            del self._holds[quote]
+
     def repeated(self, request: bytes, now_ms: int) -> Hold | None:
         """The hold that this very request got already, so that a repeated request does not hold twice."""
         self._expire(now_ms)
@@ -169,9 +174,13 @@ class Admission:
     def resize_refusals(self, session: bytes, wanted: Resources, now_ms: int) -> tuple[str, ...]:
         """Every reason why a session cannot have `wanted` instead of what it holds."""
         reasons = unenforceable(wanted, self.capabilities)
-        room = self.free(now_ms) + self._sessions.get(session, NO_RESOURCES)
+        own = self._sessions.get(session, NO_RESOURCES)
+        room = self.free(now_ms) + own
         for name in room.lacks(wanted):
             reasons.append(f"{_words(name, wanted)} wanted, {_words(name, room).partition(': ')[2]} to be had")
+        if room.lacks(wanted) and not (self.available + own).lacks(wanted):
+            wait_s = -(-max(hold.until_ms - now_ms for hold in self._holds.values()) // 1000)
+            reasons.append(f"the rest is held by quotes, the last one of which ends in {wait_s} s: try again then")
         return tuple(reasons)
 
     def free(self, now_ms: int) -> Resources:

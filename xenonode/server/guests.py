@@ -16,6 +16,7 @@ from hypervisor.environment import EnvironmentSpec
 from hypervisor.environment import Usage as Sample
 from hypervisor.errors import HypervisorError, UnknownGuestError
 from xenonode.env import Env
+from xenonode.model.errors import ModelError
 from xenonode.server import session_events as ev
 from xenonode.server.admission import Admission
 from xenonode.server.launching import guest_name, specification, start_record
@@ -130,7 +131,11 @@ class Guests:
         except (TimeoutError, KeyError):
             await self._apply(id, ev.BootFailed(f"the environment did not answer within {BOOT_TIMEOUT_S:.0f} s"))
             return
-        start = start_record(session, handle, self._clock.now_ms()).seal(self._signer)
+        try:
+            start = start_record(session, handle, self._clock.now_ms()).seal(self._signer)
+        except ModelError as error:
+            await self._apply(id, ev.BootFailed(f"the hypervisor says nothing usable of how to log in: {error}"))
+            return
         await self._apply(id, ev.Booted(start.raw, reading))
 
     async def _tear_down(self, id: bytes, launch: asyncio.Task[None] | None) -> None:

@@ -61,6 +61,10 @@ class QuoteDesk:
             return self._refuse(client, envelope.id, reasons, now_ms)
         return self._accept(client, envelope.id, request, advert, now_ms)
 
+    def decline(self, client: bytes, raw: bytes) -> None:
+        """A client will not use its quote; of another's, or of none, nothing is said."""
+        self._admission.release(raw, client)
+
     def _refuse(self, client: bytes, request: bytes, reasons: tuple[str, ...], now_ms: int) -> Answer:
         refusal = Refusal(request, client, reasons, now_ms).seal(self._signer)
         self._refusals.note(NO_SESSION, client, reasons, now_ms)

@@ -46,6 +46,7 @@ class ServerService:
         """Each method's handler, for `xenonode.control.server.serve`."""
         members: dict[str, _Answer] = {
             "quote": self._quote,
+            "quote.decline": self._decline,
             "session.create": self._create,
             "session.withdraw": self._withdraw,
             "session.show": self._show,
@@ -72,6 +73,10 @@ class ServerService:
     async def _quote(self, client: bytes, body: dict[str, Any]) -> dict[str, Any]:
         answer = self._desk.quote(client, _raw(body, "request"))
         return {"refusal": answer.refusal} if answer.quote is None else {"quote": answer.quote}
+
+    async def _decline(self, client: bytes, body: dict[str, Any]) -> dict[str, Any]:
+        self._desk.decline(client, _raw(body, "quote"))
+        return {}
 
     async def _create(self, client: bytes, body: dict[str, Any]) -> dict[str, Any]:
         session = await self._manager.create(

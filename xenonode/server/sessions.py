@@ -128,11 +128,13 @@ class SessionManager:
     async def create(self, client: bytes, agreement_raw: bytes, reservation_raw: bytes, quote_raw: bytes) -> Session:
         """Sign the client's agreement and begin to launch. Raises RefusedError with all that is wrong with it.
 
-        What is refused gives up its reservation, so that the client has its money back for another server.
+        What is refused gives up its reservation, so that the client has its money back for another server, and the
+        capacity that its quote held, so that others have that.
         """
         try:
             return await self._create(client, agreement_raw, reservation_raw, quote_raw)
         except Exception:
+            self._admission.release(quote_raw, client)
             try:
                 self._give_up(client, reservation_raw)
             except Exception as error:  # the refusal itself is what the client must hear
