@@ -29,6 +29,7 @@ from .world import CLIENT, LINUX, MACHINE, SERVER, SMALL, STRANGER, Server, Worl
 METHODS = {
     "advert",
     "quote",
+    "quote.decline",
     "session.create",
     "session.withdraw",
     "session.show",
