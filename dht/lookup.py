@@ -33,6 +33,8 @@ ALPHA = 4
 SETTLED = 4
 # Questions one lookup may ask in all; a clean lookup among 10,000 nodes asks about 40.
 MAX_ASKED = 160
+# Contacts beyond the k nearest that a lookup asks ahead, at most: what a fifth of k and its own fifth would need.
+MAX_SPARES = 8
 # What a failure says of those who named the contact: that another node answers there is nearly always a lie, that
 # nobody answers may be an accident, and one that answers speaks for them. At this score nobody believes them more.
 HOSTILE_BLAME, SILENT_BLAME, GOOD_CREDIT, MAX_BLAME = 3, 1, 2, 6
@@ -99,6 +101,7 @@ class Lookup:
         "done",
         "hostile",
         "k",
+        "silences",
         "target",
         "value",
     )
@@ -118,6 +121,8 @@ class Lookup:
         self.target = target
         self.k = k
         self.alpha = alpha
+        # Questions of this lookup that were not answered in time.
+        self.silences = 0
         self.value: object = None
         self.done = False
         self.hostile: list[Contact] = []
@@ -177,6 +182,7 @@ class Lookup:
         candidate.state = _LATE
         candidate.path.in_flight -= 1
         candidate.path.limit = -1
+        self._hurry(candidate.path)
         return self._advance()
 
     def overdue(self, contact: Contact) -> list[Contact]:
@@ -186,6 +192,7 @@ class Lookup:
             return []
         if candidate.state == _ASKED:
             candidate.path.in_flight -= 1
+            self._hurry(candidate.path)
         candidate.state = _OVERDUE
         candidate.path.limit = -1
         self._judge(candidate, SILENT_BLAME)
@@ -223,6 +230,12 @@ class Lookup:
     def asked(self) -> int:
         """How many questions were asked."""
         return self._asked
+
+    def _hurry(self, path: _Path) -> None:
+        """Somebody is silent, and others may be: ask more of them at once, so that their waits are one."""
+        self.silences += 1
+        if self.alpha >= ALPHA:
+            path.alpha = self.k
 
     def _judge(self, candidate: _Candidate, weight: int) -> None:
         """Credit or blame those who named a contact; what only liars named is not asked."""
@@ -340,8 +353,25 @@ class Lookup:
             hopeful += 1
         path.waiting = waiting
         path.done = not waiting
+        if waiting and self.silences and self.alpha >= ALPHA:
+            self._ask_spares(path, index, asks)
         if settled >= SETTLED:
             path.limit = candidates[index - 1].distance if index else -1
+
+
+    def _ask_spares(self, path: _Path, index: int, asks: list[Contact]) -> None:
+        """As many beyond the k nearest as were silent so far: who takes a silent one's place has answered by then."""
+        spares = min(2 * self.silences, MAX_SPARES)
+        for candidate in path.candidates[index:]:
+            if not spares or self._asked >= MAX_ASKED:
+                return
+            if candidate.state == _NEW:
+                candidate.state = _ASKED
+                path.in_flight += 1
+                self._asked += 1
+                asks.append(candidate.contact)
+            if candidate.state in (_ASKED, _ANSWERED):
+                spares -= 1
 
 
 def _distance_of(candidate: _Candidate) -> int:

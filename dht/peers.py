@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 # the floor keeps a busy single host from calling its own queue a loss.
 MIN_SOFT_TIMEOUT_MS = 150
 MAX_SOFT_TIMEOUT_MS = 500
+# How long a lookup waits for a slow peer that has answered us before, after its slot was given away: at most, and at
+# least in a network of such round trips, where a busy host is not the likeliest reason.
+GRACE_MS = 500
+MIN_GRACE_MS = 200
+WIDE_AREA_MS = 50
+MANY_SILENT = 3
 # A read overtakes a peer after one and a half round trips: above what a wide-area path varies by, and not so soon
 # that a busy host asks twice for everything. A stranger is greeted first, which takes two.
 MIN_HEDGE_MS = 50
@@ -147,6 +153,19 @@ class Pace:
         else:
             self._deviation_ms += (abs(rtt_ms - self._mean_ms) - self._deviation_ms) / 16
             self._mean_ms += (rtt_ms - self._mean_ms) / 32
+
+    def grace_ms(self, peer: Peer, silences: int) -> int:
+        """How long a lookup waits for a peer after its slot was given away and the question was sent again.
+
+        Two round trips are enough where ways take longer than a busy host does, and none where `silences` of the
+        same lookup say that peers are gone rather than datagrams lost. Where all are near one another, as on one
+        host, a queue is a likelier reason than a silent peer.
+        """
+        if self._mean_ms < WIDE_AREA_MS:
+            return GRACE_MS
+        if silences >= MANY_SILENT:
+            return 0
+        return min(GRACE_MS, max(MIN_GRACE_MS, int(2 * peer.rtt_ms)))
 
     @property
     def cold_timeout_ms(self) -> int:

@@ -16,7 +16,7 @@ from .calls import HARD_TIMEOUT_MS
 from .contact import Contact, admits, unpack_contacts
 from .errors import DhtError, LocalError, PeerIdentityError, RemoteError, WireError
 from .lookup import ALPHA, Lookup
-from .peers import MAX_SOFT_TIMEOUT_MS, Call
+from .peers import GRACE_MS, MAX_SOFT_TIMEOUT_MS, Call
 from .record import Record, open_record
 from .routing import K
 from .vitals import VITALS_BYTES
@@ -31,8 +31,6 @@ NEARER, HELD, COPIED = b"\0", b"\1", b"\3"
 # nearly always, so that more of them at once are asked in vain (measured at 500 nodes: 5.2 questions a read with
 # ALPHA in flight, 2.0 so); a peer that takes longer than it should is overtaken by the next (`Peer.hedge_ms`).
 READ_ALPHA = 1
-# How long a lookup waits for a slow peer that has answered us before, after its slot was given away.
-GRACE_MS = 500
 # Who let a lookup wait for all of that gets no grace for this long, unless it answers one in time: a tarpit that
 # lives, and so is never lost, may cost each reader one wait and not one a lookup.
 TARRY_MEMORY_S = 60.0
@@ -118,13 +116,15 @@ class Walk:
         self._endpoint.calls.expire_in(call, HARD_TIMEOUT_MS - MAX_SOFT_TIMEOUT_MS)
         if call.contact is None or self._over:
             return
-        if call.peer.session is None or call.peer.failures or call.peer.tarries_until_s > self._endpoint.time():
+        grace_ms = self._endpoint.sessions.pace.grace_ms(call.peer, self._lookup.silences)
+        doubtful = call.peer.failures or call.peer.tarries_until_s > self._endpoint.time()
+        if call.peer.session is None or doubtful or not grace_ms:
             self._go_on(self._lookup.overdue(call.contact))
         else:
             # It was alive a moment ago, and the nearest must not be missed because the host is busy or a
             # datagram was lost; questions of a lookup may be answered twice.
             self._endpoint.calls.resend(call)
-            self._endpoint.deadlines.add(GRACE_MS, call, self._overdue)
+            self._endpoint.deadlines.add(grace_ms, call, self._overdue)
             self._go_on(self._lookup.slow(call.contact))
 
     def _overdue(self, call: Call) -> None:

@@ -1,7 +1,7 @@
 """Tarpit: members that never answer, that answer everything but lookups, or that answer as late as they can.
 
-The bar is on reads, which an application waits for. A find has to hear of all of the k nearest, so each of them that
-is silent and was not met before costs it a soft time-out; its figures are printed beside the bar, not held to it.
+The bar is on reads and on finds, although a find has to hear of all of the k nearest: once somebody is silent it asks
+the others at once, and some beyond them, so that all who are silent cost one wait.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ def attack(nodes: int, lookups: int, share: float = 0.2, seed: int = 6) -> Outco
         broken += fault_count
     return Outcome(
         "tarpit",
-        "p95 of reads <= 2x clean",
+        "p95 <= 2x clean",
         ", ".join(f"{ratio:.2f}x {name}" for name, ratio in ratios.items()),
-        max(ratios[f"get {mode}"] for mode in MODES) <= 2.0 and not failed and not broken,
+        max(ratios.values()) <= 2.0 and not failed and not broken,
         {**detail, "failed_gets": failed, "faults": broken},
     )
 
