@@ -246,6 +246,9 @@ def test_bad_agreements_are_refused_with_every_reason_and_leave_nothing_behind()
         for reason in ("prices is not what was quoted", "another reservation", "exposure"):
             assert reason in refusal.value.message
         assert not server.manager.sessions and server.admission.available.cpu_ms_per_s == 4000
+        assert server.admission.free(world.now_ms()).cpu_ms_per_s == 4000, "nor does the quote hold anything any more"
+        quote = server.quote(nonce=4).quote
+        assert quote is not None
         agreement = agreement_for(quote, good, world.now_ms()).seal(CLIENT).raw
         session = await server.manager.create(CLIENT.public_key, agreement, good, quote)
         again = await server.manager.create(CLIENT.public_key, agreement, good, quote)
