@@ -47,12 +47,11 @@ class Conditions:
     mtu_bytes: int = LARGEST_DATAGRAM_BYTES  # longer datagrams vanish
     extra_us: int = 0  # a delay on top of the way's own
     bandwidth_bit_per_s: int | None = None  # of the sender's uplink, shared by all it sends
-    certain: bool = field(init=False, compare=False, repr=False)  # nothing is left to chance, nor to a queue
+    calm: bool = field(init=False, compare=False, repr=False)  # nothing but jitter is left to chance, nor to a queue
 
     def __post_init__(self) -> None:
-        late = self.jitter_us or self.extra_us
-        chance = self.loss_ppm or self.duplicate_ppm or self.reorder_ppm or self.corrupt_ppm or late
-        object.__setattr__(self, "certain", not chance and self.bandwidth_bit_per_s is None)
+        chance = self.loss_ppm or self.duplicate_ppm or self.reorder_ppm or self.corrupt_ppm
+        object.__setattr__(self, "calm", not chance and not self.extra_us and self.bandwidth_bit_per_s is None)
         chances = (self.loss_ppm, self.duplicate_ppm, self.reorder_ppm, self.corrupt_ppm)
         if not all(0 <= chance <= MILLION for chance in chances):
             raise SimulationError(f"a chance is out of 0..{MILLION} ppm: {chances}")
@@ -289,19 +288,25 @@ class Network:
             self.statistics.blocked += 1
             return
         conditions = self.conditions_of(source, destination)
-        if conditions.certain and len(data) <= conditions.mtu_bytes and not self.clogs:
+        if conditions.calm and len(data) <= conditions.mtu_bytes and not self.clogs:
             # The pair's count goes on, so that what is drawn once chance returns does not depend on this.
-            sent = source.sent
-            sent[destination.identity] = sent.get(destination.identity, 0) + 1
+            sent, identity = source.sent, destination.identity
+            count = sent.get(identity, 0)
+            sent[identity] = count + 1
             due_ns = self.loop.now_ns + self.latency_ns(source, destination)
+            if conditions.jitter_us:
+                # The second of what `draw` would return.
+                pair = _PAIR.pack(source.identity, identity, count)
+                drawn = hashlib.blake2b(pair, key=self._key, digest_size=32).digest()[4:8]
+                due_ns += int.from_bytes(drawn, "little") * conditions.jitter_us * 1_000 >> 32
             header = DATAGRAM_TRACE.pack(source.identity, source_port, destination.identity, to[1], due_ns)
-            self.trace.note("datagram", header + data)
+            self.trace.note("datagram", header, data)
             self._schedule(source, source_port, data, destination, to[1], due_ns, refused)
             return
         draws = self.draw(source, destination)
         arrival_ns = self.arrival_ns(source, destination, len(data), draws)
         header = DATAGRAM_TRACE.pack(source.identity, source_port, destination.identity, to[1], arrival_ns or -1)
-        self.trace.note("datagram", header + data)
+        self.trace.note("datagram", header, data)
         if arrival_ns is None:
             self.statistics.lost += 1
             return

@@ -13,10 +13,9 @@ Decides: how those are put together from a seed, and when a run has failed. Leav
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import gc
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from dht.identity import Scheme
@@ -28,19 +27,6 @@ from xenonode.simulation.scheme import SimulatedScheme
 from xenonode.simulation.trace import Trace, Untraced
 
 T = TypeVar("T")
-GC_THRESHOLDS = (50_000, 50, 100)
-"""Objects until the youngest are collected (Python: 700), and how many of such rounds until older ones are."""
-
-
-@contextlib.contextmanager
-def _collecting_seldom() -> Iterator[None]:
-    """Let garbage in cycles wait a little: looking for it as often as Python does takes a fifth of a world's time."""
-    before = gc.get_threshold()
-    gc.set_threshold(*GC_THRESHOLDS)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
 
 
 class SimulatedNode:
@@ -114,8 +100,7 @@ class Simulation:
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run until the coroutine is done; every other task may go on in a later call of `run`."""
-        with _collecting_seldom():
-            result = self.loop.run_until_complete(coroutine)
+        result = self.loop.run_until_complete(coroutine)
         self.loop.check_failure()
         return result
 
@@ -124,8 +109,7 @@ class Simulation:
         if when_ns > self.loop.now_ns:
             reached = self.loop.create_future()
             self.loop.call_at_ns(when_ns, reached.set_result, None)
-            with _collecting_seldom():
-                self.loop.run_until_complete(reached)
+            self.loop.run_until_complete(reached)
             self.loop.check_failure()
 
     def close(self) -> None:

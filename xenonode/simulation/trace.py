@@ -24,13 +24,15 @@ class Trace:
         self._names: dict[str, bytes] = {}
         self.entries = 0
 
-    def note(self, kind: str, data: bytes) -> None:
-        """Enter one thing that happened now."""
+    def note(self, kind: str, data: bytes, rest: bytes = b"") -> None:
+        """Enter one thing that happened now: `data`, then `rest`."""
         now_ns, name = self._now_ns(), self._names.get(kind) or self._name(kind)
         self.entries += 1
-        self._hash.update(_HEADER.pack(now_ns, len(name), len(data)) + name + data)
+        self._hash.update(_HEADER.pack(now_ns, len(name), len(data) + len(rest)) + name + data)
+        if rest:
+            self._hash.update(rest)
         if self.listener is not None:
-            self.listener(now_ns, kind, data)
+            self.listener(now_ns, kind, data + rest)
 
     def _name(self, kind: str) -> bytes:
         name = self._names[kind] = kind.encode()
@@ -44,5 +46,5 @@ class Trace:
 class Untraced(Trace):
     """Keeps nothing, so it proves nothing: for who measures what tracing costs, or needs every second."""
 
-    def note(self, kind: str, data: bytes) -> None:
+    def note(self, kind: str, data: bytes, rest: bytes = b"") -> None:
         """Forget what happened."""
