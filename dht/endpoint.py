@@ -31,6 +31,7 @@ from .overlay import Overlay
 from .peers import Call, Peer, Session
 from .reaching import Reaching
 from .reply import REFUSED, Pong, Reply
+from .reunion import Reunion
 from .sessions import SESSION_LIMIT, Sessions
 from .udp import UdpSocket
 from .vitals import Vitals, unpack_vitals
@@ -98,6 +99,7 @@ class Endpoint:
         self.call = self.calls.begin
         self.answering = Answering(self, self._network_tag)
         self.reach = Reaching(self)
+        self.reunion = Reunion(self)
         self.sessions = Sessions(self, self._shaker, session_limit, liveness_idle_ms)
         self._address: Address | None = None
         self._socket: UdpSocket | None = None
@@ -417,6 +419,7 @@ class Endpoint:
             self._remember_s = self.time() + REMEMBER_EACH_S
             self.remembered = self.known_addresses(MAX_REMEMBERED)
         self.reach.tick(self.time())
+        self.reunion.tick()
         for overlay in self.overlays.values():
             overlay.tick(now_ms)
 

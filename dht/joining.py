@@ -9,10 +9,11 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .contact import Address, Contact, plain_host
-from .errors import DhtError, JoinError
+from .contact import Address, Contact, plain_host, unpack_contacts
+from .errors import DhtError, JoinError, WireError
 from .peers import Call
 from .routing import K
+from .vitals import VITALS_BYTES
 from .walk import FIND, LEAVE
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Joining:
         self._seeds = [seed for seed in named if seed != endpoint.address]
         if not self._seeds:
             return
+        endpoint.reunion.knows(self._seeds)
         backoff_s = JOIN_BACKOFF_S
         for attempt in range(JOIN_ATTEMPTS):
             if attempt:
@@ -96,6 +98,22 @@ class Joining:
         some = self._endpoint.rng.sample(remembered, min(REMEMBERED_AT_ONCE, len(remembered)))
         for address in dict.fromkeys([*self._seeds, *some]):
             self._endpoint.call(address, self._overlay.tag, FIND, self._overlay.node_id, answered)
+
+    def enter_through(self, address: Address) -> None:
+        """Somebody who was lost is back: its answer puts it into the table. Strangers near us are another network."""
+
+        def answered(call: Call, error: DhtError | None, body: bytes) -> None:
+            if error is not None or not self._overlay.active:
+                return
+            try:
+                named = unpack_contacts(body[VITALS_BYTES:], K)
+            except WireError:
+                self._endpoint.counters["hostile-answer"] += 1
+                return
+            if any(contact.node_id not in self._overlay.table.by_id for contact in named):
+                self._overlay.find_then(self._overlay.node_id, ignore_contacts, ACQUAINTANCES)
+
+        self._endpoint.call(address, self._overlay.tag, FIND, self._overlay.node_id, answered)
 
     def _ask_seed(self, seed: Address) -> asyncio.Future[None]:
         future: asyncio.Future[None] = self._endpoint.loop.create_future()

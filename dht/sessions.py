@@ -120,6 +120,8 @@ class Sessions:
                 self._lost.popitem(last=False)
             for overlay in endpoint.overlays.values():
                 overlay.lost(peer.address)
+            if not peer.is_client:
+                endpoint.reunion.lost(peer.address)
             endpoint.counters["peers-lost"] += before < FAILURES_UNTIL_LOST
         elif not peer.is_client:
             endpoint.check(peer.address)

@@ -106,10 +106,11 @@ async def enter(
     trust = read_network(network_raw, env.scheme, "the network file")
     papers, held = stored(home), None
     problem = "not registered with XenoCorp yet"
-    if papers is not None and Network.open(papers.network, env.scheme)[0].network_id == trust.network.network_id:
+    if papers is not None:
         try:
-            held = check(papers, home.signer.public_key, env.scheme, env.now_ms())
-        except RemoteError as error:
+            if Network.open(papers.network, env.scheme)[0].network_id == trust.network.network_id:
+                held = check(papers, home.signer.public_key, env.scheme, env.now_ms())
+        except (RemoteError, XenoError) as error:  # a file that rotted: XenoCorp has all of them
             problem = str(error)
         if held is not None and not held.half_spent(env.now_ms()):
             return held

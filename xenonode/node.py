@@ -68,6 +68,7 @@ REPORTS_MAX = 256
 """Contradictions that one node brings to XenoCorp while it runs: XenoCorp keeps 16 of each liar's."""
 CORP_ANONYMOUS = ("info", "register")
 PUBLISH_CHECK_S = 1.0
+PUBLISH_AGAIN_S = 5.0
 FAREWELL_S = 5.0
 """A server that stops withdraws its advert, but does not wait long for holders that do not answer."""
 REMEMBER_PEERS_S = 30.0
@@ -461,11 +462,15 @@ class ServerNode(Node):
     async def _stay_published(self) -> None:
         while True:
             await asyncio.sleep(PUBLISH_CHECK_S)
-            if self.publisher.schema is not self.peer.schema or self.advertiser.due(
-                self.env.now_ms(), self._location()
-            ):
+            due = self.advertiser.due(self.env.now_ms(), self._location())
+            if due or self.publisher.schema is not self.peer.schema:
                 self.publisher.schema = self.peer.schema
-                await self._publish()
+                try:
+                    await self._publish()
+                except (RemoteError, XenoError, OSError) as error:
+                    # A clock that is wrong for a while, a disk that is full: neither may end advertising for good.
+                    LOGGER.warning("the advert cannot be renewed, and will be tried again: %s", error)
+                    await asyncio.sleep(PUBLISH_AGAIN_S)
 
     def _location(self) -> Location:
         return Location(*in_microseconds(self.peer.endpoint.coordinate))

@@ -58,6 +58,7 @@ HOMES = {
     "platformdirs": ("xenonode/folder.py",),
     "tomli_w": ("xenonode/config.py",),
     "libcloud": ("xenonode/catalogue/",),
+    "apsw": ("xenonode/simulation/ledger/",),
     "matplotlib": ("xenonode/simulation/search_bench/figure.py",),
     "pyarrow": ("xenonode/simulation/campaign/results.py",),
 }

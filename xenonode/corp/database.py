@@ -62,20 +62,21 @@ def upgrade_database(path: str | Path) -> None:
         engine.dispose()
 
 
-def open_database(path: str | Path, *, exclusive: bool = True) -> Database:
+def open_database(path: str | Path, *, exclusive: bool = True, driver: Any = None) -> Database:
     """Open a database of exactly this program's version; ":memory:" is created on the spot.
 
     `exclusive` takes a lock beside the file, so that two XenoCorps never write one ledger. A simulation, whose
-    crashed nodes close nothing, leaves it out. Raises SchemaVersionError or FoundingError.
+    crashed nodes close nothing, leaves it out, and may bring a `driver` (a database module) with files of its own.
+    Raises SchemaVersionError or FoundingError.
     """
     in_memory = str(path) == MEMORY
-    if not in_memory and not Path(path).is_file():
+    if not in_memory and driver is None and not Path(path).is_file():
         raise FoundingError(f"there is no ledger at {path}", "run: xenonode corp init")
     lock = _take_lock(Path(path)) if exclusive and not in_memory else None
-    engine = _engine(str(path))
+    engine = _engine(str(path), driver)
     try:
         connection = engine.connect()
-        if in_memory:
+        if in_memory or (driver is not None and version(connection) is None):
             _migrate(connection)
         _check_version(connection, path)
     except BaseException:
@@ -132,9 +133,10 @@ def _migrate(connection: Connection) -> None:
         command.upgrade(config, "head")
 
 
-def _engine(path: str) -> Engine:
+def _engine(path: str, driver: Any = None) -> Engine:
     engine = create_engine(
         "sqlite+pysqlite:///" + path,
+        module=driver,
         poolclass=StaticPool,
         connect_args={"check_same_thread": False, "isolation_level": None},
     )

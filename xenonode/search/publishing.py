@@ -35,6 +35,8 @@ class Publisher:
         self._adverts, self._asker, self._env = adverts, asker, env
         self._postings: dict[str, tuple[Posting, ...]] = {}
         self._turn = asyncio.Lock()
+        self.last: Published | None = None
+        """How the latest publication went."""
 
     async def publish(self, raw: bytes) -> Published:
         """Put a new signed advert (or a tombstone) in the place of the last one. Raises RemoteError if it is none."""
@@ -51,7 +53,8 @@ class Publisher:
             for name, run in zip(names, runs):
                 self._postings[name] = run.publication.postings
                 (durable if run.publication.durable else pending).append(name)
-            return Published(verified.advert.seq, tuple(durable), tuple(pending))
+            self.last = Published(verified.advert.seq, tuple(durable), tuple(pending))
+            return self.last
 
 
 class _Run:

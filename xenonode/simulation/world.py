@@ -17,7 +17,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hypervisor.simulated import SimulatedHypervisor, SimulatedMachine
 from summaries.schema import Schema
@@ -25,7 +25,7 @@ from xenonode import catalogue, membership
 from xenonode.catalogue import REGIONS, ServerShape
 from xenonode.client import Client, Operator
 from xenonode.config import ClientConfig, CorpConfig, ServerConfig
-from xenonode.corp.database import MEMORY, open_database
+from xenonode.corp.database import MEMORY, Database, open_database
 from xenonode.corp.founding import Founded, corp_keys, found
 from xenonode.corp.store import Store
 from xenonode.corp.transfers import Transfer
@@ -42,6 +42,9 @@ from xenonode.simulation.machines import Machine, image
 from xenonode.simulation.network import Conditions
 from xenonode.simulation.run import SimulatedNode, Simulation
 from xenonode.simulation.stage import Geography, Stage
+
+if TYPE_CHECKING:
+    from xenonode.simulation.ledger import LedgerDisk  # needs apsw, which is for the simulator's own proofs
 
 T = TypeVar("T")
 UDP_PORT, CONTROL_PORT = 7_400, 7_401
@@ -74,6 +77,15 @@ class NodeHost:
         """Let it be."""
         self.disk.trap = None
 
+    def set_full(self, full: bool) -> None:
+        """Leave no room for writes."""
+        self.disk.full = full
+
+    @property
+    def refused(self) -> int:
+        """Writes for which there was no room."""
+        return self.disk.refused
+
     def rot(self, rng: Random) -> bool:
         """Flip one bit of one file; False where there is none."""
         names = self.disk.names()
@@ -101,7 +113,8 @@ class CorpHost(NodeHost):
         schema = published.seal(self.keys.issuing).raw
         self.network = found(root, self.keys, self.config, schema, env.now_ms())
         self.founded = Founded(self.keys, self.network, schema, NOWHERE)
-        self.database = open_database(MEMORY, exclusive=False)
+        self.ledger = world.ledger
+        self.database = self._open_ledger()
         self.trust = Trust(Network.open(self.network, env.scheme)[0], env.scheme)
 
     async def start(self) -> None:
@@ -116,7 +129,44 @@ class CorpHost(NodeHost):
     async def restart(self) -> None:
         """Come back on the same ledger."""
         self.node.restart()
+        if self.ledger is not None:
+            self.database = self._open_ledger()
         await self.start()
+
+    def _open_ledger(self) -> Database:
+        if self.ledger is None:
+            return open_database(MEMORY, exclusive=False)
+        return open_database("ledger", exclusive=False, driver=self.ledger.driver)
+
+    def crash(self) -> None:
+        """Stop where it stands; a ledger on a disk is what was flushed of it, and of the rest what chance kept."""
+        super().crash()
+        if self.ledger is not None:
+            self.ledger.lose_power()
+
+    def set_trap(self, writes: int, kept: int) -> None:
+        """Let the power fail during a write of the ledger's, where it is on a disk."""
+        if self.ledger is None:
+            super().set_trap(writes, kept)
+            return
+        self.ledger.set_trap(writes, self.crash)
+
+    def clear_trap(self) -> None:
+        """Let it be."""
+        super().clear_trap()
+        if self.ledger is not None:
+            self.ledger.trap = None
+
+    def set_full(self, full: bool) -> None:
+        """Leave no room for writes."""
+        super().set_full(full)
+        if self.ledger is not None:
+            self.ledger.full = full
+
+    @property
+    def refused(self) -> int:
+        """Writes for which there was no room."""
+        return super().refused + (0 if self.ledger is None else self.ledger.refused)
 
     async def operate(self, work: Callable[[Operator], Awaitable[T]]) -> T:
         """Do something as XenoCorp's operator."""
@@ -271,9 +321,11 @@ class World(Stage):
         conditions: Conditions | None = None,
         shapes: Sequence[ServerShape] | None = None,
         credit: str = CREDIT,
+        ledger: LedgerDisk | None = None,
     ) -> None:
+        """`ledger` is a disk for XenoCorp's database; without one it is in memory, and loses nothing."""
         super().__init__()
-        self.leaf_capacity, self.credit = leaf_capacity, credit
+        self.leaf_capacity, self.credit, self.ledger = leaf_capacity, credit, ledger
         geography = Geography()
         self.places = geography.places
         self.places["corp"] = REGIONS["eu-central-1"].location
@@ -290,6 +342,7 @@ class World(Stage):
             host = self.servers[number % servers]
             host.fleet.append(FleetMachine(host, f"machine-{number}", shape, rng))
         self.clients = [ClientHost(self, number) for number in range(clients)]
+
     def host(self, name: str) -> CorpHost | ServerHost | ClientHost:
         """The host of this name."""
         hosts: list[CorpHost | ServerHost | ClientHost] = [self.corp, *self.servers, *self.clients]

@@ -66,12 +66,12 @@ async def bit_rot(scene: Scene, injection: Injection) -> None:
 
 async def full(scene: Scene, injection: Injection) -> None:
     """No write finds room until it is over."""
-    before = {name: scene.host(name).disk.refused for name in injection.targets}
+    before = {name: scene.host(name).refused for name in injection.targets}
     for name in injection.targets:
-        scene.host(name).disk.full = True
+        scene.host(name).set_full(True)
     await asyncio.sleep(injection.for_ms / 1_000)
     for name, refused in before.items():
-        disk = scene.host(name).disk
-        disk.full = False
-        if disk.refused > refused:
-            scene.bit("disk_full", name, disk.refused - refused)
+        host = scene.host(name)
+        host.set_full(False)
+        if host.refused > refused:
+            scene.bit("disk_full", name, host.refused - refused)

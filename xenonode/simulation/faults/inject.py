@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from xenonode.simulation.errors import SimulationError
-from xenonode.simulation.faults import disks, hosts, weather
+from xenonode.simulation.faults import byzantine, disks, hosts, weather
 from xenonode.simulation.faults.kinds import Injection
 from xenonode.simulation.faults.scene import FaultyWorld, Scene
 from xenonode.simulation.faults.weather import Weather
@@ -40,6 +40,7 @@ class Injector:
             **dict.fromkeys(("disk_lost_write", "disk_torn_write"), partial(disks.cut_write, scene)),
             "disk_bit_rot": partial(disks.bit_rot, scene),
             "disk_full": partial(disks.full, scene),
+            **dict.fromkeys(byzantine.LIES, partial(byzantine.lie, scene)),
         }
 
     async def run(self, injections: Sequence[Injection]) -> Counter[str]:

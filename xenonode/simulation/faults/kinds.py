@@ -74,6 +74,19 @@ KINDS: dict[str, Kind] = {
         _disk("disk_torn_write", "Power fails in a write of which a beginning is left.", after_writes=2),
         _disk("disk_bit_rot", "A bit of a file is flipped while the node is down."),
         _disk("disk_full", "No write finds room."),
+        _byzantine("silent", "Requests are heard, and never answered."),
+        _byzantine("closest_wrong", "Lookups are told of those farthest from what they look for."),
+        _byzantine("closest_colluding", "Lookups are told of the targets only."),
+        _byzantine("eclipse", "Lookups are told of made-up ids next to what they look for."),
+        _byzantine("adverts_forged", "Adverts with broken signatures are inserted, and shown to searches."),
+        _byzantine("adverts_replayed", "Adverts that others replaced are inserted again."),
+        _byzantine("adverts_expired", "Adverts of yesterday are inserted, under tomorrow's numbers."),
+        _byzantine("summaries_empty", "Aggregation points and leaves say that there is nothing."),
+        _byzantine("summaries_full", "Parents are told of zones that exclude nobody."),
+        _byzantine("summaries_stale", "What was said first of a trie node is said for ever."),
+        _byzantine("summaries_forged", "Leaves name servers that do not exist, parents hear of zones too narrow."),
+        _byzantine("equivocation", "Two adverts are signed and published under one sequence number."),
+        _byzantine("store_flood", "Records are stored by the hundred, under made-up keys as well."),
     )
 }
 

@@ -18,6 +18,7 @@ from summaries.pending import quorum
 from summaries.point import Point
 from summaries.trie import ROOT, Prefix, destination, trie_key
 from summaries.zone import Zone
+from xenonode.model.advert import Advert
 
 if TYPE_CHECKING:
     from xenonode.search.searching import SearchAnswer
@@ -107,6 +108,22 @@ def everybody_is_up(world: World) -> str:
     return f"still down: {', '.join(down)}" if down else ""
 
 
+def adverts_are_in_force(world: World) -> str:
+    """Every server that runs renews its advert, and a quorum of holders acknowledged the last one in every trie."""
+    for host in world.servers:
+        if host.running is None or host.running.advertiser.current is None:
+            continue
+        name = host.node.host.name
+        advert, _ = Advert.open(host.running.advertiser.current.raw, world.corp.trust.scheme)
+        expired_ms = world.now_ms() - advert.expires_ms
+        if expired_ms >= 0:
+            return f"{name}: its advert expired {expired_ms // 1_000} s ago, and it has issued no other"
+        last = host.running.publisher.last
+        if last is not None and last.pending:
+            return f"{name}: advert {last.seq} is not durable in {', '.join(last.pending)}"
+    return ""
+
+
 def rows_are_held(truth: Truth) -> str:
     """Two of the three nodes nearest to a leaf hold each advert's row."""
     for name, point in truth.points():
@@ -181,6 +198,7 @@ def answer_is_whole(truth: Truth, who: str, query: str, answer: SearchAnswer) ->
 __all__ = [
     "EVERYTHING",
     "Truth",
+    "adverts_are_in_force",
     "answer_is_whole",
     "everybody_is_up",
     "one_network",

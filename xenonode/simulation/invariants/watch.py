@@ -77,6 +77,7 @@ class Watch:
         """What must hold again; the network has had its time to mend itself. Raises BrokenInvariant."""
         self.check()
         self.require("everybody is up", quiet.everybody_is_up(self.world))
+        await self._soon("adverts are durable", lambda: quiet.adverts_are_in_force(self.world))
         truth = partial(quiet.Truth, self.world)
         await self._soon("partitions heal", lambda: quiet.one_network(truth()))
         await self._soon("replicas are back", lambda: quiet.rows_are_held(truth()))

@@ -1,0 +1,1 @@
+"""Deliberate bugs, planted in a test's own process only: what the invariants must catch."""
