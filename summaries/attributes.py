@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+import xxhash
+
 from summaries.errors import MessageError
 
 Environment = tuple[str, str, str]
@@ -119,3 +121,8 @@ def _check_environments(value: AttributeValue) -> None:
             raise MessageError("an environment is (kind, name, version)")
         if one[0] not in ENVIRONMENT_KINDS or len(one[1]) > 32 or len(one[2]) > 32:
             raise MessageError("an environment's kind is os or platform, its name and version short")
+
+
+def text_number(text: str) -> int:
+    """A text as a number from 0 to 2^62-1 that is spread evenly: where it stands in a dimension of texts."""
+    return xxhash.xxh3_64_intdigest(text.encode()) >> 2

@@ -117,7 +117,7 @@ def _view_for(test: Test, views: Mapping[str, RootView]) -> RootView | None:
 
 def _relaxed(schema: Schema, test: Test, near: list[Outlined]) -> Relaxation | None:
     """The least change of a bound that lets some range through that meets all other constraints."""
-    bounds = test.bounds() if isinstance(test, Comparison) and not test.negated else None
+    bounds = test.bounds() if isinstance(test, Comparison) and not (test.negated or test.is_text) else None
     if bounds is None or not isinstance(test, Comparison) or test.attribute not in schema.column or not near:
         return None
     place = schema.column[test.attribute]

@@ -15,7 +15,15 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from summaries.attributes import ATTRIBUTES, ENVIRONMENT_KINDS, LARGEST, MAX_COORDINATE_US, Attributes, version_tuple
+from summaries.attributes import (
+    ATTRIBUTES,
+    ENVIRONMENT_KINDS,
+    LARGEST,
+    MAX_COORDINATE_US,
+    Attributes,
+    text_number,
+    version_tuple,
+)
 from summaries.cost import CostTest
 from summaries.errors import MessageError
 from summaries.point import Rows, widened
@@ -69,8 +77,15 @@ class Comparison:
             return False
         return _ordered(actual, self.operator, self.value)
 
+    @property
+    def is_text(self) -> bool:
+        known = ATTRIBUTES.get(self.attribute)
+        return known is not None and known.kind == "text"
+
     def bounds(self) -> tuple[int | None, int | None] | None:
         """The inclusive range of integers that can pass, or None when it is no range."""
+        if isinstance(self.value, str) and self.operator == "=" and not self.negated and self.is_text:
+            return (text_number(self.value),) * 2  # in a schema that has a dimension of this text
         if not isinstance(self.value, int):
             return None
         operator = self.operator

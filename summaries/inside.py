@@ -13,7 +13,7 @@ from summaries.zone import Zone
 
 def surely_meets(schema: Schema, test: Test, zone: Zone, currency: str = "") -> bool:
     """Whether every advert in a zone meets one test; `currency` is what all of them are priced in, if they are."""
-    if not isinstance(test, Comparison) or (test.currency and test.currency != currency):
+    if not isinstance(test, Comparison) or test.is_text or (test.currency and test.currency != currency):
         return False
     bounds = test.bounds()
     place = schema.column.get(test.attribute)

@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from summaries.attributes import Attributes, AttributeValue, Environment, check_attributes
+from summaries.attributes import Attributes, AttributeValue, Environment, check_attributes, text_number
 from summaries.errors import MessageError
 from summaries.schema import ENVIRONMENT, Schema
 
@@ -76,7 +76,9 @@ class Point:
         return cls(id, seq, expires_s, MappingProxyType(dict(attributes)), contact, gone)
 
     def number(self, name: str) -> int:
-        return cast(int, self.attributes[name])
+        """A numeric attribute; a text's is where its hash puts it."""
+        value = self.attributes[name]
+        return text_number(value) if isinstance(value, str) else cast(int, value)
 
     @property
     def location(self) -> tuple[int, int, int, int]:

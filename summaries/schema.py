@@ -51,8 +51,8 @@ class Schema:
             if needed not in kinds:
                 raise MessageError(f"keys are built from {needed}, so a schema must have it")
         for name, kind in kinds.items():
-            if kind == "ordered" and (name not in ATTRIBUTES or ATTRIBUTES[name].kind not in ("number", "price")):
-                raise MessageError(f"{name} is no numeric attribute")
+            if kind == "ordered" and (name not in ATTRIBUTES or ATTRIBUTES[name].kind == "set"):
+                raise MessageError(f"{name} is no attribute with an order")
 
     @cached_property
     def by_name(self) -> dict[str, Dimension]:

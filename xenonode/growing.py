@@ -48,12 +48,12 @@ class SchemaDesk:
         if not 0 <= search_in_ms <= SEARCH_IN_MOST_MS:
             raise RefusedError("bad_request", "searches begin to read it within a week", "give a shorter time")
         growth, now_ms = self._peer.growth, self._peer.env.now_ms()
-        addable = [one for one in numeric() if one not in growth.newest.by_name]
+        addable = [one for one in indexable() if one not in growth.newest.by_name]
         if name not in addable:
             there = name in growth.newest.by_name
             close = get_close_matches(name, addable, 1, 0.5)
             hint = f"did you mean {close[0]}?" if close else f"one of {', '.join(addable) or 'none is left'}"
-            why = "is one already" if there else "is no numeric attribute of adverts"
+            why = "is one already" if there else "is no attribute of adverts that has an order"
             raise RefusedError("no_dimension", f"{name!r} {why}", hint)
         dimension = Dimension(name, ATTRIBUTES[name].unit, "ordered", self._breakpoints(name))
         extension = SchemaExtension.of(growth.newest, growth.head, dimension, now_ms, now_ms + search_in_ms)
@@ -64,6 +64,8 @@ class SchemaDesk:
         values = self._peer.adverts.values(name)
         if len(values) >= SAMPLE_LEAST:
             return equi_depth(values, BREAKPOINTS_MAX)
+        if ATTRIBUTES[name].kind == "text":
+            return tuple(range(1 << 54, 1 << 62, 1 << 54))
         steps = [int(2 ** (step / 4)) for step in range(4, 4 * LARGEST.bit_length())]
         return tuple(sorted(set(steps)))[:BREAKPOINTS_MAX]
 
@@ -82,6 +84,6 @@ class SchemaDesk:
         return {"epoch": growth.newest.epoch, "hash": growth.head, "dimensions": dimensions}
 
 
-def numeric() -> list[str]:
-    """The attributes that can become a dimension."""
-    return sorted(name for name, one in ATTRIBUTES.items() if one.kind in ("number", "price"))
+def indexable() -> list[str]:
+    """The attributes that can become a dimension: numbers, prices, and texts by their hash."""
+    return sorted(name for name, one in ATTRIBUTES.items() if one.kind in ("number", "price", "text"))

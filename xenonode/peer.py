@@ -38,6 +38,7 @@ KEPT_OPEN = 4
 """Seeds whose paths a client that goes on keeps open through a translator: a ping each in 15 s."""
 LOGGER = logging.getLogger("xenonode.peer")
 NEWS_ASKED_MAX = 2
+REENTER_S = 15.0
 EXTENSIONS_FILE = "schema-extensions"
 """In a member's state: what XenoCorp has added to the schema since the network was founded."""
 SEEDS_MAX = 8
@@ -70,6 +71,7 @@ class Peer:
         self.news = News(self.endpoint, self.growth, env, self._grown)
         self.on_growth: Callable[[], None] = lambda: None  # called when the schema has a new dimension
         self._informing: asyncio.Task[None] | None = None
+        self._entering: list[asyncio.Task[None]] = []
         self.holdings: dict[str, TrieHolding] = {}
         self._placements: dict[str, Placement] = {}
         self._joining: dict[str, asyncio.Task[None]] = {}
@@ -125,15 +127,18 @@ class Peer:
 
     def _grown(self, dimension: str) -> None:
         if not self.is_client and self._joining:
-            self.env.spawn(self._enter_late(dimension), f"join {dimension}")
+            self._entering.append(self.env.spawn(self._enter_late(dimension), f"join {dimension}"))
         self.on_growth()
 
     async def _enter_late(self, dimension: str) -> None:
-        """Join a dimension that the schema has gained; with nobody there yet we begin it, as others do."""
-        try:
-            await self.placement(dimension)
-        except XenoError as error:
-            LOGGER.warning("the new dimension %s cannot be joined yet: %s", dimension, error)
+        """Join a dimension that the schema has gained, as soon as one of the seeds has heard of it, too."""
+        while True:
+            try:
+                await self.placement(dimension)
+                return
+            except XenoError as error:
+                LOGGER.info("the new dimension %s cannot be joined yet: %s", dimension, error)
+            await asyncio.sleep(REENTER_S)
 
     def warm_start(self, dimension: str, contacts: Sequence[Contact]) -> None:
         """Take part in a dimension among contacts that are known to be true (a simulator's, never a datagram's)."""
@@ -146,8 +151,9 @@ class Peer:
             holding.stop()
         for task in list(self._joining.values()):
             task.cancel()
-        if self._informing is not None:
-            self._informing.cancel()
+        for waiting in (self._informing, *self._entering):
+            if waiting is not None:
+                waiting.cancel()
         if not self.is_client and self.endpoint.is_open:
             await asyncio.gather(*(each.overlay.leave() for each in self._placements.values()))
             await asyncio.sleep(0.05)  # let the goodbyes leave the socket

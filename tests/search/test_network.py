@@ -242,8 +242,23 @@ def test_a_network_that_runs_gains_a_dimension() -> None:
         assert found == [{server.signer.public_key for server in servers[6:]}] * 2
         assert before.complete and after.complete and before.explanation and after.explanation
         assert before.explanation.plan[0][0] != "uptime" and after.explanation.plan[0][0] == "uptime"
+        owners = SchemaExtension.of(
+            peers[2].schema, peers[2].growth.head,
+            Dimension("owner", "", "ordered", tuple(range(1 << 54, 1 << 62, 1 << 54))), now_ms, now_ms,
+        )  # fmt: skip
+        peers[2].news.take(owners.seal(issuing).raw)
+        await asyncio.sleep(300)
+        for server in servers:
+            assert server.peer.joined("owner") is not None
+            server.publisher.schema = server.peer.schema
+            await server.publish(replace(server.advert, seq=server.advert.seq + 1))
+        await client.news.ask(peers[9].endpoint.address)
+        owned = await client.searcher.search(parse('owner = "member-4"'), explain=True)
+        assert [each.advert.server_key for each in owned.servers] == [servers[4].signer.public_key]
+        assert owned.complete and owned.explanation and owned.explanation.plan[0][0] == "owner"
+        assert owned.counts.leaves <= 4 and owned.counts.pruned
         again = Growth(PublishedSchema.of(peers[0].growth.of("cores"), 4, 0).schema, trust)
-        assert again.restore(client.growth.stored(), client.env.now_ms()) == ["uptime"]
+        assert again.restore(client.growth.stored(), client.env.now_ms()) == ["uptime", "owner"]
         both = await client.searcher.search(parse("uptime >= 3 d and cores >= 1 order by price.cpu", currency="USD"))
         assert {each.advert.server_key for each in both.servers} == found[0] and both.complete
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from xenonode.simulation.search_bench import figure
-from xenonode.simulation.search_bench.bench import CLASSES, METHODS, Bench, Row, differences, prepare
+from xenonode.simulation.search_bench.bench import CLASSES, METHODS, PLACEMENT, Bench, Row, differences, prepare
 
 SIZE, SEED, QUERIES = 1_200, 7, 6
 FIELDS = {
@@ -31,6 +31,14 @@ def rows(kind: str) -> tuple[Row, ...]:
 @pytest.mark.parametrize("kind", CLASSES)
 def test_every_method_returns_the_same_verified_answers(kind: str) -> None:
     assert [(row.method, row.recall, row.wrong) for row in rows(kind)] == [(method, 1.0, 0) for method in METHODS]
+
+
+def test_every_method_places_groups_for_the_least_money() -> None:
+    found = rows(PLACEMENT)
+    assert [(row.method, row.recall, row.wrong) for row in found] == [
+        (method, 1.0, 0) for method in METHODS if method in ("xenosearch", "xenosearch-strict") or "central" in method
+    ]
+    assert found[0].rounds_p95 > found[-1].rounds_p95 and found[0].matches_median == 3
 
 
 def test_only_the_bloom_filters_fetch_adverts_in_vain() -> None:

@@ -1,6 +1,6 @@
 """A schema that grows: one dimension more, signed by XenoCorp, in a chain that begins at the network file's schema.
 
-Decides what may follow a schema: the next epoch, which names the hash of what it follows and adds one numeric dimension
+Decides what may follow a schema: the next epoch, which names the hash of what it follows and adds one ordered dimension
 at the end. All tries that are there keep the epoch under which they were opened, and so their keys, zones and rows;
 only the new one has the new epoch. Other breakpoints of a dimension that exists are no extension.
 """

@@ -86,14 +86,12 @@ class Adverts:
             return None
 
     def values(self, attribute: str) -> list[int]:
-        """What the adverts known here say of a numeric attribute, each server's newest."""
-        newest: dict[bytes, VerifiedAdvert] = {}
-        for verified, _ in self._known.values():
-            held = newest.get(verified.server_key)
-            if held is None or held.advert.seq < verified.advert.seq:
-                newest[verified.server_key] = verified
-        found = [one.attributes.get(attribute) for _, one in sorted(newest.items())]
-        return [value for value in found if isinstance(value, int)]
+        """What the adverts known here say of an attribute with an order, each server's newest."""
+        newest: dict[int, Point] = {}
+        for _, point in self._known.values():
+            if not point.gone and (point.id not in newest or newest[point.id].seq < point.seq):
+                newest[point.id] = point
+        return [point.number(attribute) for _, point in sorted(newest.items())]
 
     def _point(self, verified: VerifiedAdvert) -> Point:
         advert = verified.advert

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from random import Random
 
 import numpy as np
@@ -19,6 +20,7 @@ from summaries.bulk import build
 from summaries.execute import Search
 from summaries.holder import DEFAULT_CAPACITY
 from summaries.node import TrieNode
+from summaries.point import Point
 from summaries.query import Query
 from summaries.schema import Schema
 from summaries.trie import Prefix
@@ -28,6 +30,8 @@ from xenonode.simulation.search_bench.bloom import BloomSearch, best_bits
 from xenonode.simulation.search_bench.central import NumpyIndex, SqliteIndex, best
 from xenonode.simulation.search_bench.least import LeastLeaves
 from xenonode.simulation.search_bench.network import Cost, IndexNetwork
+from xenonode.simulation.search_bench.placing import METHODS as PLACING
+from xenonode.simulation.search_bench.placing import PLACEMENT, draw_groups, place_group
 from xenonode.simulation.search_bench.queries import CLASSES, draw
 from xenonode.simulation.search_bench.scan import scan
 
@@ -94,6 +98,9 @@ class Bench:
         """One row a class and method. The methods that read very much get the first `slow` queries only."""
         points = [point for point, _ in self.adverts.adverts]
         for kind in kinds:
+            if kind == PLACEMENT:
+                yield from self._placements([one for one in methods if one in PLACING], seed, queries)
+                continue
             drawn = draw(Random(f"{seed} {kind}"), kind, points, queries, self.numpy.count)
             wanted = [best(query, self.adverts, self.sqlite.ids(query)) for query in drawn]
             if "bloom-2003" in methods and not self.bloom_bits:
@@ -123,6 +130,40 @@ class Bench:
             missing += len(set(ids) - set(found))
             wrong += len(set(found) - set(ids)) + (bool(query.order.by) and found != ids and set(found) == set(ids))
             touched.update(cost.asked.keys())
+        return self._figures(kind, method, costs, wanted, right, missing, wrong, touched)
+
+    def _placements(self, methods: Sequence[str], seed: int, count: int) -> Iterator[Row]:
+        """A group counts as found where its total is that of the best choice among all adverts."""
+        groups = draw_groups(Random(f"{seed} {PLACEMENT}"), count)
+        ask_all = partial(self._answered, "central-sqlite")
+        exact = [place_group(group, ask_all, Cost(), (None,)) for group in groups]
+        wanted = [[one.id for one in result.placed] for result in exact]
+        for method in methods:
+            costs, right, wrong = [], 0, 0
+            touched: Counter[bytes] = Counter()
+            for group, result in zip(groups, exact):
+                cost = Cost()
+                found = place_group(group, partial(self._answered, method), cost)
+                costs.append(cost)
+                right += found.proved and (found.total, bool(found.placed)) == (result.total, bool(result.placed))
+                touched.update(cost.asked.keys())
+            wrong = len(groups) - right
+            yield self._figures(PLACEMENT, method, costs, wanted, right, wrong, wrong, touched)
+
+    def _answered(self, method: str, query: Query, cost: Cost) -> list[Point]:
+        return [self.adverts.by_id[id] for id in self._search(method, query, cost)]
+
+    def _figures(
+        self,
+        kind: str,
+        method: str,
+        costs: Sequence[Cost],
+        wanted: Sequence[list[int]],
+        right: int,
+        missing: int,
+        wrong: int,
+        touched: Counter[bytes],
+    ) -> Row:
         rpcs = np.array([cost.questions + cost.wasted for cost in costs])
         rounds = np.array([cost.rounds for cost in costs])
         cpu_ms = [cost.client_cpu_ns / 1e6 for cost in costs]
@@ -133,7 +174,7 @@ class Bench:
             for cost in costs
         ]
         return Row(
-            len(self.adverts.adverts), kind, method, len(queries),
+            len(self.adverts.adverts), kind, method, len(costs),
             float(np.median([len(ids) for ids in wanted])),
             round(float(rpcs.mean()), 2), round(float(np.percentile(rpcs, 95)), 1),
             round(float(rounds.mean()), 2), float(np.percentile(rounds, 95, method="higher")),
@@ -145,7 +186,7 @@ class Bench:
             1.0 if not right + missing else round(right / (right + missing), 6),
             wrong,
             round(float(np.mean([cost.wasted for cost in costs])), 2),
-            round(max(touched.values(), default=len(queries)) / len(queries), 4),
+            round(max(touched.values(), default=len(costs)) / len(costs), 4),
             round(float(np.mean(times)), 1),
             round(float(np.mean([self.least.of(ids) for ids in wanted])), 2),
         )  # fmt: skip
@@ -242,4 +283,4 @@ def _compare(network: IndexNetwork, name: str, built: dict[Prefix, TrieNode]) ->
     return found + [f"{name} {prefix}: published only" for prefix in sorted(full - set(built))]
 
 
-__all__ = ["CLASSES", "METHODS", "Bench", "Row", "differences", "prepare"]
+__all__ = ["CLASSES", "METHODS", "PLACEMENT", "Bench", "Row", "differences", "prepare"]

@@ -52,6 +52,9 @@ class SqliteIndex:
         text = f"SELECT id FROM advert WHERE {where}"
         if order.by == "latency":
             text += f" ORDER BY furthest(x, y, z, height, {_numbers(order)}), id"
+        elif order.by == "cost":
+            prices = '"price.cpu", "price.memory", "price.disk"'
+            text += f" ORDER BY bundle_cost({prices}, {', '.join(map(str, order.amounts))}), id"
         elif order.by:
             text += f' ORDER BY "{order.by}" {"DESC" if order.descending else "ASC"}, id'
         if query.limit is not None and order.by:

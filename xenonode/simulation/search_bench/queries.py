@@ -49,7 +49,7 @@ def _one(rng: Random, kind: str, points: list[Point]) -> Query:
         return Query(disjunction(where, *(_conjunction(rng, rng.choice(points)) for _ in range(rng.choice((1, 1, 2))))))
     if kind == "topk":
         return Query(where, Order("price.cpu", currency="USD"), LIMIT)
-    host = _host(rng)
+    host = random_host(rng)
     if kind == "nearest":
         return Query(where, Order("latency", hosts=(host,)), LIMIT)
     near = Near((host,), rng.choice(_WITHIN_US))
@@ -77,6 +77,7 @@ def _test(rng: Random, name: str, values: Any) -> Condition:
     return Comparison(name, ">=", max(1, value - rng.choice((0, value // 10))))
 
 
-def _host(rng: Random) -> Coordinate:
+def random_host(rng: Random) -> Coordinate:
+    """Somewhere near a city that has servers."""
     place = REGIONS[rng.choice(sorted(REGIONS))].location
     return (place.x_us + round(rng.gauss(0, 5_000)), place.y_us + round(rng.gauss(0, 5_000)), place.z_us, 1_000)
