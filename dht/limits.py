@@ -74,9 +74,19 @@ class Places:
         """Use one token of a place up, if it has one."""
         bucket = self._buckets.get(place)
         if bucket is None:
+            self._forget_full(now_s)
             bucket = self._buckets[place] = Bucket(self._allowance, now_s)
             if len(self._buckets) > MAX_PLACES:
                 self._buckets.popitem(last=False)
         else:
             self._buckets.move_to_end(place)
         return bucket.take(self._allowance, now_s)
+
+    def _forget_full(self, now_s: float) -> None:
+        """A bucket that has filled up again says no more than none; the longest unused ones are first."""
+        full_s = now_s - self._allowance.burst / self._allowance.per_s
+        while self._buckets:
+            place, bucket = next(iter(self._buckets.items()))
+            if bucket.at_s > full_s:
+                return
+            del self._buckets[place]

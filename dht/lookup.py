@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from bisect import bisect
 from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 
 from .contact import Contact
 
@@ -41,6 +42,7 @@ HOSTILE_BLAME, SILENT_BLAME, GOOD_CREDIT, MAX_BLAME = 3, 1, 2, 6
 # Contacts one path may remember: a colluder's answers must not grow without bound.
 MAX_CANDIDATES = 400
 
+_distance_of = attrgetter("distance")
 _NEW, _ASKED, _LATE, _OVERDUE, _ANSWERED, _FAILED, _DOUBTED = range(7)
 
 
@@ -134,17 +136,22 @@ class Lookup:
         self._told: list[tuple[_Candidate, Sequence[Contact]]] = []
         self._blame: dict[_Candidate, int] | None = None
         self._paths = [_Path(max(1, alpha // disjoint)) for _ in range(max(1, disjoint))]
-        by_id = {contact.node_id: contact for contact in seeds}
+        known = self._candidates
         if own_id is not None:
-            by_id.pop(own_id, None)
-        first = sorted((contact.number ^ target, own, contact) for own, contact in by_id.items())
+            known[own_id] = None
+        first: list[_Candidate] = []
+        for contact in seeds:
+            if contact.node_id not in known:
+                candidate = _Candidate(contact, contact.number ^ target, self._paths[0], None)
+                known[contact.node_id] = candidate
+                first.append(candidate)
+        first.sort(key=_distance_of)
         for index, path in enumerate(self._paths):
-            for distance, own, contact in first[index :: len(self._paths)]:
-                candidate = self._candidates[own] = _Candidate(contact, distance, path, None)
-                path.candidates.append(candidate)
-                path.distances.append(distance)
-        if own_id is not None:
-            self._candidates[own_id] = None
+            path.candidates = first[index :: len(self._paths)]
+            path.distances = [each.distance for each in path.candidates]
+            if index:
+                for candidate in path.candidates:
+                    candidate.path = path
 
     def start(self) -> list[Contact]:
         """The first contacts to ask; none when the lookup is over before it began."""
@@ -358,7 +365,6 @@ class Lookup:
         if settled >= SETTLED:
             path.limit = candidates[index - 1].distance if index else -1
 
-
     def _ask_spares(self, path: _Path, index: int, asks: list[Contact]) -> None:
         """As many beyond the k nearest as were silent so far: who takes a silent one's place has answered by then."""
         spares = min(2 * self.silences, MAX_SPARES)
@@ -372,7 +378,3 @@ class Lookup:
                 asks.append(candidate.contact)
             if candidate.state in (_ASKED, _ANSWERED):
                 spares -= 1
-
-
-def _distance_of(candidate: _Candidate) -> int:
-    return candidate.distance

@@ -13,7 +13,7 @@ Time is handed in, because the library's buckets read a clock of their own.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from kademlia.node import Node
@@ -35,9 +35,9 @@ MAX_GROUP_IN_TABLE = 10
 
 
 class Bucket(KBucket):  # type: ignore[misc]
-    """The contacts of one range of ids, longest known first, and those that wait for a place; both by number.
+    """The contacts of one range of ids by number, longest known first, and those that wait for a place, latest last.
 
-    Plain dictionaries in the place of the library's ordered ones, which weigh four times as much.
+    A plain dictionary and a list in the place of the library's two ordered ones, which weigh four times as much.
     """
 
     def __init__(self, low: int, high: int, ksize: int, used_ms: int = 0) -> None:
@@ -45,7 +45,7 @@ class Bucket(KBucket):  # type: ignore[misc]
         super().__init__(low, high, ksize)
         self.max_replacement_nodes = MAX_WAITING
         self.nodes: dict[int, Contact] = {}
-        self.replacement_nodes: dict[int, Contact] = {}
+        self.replacement_nodes: list[Contact] = []
 
     def touch_last_updated(self) -> None:
         """Nothing: the table keeps `used_ms` from the clock it is given."""
@@ -56,16 +56,24 @@ class Bucket(KBucket):  # type: ignore[misc]
 
     def place(self, contact: Contact) -> None:
         """Put a contact into the bucket."""
-        self.replacement_nodes.pop(contact.number, None)
+        self.forget_waiting(contact)
         self.nodes[contact.number] = contact
 
     def wait(self, contact: Contact) -> None:
         """Remember a contact for which there is no place; the latest are kept."""
         waiting = self.replacement_nodes
-        waiting.pop(contact.number, None)
-        waiting[contact.number] = contact
+        self.forget_waiting(contact)
+        waiting.append(contact)
         if len(waiting) > self.max_replacement_nodes:
-            del waiting[next(iter(waiting))]
+            del waiting[0]
+
+    def forget_waiting(self, contact: Contact) -> bool:
+        """A contact waits no more; whether it did, at this address or another."""
+        for index, each in enumerate(self.replacement_nodes):
+            if each.number == contact.number:
+                del self.replacement_nodes[index]
+                return True
+        return False
 
     def split(self) -> tuple[Bucket, Bucket]:
         low, high = self.range
@@ -73,7 +81,7 @@ class Bucket(KBucket):  # type: ignore[misc]
         halves = (Bucket(low, middle, self.ksize, self.used_ms), Bucket(middle + 1, high, self.ksize, self.used_ms))
         for contact in self.nodes.values():
             halves[contact.number > middle].nodes[contact.number] = contact
-        for contact in self.replacement_nodes.values():
+        for contact in self.replacement_nodes:
             halves[contact.number > middle].wait(contact)
         return halves
 
@@ -159,13 +167,13 @@ class Table(RoutingTable):  # type: ignore[misc]
     def remove_contact(self, node: Contact) -> Contact | None:
         """Drop a contact that stopped answering; the waiting contact that should be asked to take its place."""
         bucket = self.levels[self._level(node.number)]
-        bucket.replacement_nodes.pop(node.number, None)
+        bucket.forget_waiting(node)
         if bucket.nodes.get(node.number) != node:
             return None
         del bucket.nodes[node.number]
         self._count -= 1
         while bucket.replacement_nodes:
-            _, waiting = bucket.replacement_nodes.popitem()
+            waiting = bucket.replacement_nodes.pop()
             if not self._capped(bucket, group(waiting.address, self.profile)):
                 return waiting
         return None
@@ -220,27 +228,29 @@ class Table(RoutingTable):  # type: ignore[misc]
 
     def _wait(self, bucket: Bucket, node: Contact) -> None:
         """Let a contact wait, unless its place has all that it may have here; the table's cap is for when it enters."""
+        if bucket.replacement_nodes and bucket.replacement_nodes[-1] is node:
+            return
         place = group(node.address, self.profile)
-        if node.number in bucket.replacement_nodes or (
-            self._count_of(place, bucket.nodes) < MAX_GROUP_IN_BUCKET
+        if bucket.forget_waiting(node) or (
+            self._count_of(place, bucket.nodes.values()) < MAX_GROUP_IN_BUCKET
             and self._count_of(place, bucket.replacement_nodes) < MAX_GROUP_IN_BUCKET
         ):
             bucket.wait(node)
 
     def _capped(self, bucket: Bucket, place: object) -> bool:
         """Whether one place has all that it may have; counted when it matters, which is once for each newcomer."""
-        if self._count_of(place, bucket.nodes) >= MAX_GROUP_IN_BUCKET:
+        if self._count_of(place, bucket.nodes.values()) >= MAX_GROUP_IN_BUCKET:
             return True
         if len(self) < MAX_GROUP_IN_TABLE:
             # Fewer contacts than that cannot be too many of one place.
             return False
-        return sum([self._count_of(place, each.nodes) for each in self.buckets]) >= MAX_GROUP_IN_TABLE
+        return sum([self._count_of(place, each.nodes.values()) for each in self.buckets]) >= MAX_GROUP_IN_TABLE
 
-    def _count_of(self, place: object, nodes: dict[int, Contact]) -> int:
+    def _count_of(self, place: object, contacts: Iterable[Contact]) -> int:
         profile = self.profile
         if profile == "local":
-            return sum([contact.address == place for contact in nodes.values()])
-        return sum([group(contact.address, profile) == place for contact in nodes.values()])
+            return sum([contact.address == place for contact in contacts])
+        return sum([group(contact.address, profile) == place for contact in contacts])
 
 
 def _by_distance(buckets: list[Bucket], target: int) -> list[Contact]:

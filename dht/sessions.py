@@ -229,6 +229,7 @@ class Sessions:
             # Only a full datagram pays for the WELCOME it draws.
             counters["short-hello"] += 1
             return
+        address = intern_address(address)
         if not self._hellos.take(group(address, endpoint.profile), now_s):
             counters["hello-limited"] += 1
             return
@@ -236,7 +237,7 @@ class Sessions:
         own_session = endpoint.rng.getrandbits(64)
         data, keys = self._shaker.answer(session, body, own_session, address, endpoint.now_ms(), demand_cookie=demand)
         if keys is not None:
-            self.by_number[own_session] = self._half_open[own_session] = Session(keys, intern_address(address), now_s)
+            self.by_number[own_session] = self._half_open[own_session] = Session(keys, address, now_s)
             if len(self._half_open) > MAX_HALF_OPEN:
                 oldest, _ = self._half_open.popitem(last=False)
                 self.by_number.pop(oldest, None)
