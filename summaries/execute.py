@@ -17,7 +17,7 @@ from heapq import heappop, heappush
 from itertools import count
 
 from summaries.answer import digest_of
-from summaries.asks import ABSENT, Absent, Ask, Outcome, Probe
+from summaries.asks import ABSENT, REPLICAS, Absent, Ask, Outcome, Probe
 from summaries.attributes import LARGEST
 from summaries.candidates import Candidates, Finish, Verify
 from summaries.errors import LocalError
@@ -25,7 +25,7 @@ from summaries.explain import Explanation, NodeRead, describe
 from summaries.filter import CompiledFilter, Filter
 from summaries.idset import IdSet
 from summaries.messages import Answer, Child, NotReady, Read
-from summaries.plan import Part, choose, make_plan
+from summaries.plan import Part, choose, doubled, make_plan
 from summaries.query import Query, filter_of
 from summaries.rank import LAST
 from summaries.reading import MAX_RETRIES, Reading, Span
@@ -45,7 +45,11 @@ NEVER = LAST + 1
 
 
 class Search:
-    """One query's execution. The query's hosts must be resolved to coordinates."""
+    """One query's execution. The query's hosts must be resolved to coordinates.
+
+    A `doubting` search reads every replica, of two tries for each part of the plan: it misses only what all holders of
+    one prefix in each hide together.
+    """
 
     def __init__(
         self,
@@ -61,6 +65,8 @@ class Search:
         max_rpcs: int = MAX_RPCS,
         roots: Mapping[str, RootView] | None = None,
         turn: int = 0,
+        replicas: int = REPLICAS,
+        doubting: bool = False,
     ) -> None:
         if "latency" in query.order.keys and not query.order.hosts:
             raise LocalError("resolve the query's hosts to coordinates first")
@@ -68,7 +74,8 @@ class Search:
         self._max_rpcs = max_rpcs
         self._strict = strict
         self._filter, self._exact = filter_of(query)
-        self._roots, self._turn = roots or {}, turn
+        self._roots, self._turn = {} if doubting else roots or {}, turn
+        self._replicas, self._doubting = replicas, doubting
         self._named = dimension
         self._parts: list[Part] = []
         self._comparing: dict[str, int] = {}
@@ -113,8 +120,8 @@ class Search:
             self._parts = [Part(self._named, self._filter)]
             return
         plan = make_plan(self._schema, self._filter, ordered, limited, views)
-        self._parts = list(plan.parts)
-        if len(plan.candidates) > 1:
+        self._parts = list(doubled(self._schema, plan.parts) if self._doubting else plan.parts)
+        if len(plan.candidates) > 1 and not self._doubting:
             self._comparing = dict.fromkeys(plan.candidates, 0)
             self._parts = [Part(name, self._filter) for name in self._comparing]
 
@@ -195,7 +202,8 @@ class Search:
 
     def _launch(self, visit: Visit) -> None:
         # Roots that are only compared need one replica; the one that is chosen is then confirmed by a second.
-        visit.prepare(self._strict and not self._comparing, self._turn)
+        strict = self._strict and not self._comparing
+        visit.prepare(strict, self._turn, self._replicas, every=self._doubting)
         self._active[id(visit)] = visit
         self._ask_more(visit, [])
 

@@ -70,6 +70,21 @@ def make_plan(
     return Plan(parts, ())
 
 
+def doubled(schema: Schema, parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """Each part twice, in two tries: who holds a prefix of the one holds nothing of the other, but by chance."""
+    found = list(parts)
+    for part in parts:
+        shares: dict[str, float] = {}
+        for term in part.filter.terms:
+            for name, share in {name: share for share, name in ranked(schema, term)}.items():
+                shares[name] = shares.get(name, 0.0) + share - 1.0  # a term that leaves it free needs all of it
+        whole = [name for name in ("price.cpu", "cores") if name not in shares]  # tries that have every advert
+        names = [*sorted(shares, key=lambda name: (shares[name], name)), *whole]
+        usable = [name for name in names if name != ENVIRONMENT or len(part.filter.terms) == 1]
+        found.append(Part(next(name for name in usable if name != part.dimension), part.filter))
+    return tuple(found)
+
+
 def constrained(schema: Schema, query: Query) -> tuple[str, ...]:
     """The dimensions whose roots help to plan a query, and to say why it finds nothing."""
     names = [name for term in filter_of(query)[0].terms for _, name in ranked(schema, term)]

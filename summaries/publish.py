@@ -66,10 +66,16 @@ class Publication:
     """
 
     def __init__(
-        self, schema: Schema, dimension: str, point: Point, advert: bytes, previous: tuple[Posting, ...] = ()
+        self,
+        schema: Schema,
+        dimension: str,
+        point: Point,
+        advert: bytes,
+        previous: tuple[Posting, ...] = (),
+        replicas: int = REPLICAS,
     ) -> None:
         self.dimension, self.point = dimension, point
-        self._advert = advert
+        self._advert, self._replicas = advert, replicas
         axis = schema.dimension(dimension)
         own = [] if point.gone else keys_of(schema, dimension, point)[:MAX_POSTINGS]
         kept: dict[int, Posting] = {}
@@ -139,14 +145,14 @@ class Publication:
         task.generation += 1
         task.open, task.ways, task.wait_ms = 0, [], RETRY_MS
         for turn in range(2):
-            self._ask(task, anchor, Locate(anchor, task.key), (task.tries + turn) % REPLICAS, after_ms)
+            self._ask(task, anchor, Locate(anchor, task.key), (task.tries + turn) % self._replicas, after_ms)
 
     def _write(self, task: _Task, after_ms: int = 0) -> None:
         task.state = "writing"
         task.generation += 1
         task.accepted = task.failed = task.absent = task.open = 0
         kind = Delete if task.delete else Insert
-        for replica in range(REPLICAS):
+        for replica in range(self._replicas):
             self._ask(task, task.leaf, kind(task.leaf, task.key, self._advert), replica, after_ms)
 
     def _located(self, task: _Task, ask: Ask, reply: Outcome) -> None:
@@ -181,7 +187,7 @@ class Publication:
             task.deeper = reply.prefix if task.deeper is None else max(task.deeper, reply.prefix, key=_depth)
         else:
             task.failed += 1
-        present = REPLICAS - task.absent
+        present = self._replicas - task.absent
         if task.delete and task.deeper is not None and task.open == 0:
             self._go_deeper(task)
         elif task.accepted >= quorum(present) and not (task.delete and task.open):

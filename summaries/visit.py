@@ -53,14 +53,17 @@ class Visit:
     last_rank: int = 0
     pruned: int = 0
 
-    def prepare(self, strict: bool, turn: int) -> None:
+    def prepare(self, strict: bool, turn: int, replicas: int = REPLICAS, *, every: bool = False) -> None:
         """Decide how many answers are needed, and in which order to ask; `turn` spreads readers over the replicas."""
         if strict:
-            # Two even where the parent has heard of one: two others may have a row that it lacks.
-            self.need = max(2, self.known_holders - 1)
+            # Two of three even where the parent has heard of one: two others may have a row that it lacks.
+            spare = replicas // 2
+            self.need = max(replicas - spare, self.known_holders - spare)
+        if every:  # an honest one among liars is enough
+            self.need = max(self.need, replicas)
         self.sources = [Source(holder) for holder in self.holders]
         first = 0 if self.holders else turn
-        self.sources += [Source(None, (first + replica) % REPLICAS) for replica in range(REPLICAS)]
+        self.sources += [Source(None, (first + replica) % replicas) for replica in range(replicas)]
 
     def confirm(self) -> None:
         """One replica is not enough after all: a strict search goes on from here."""

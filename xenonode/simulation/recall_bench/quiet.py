@@ -10,14 +10,14 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import count
+from itertools import count, pairwise
 from random import Random
 
 from summaries.bulk import build
 from summaries.execute import Search
 from summaries.parse import parse
 from xenonode.first_schema import first_schema
-from xenonode.simulation.recall.questions import MANY, Columns, Drawing, Question
+from xenonode.simulation.recall_bench.questions import MANY, Columns, Drawing, Question
 from xenonode.simulation.search_bench.adverts import AdvertSet
 from xenonode.simulation.search_bench.network import Cost, IndexNetwork
 
@@ -103,7 +103,7 @@ class Quiet:
 
 def bucket(matching: int) -> str:
     """The line of the distribution that a number of matches belongs to."""
-    for low, high in zip(BOUNDS, BOUNDS[1:]):
+    for low, high in pairwise(BOUNDS):
         if matching <= high:
             return str(high) if high - low <= 1 and matching else "0" if not matching else f"{low + 1} to {high}"
     return f"above {BOUNDS[-1]}"

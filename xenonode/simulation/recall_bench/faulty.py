@@ -1,0 +1,183 @@
+"""Recall while holders come and go and datagrams are lost, and while a fifth of the holders lie.
+
+Decides the worlds: who publishes when (every server once a period, spread over it), who crashes or lies, what is asked
+of whom, and what was due: adverts that were first published at least two periods ago, in the answer of a search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+
+from summaries.execute import Search
+from summaries.parse import parse
+from summaries.point import Point
+from summaries.publish import Posting
+from summaries.schema import Schema
+from xenonode.first_schema import first_schema
+from xenonode.simulation.recall_bench.lies import KINDS, Liar
+from xenonode.simulation.recall_bench.network import FaultyNetwork
+from xenonode.simulation.recall_bench.questions import Columns, Drawing, Question
+from xenonode.simulation.search_bench.adverts import NOW_MS, AdvertSet
+
+PERIOD_MS = 150_000  # search.md: a heartbeat of 150 s, three of which an advert lives
+LIVES_S = 450
+DIMENSIONS = (
+    "cores", "memory.available", "disk.available", "net.available", "price.cpu", "environment", "location",
+)  # fmt: skip
+"""As few as a schema may have: each costs every server as much."""
+QUESTION_KINDS = ("amounts", "between", "prices", "words", "mixed", "either", "not", "near")
+ASKED_EVERY_MS = 3_000
+CRASHED_SHARE = 0.10  # of all holders, in each period
+AWAY_MS = (20_000, 120_000)
+LYING_SHARE = 0.20
+
+
+@dataclass(slots=True)
+class Score:
+    """What a number of searches found."""
+
+    questions: int = 0
+    due: int = 0
+    found: int = 0
+    wrong: int = 0
+    partial: int = 0
+    missed_complete: int = 0  # adverts missing from answers that were called complete
+    rpcs: int = 0
+    rounds: int = 0
+
+    @property
+    def recall(self) -> float:
+        return self.found / self.due if self.due else 1.0
+
+
+@dataclass(slots=True)
+class _Server:
+    point: Point
+    postings: dict[str, tuple[Posting, ...]]
+    first_ms: int = 0
+
+
+class Fleet:
+    """Servers with one advert each, in a network whose holders are not to be relied on."""
+
+    def __init__(
+        self, seed: int, adverts: int, nodes: int, replicas: int = 3, capacity: int = 64, loss: float = 0.0
+    ) -> None:
+        self.random = Random(seed)
+        every = first_schema()
+        schema = Schema(every.epoch, tuple(each for each in every.dimensions if each.name in DIMENSIONS))
+        drawn = AdvertSet(schema, seed, adverts)
+        self._by_raw: dict[bytes, Point] = {}
+        self.network = FaultyNetwork(
+            schema, DIMENSIONS, seed, nodes, replicas, capacity, self.verify, NOW_MS, loss
+        )
+        self.servers = [_Server(point, {}) for point, _ in drawn.adverts]
+        points = [one.point for one in self.servers]
+        self.columns = Columns([point.id for point in points], [point.attributes for point in points])
+        self.drawing = Drawing(Random(seed + 1), self.columns)
+        for server in self.servers:
+            self.network.later(self.random.randrange(PERIOD_MS), lambda server=server: self._publish(server))  # type: ignore[misc]
+
+    def verify(self, raw: bytes, now_ms: int) -> Point | None:
+        """What holders and readers ask of an advert; signatures are not what is measured."""
+        point = self._by_raw.get(raw)
+        return point if point is not None and point.expires_s > now_ms // 1000 else None
+
+    def _publish(self, server: _Server) -> None:
+        network, old = self.network, server.point
+        now_ms = network.now_ms
+        point = Point.from_attributes(
+            network.schema,
+            id=old.id,
+            seq=now_ms,
+            expires_s=now_ms // 1000 + LIVES_S,
+            attributes=old.attributes,
+            contact=old.contact,
+        )
+        raw = old.id.to_bytes(8, "big") + now_ms.to_bytes(8, "big") + bytes(600)
+        self._by_raw[raw] = server.point = point
+        server.first_ms = server.first_ms or now_ms
+        network.current[point.contact] = raw
+        for dimension in DIMENSIONS:
+            publication = network.publish(point, raw, dimension, server.postings.get(dimension, ()))
+            # A publication is over long before the next one: its tries end within half a minute.
+            network.later(PERIOD_MS - 1, lambda one=publication, name=dimension: server.postings.update({name: one.postings}))  # type: ignore[misc]  # noqa: E501
+        network.later(PERIOD_MS, lambda: self._publish(server))
+
+    def ask(self, question: Question, score: Score, *, doubting: bool = False) -> None:
+        """Search once, and count what was due and what came."""
+        network = self.network
+        old_ms = network.now_ms - 2 * PERIOD_MS
+        due = {
+            one.point.id
+            for one, matches in zip(self.servers, question.mask)
+            if matches and one.first_ms and one.first_ms <= old_ms
+        }
+        search = Search(
+            network.schema, parse(question.text, currency="USD").resolve({}, (0, 0, 0, 0)), self.verify,
+            turn=self.random.randrange(network.replicas), replicas=network.replicas, doubting=doubting,
+        )  # fmt: skip
+        network.search(search)
+        result = search.result
+        found = {match.id for match in result.matches}
+        right = {one for one, matches in zip(self.columns.ids, question.mask) if matches}
+        score.questions += 1
+        score.due += len(due)
+        score.found += len(due & found)
+        score.wrong += len(found - right)
+        score.partial += not result.complete
+        score.missed_complete += len(due - found) if result.complete else 0
+        score.rpcs += result.counts.rpcs - result.counts.probes
+        score.rounds += result.counts.rounds
+
+    def question(self) -> Question:
+        """One of any class."""
+        return self.drawing.draw(self.random.choice(QUESTION_KINDS))
+
+    def lie(self, share: float = LYING_SHARE) -> None:
+        """So many of the holders lie from now on, each kind as many."""
+        chosen = self.random.sample(self.network.nodes, round(len(self.network.nodes) * share))
+        for number, name in enumerate(chosen):
+            liar = self.network.liars[name] = Liar(KINDS[number % len(KINDS)], Random(number))
+            for dimension in DIMENSIONS:
+                liar.freeze(self.network.holders[name, dimension])
+
+    def churn(self, share: float = CRASHED_SHARE) -> None:
+        """From now on, holders crash at this rate a period, and come back with nothing."""
+        network, every_ms = self.network, round(PERIOD_MS / (share * len(self.network.nodes)))
+
+        def crash() -> None:
+            name = self.random.choice([one for one in network.nodes if one not in network.down])
+            network.crash(name)
+            network.later(self.random.randrange(*AWAY_MS), lambda: network.restart(name))
+            network.later(every_ms, crash)
+
+        network.later(every_ms, crash)
+
+
+def under_churn(seed: int, adverts: int, nodes: int, questions: int, loss: float = 0.05) -> Score:
+    """Strict searches, one every three seconds, while holders come and go."""
+    fleet, score = Fleet(seed, adverts, nodes, loss=loss), Score()
+    fleet.network.run(PERIOD_MS)
+    fleet.churn()
+    fleet.network.run(2 * PERIOD_MS)
+    for _ in range(questions):
+        fleet.network.run(ASKED_EVERY_MS)
+        fleet.ask(fleet.question(), score)
+    return score
+
+
+def with_liars(seed: int, adverts: int, nodes: int, replicas: int, questions: int) -> Iterator[tuple[str, Score]]:
+    """The same questions by a strict and by a doubting search, two periods after a fifth began to lie."""
+    fleet = Fleet(seed, adverts, nodes, replicas)
+    fleet.network.run(PERIOD_MS + 30_000)
+    fleet.lie()
+    fleet.network.run(2 * PERIOD_MS)
+    drawn = [fleet.question() for _ in range(questions)]
+    for mode in ("strict", "doubting"):
+        score = Score()
+        for question in drawn:
+            fleet.ask(question, score, doubting=mode == "doubting")
+        yield mode, score

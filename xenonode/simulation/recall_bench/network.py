@@ -1,0 +1,226 @@
+"""A network in memory with time, loss, crashes and liars, for the real holders, publications and searches.
+
+Decides who holds a prefix (the R live nodes that are nearest its key: lookups are assumed to find them), how long a
+datagram takes and when it is lost, and when nodes tick. Light: no endpoints, no lookups, so that curves over many
+worlds are drawn in minutes; the whole platform under faults is for the other simulations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from hashlib import sha256
+from heapq import heappop, heappush
+from random import Random
+from typing import cast
+
+from dht.contact import Contact
+from summaries.asks import ABSENT, Ask, Outcome, Probe
+from summaries.execute import Search
+from summaries.holder import Action, Holder, Push, Reply
+from summaries.messages import Message, Question
+from summaries.point import Point
+from summaries.publish import Posting, Publication
+from summaries.schema import Schema
+from summaries.trie import Prefix, trie_key
+from xenonode.simulation.recall_bench.lies import Liar
+
+TIMEOUT_MS = 2_000
+PATIENCE = 2  # times that a question is sent before it counts as unanswered, as the endpoint does
+NEAR = 8  # nodes nearest to a prefix that are heard on its behalf: placement's LOOKED_UP
+LEAST_MS, MOST_MS = 10, 80  # one way
+
+
+class FaultyNetwork:
+    """`nodes` holders of `dimensions`, R replicas each."""
+
+    def __init__(
+        self, schema: Schema, dimensions: tuple[str, ...], seed: int, nodes: int, replicas: int, capacity: int,
+        verify: Callable[[bytes, int], Point | None], now_ms: int, loss: float = 0.0,
+    ) -> None:  # fmt: skip
+        self.schema, self.dimensions, self.replicas, self.capacity = schema, dimensions, replicas, capacity
+        self.random, self.loss, self.now_ms, self._verify = Random(seed), loss, now_ms, verify
+        self.nodes = [
+            Contact(self.random.randbytes(20), (f"10.200.{number >> 8}.{number & 255}", 4_000)).packed
+            for number in range(nodes)
+        ]
+        self._numbers = {name: int.from_bytes(name[:20], "big") for name in self.nodes}
+        self.down: set[bytes] = set()
+        self.liars: dict[bytes, Liar] = {}
+        self.holders: dict[tuple[bytes, str], Holder] = {}
+        self.current: dict[bytes, bytes] = {}  # a server's contact -> the advert that it shows
+        self.questions = 0
+        self._near: dict[tuple[str, Prefix], list[bytes]] = {}
+        self._queue: list[tuple[int, int, Callable[[], None]]] = []
+        self._count = 0
+        for name in self.nodes:
+            self._start(name)
+        self._tick()
+
+    # ----- nodes
+
+    def _start(self, name: bytes) -> None:
+        for dimension in self.dimensions:
+            self.holders[name, dimension] = Holder(
+                self.schema, dimension, name, self._verify, incarnation=self.now_ms, capacity=self.capacity,
+                may_hold=lambda prefix, one, dimension=dimension: one in self._nearest(dimension, prefix),  # type: ignore[misc]
+                turn=lambda prefix, dimension=dimension: self._turn(name, dimension, prefix),  # type: ignore[misc]
+            )  # fmt: skip
+
+    def crash(self, name: bytes) -> None:
+        """It is silent from now on; others find the next nearest in its place."""
+        self.down.add(name)
+        self._near.clear()
+
+    def restart(self, name: bytes) -> None:
+        """It comes back with nothing."""
+        self.down.discard(name)
+        self._near.clear()
+        self._start(name)
+
+    def nearest(self, dimension: str, prefix: Prefix) -> list[bytes]:
+        """The R live nodes that are nearest a prefix's key."""
+        return self._nearest(dimension, prefix)[: self.replicas]
+
+    def _nearest(self, dimension: str, prefix: Prefix) -> list[bytes]:
+        found = self._near.get((dimension, prefix))
+        if found is None:
+            salted = sha256(dimension.encode() + trie_key(b"recall", self.schema.epoch, dimension, prefix)).digest()
+            key = int.from_bytes(salted[:20], "big")
+            up = [name for name in self.nodes if name not in self.down]
+            found = self._near[dimension, prefix] = sorted(up, key=lambda name: self._numbers[name] ^ key)[:NEAR]
+        return found
+
+    def _turn(self, name: bytes, dimension: str, prefix: Prefix) -> int:
+        near = self.nearest(dimension, prefix)
+        return near.index(name) if name in near else self.replicas
+
+    def _tick(self) -> None:
+        for (name, dimension), holder in self.holders.items():
+            if name not in self.down and not holder.is_empty:
+                self._act(name, dimension, holder.tick(self.now_ms))
+        self.later(1_000, self._tick)
+
+    # ----- time and messages
+
+    def later(self, delay_ms: int, what: Callable[[], None]) -> None:
+        """Do something after a while."""
+        self._count += 1
+        heappush(self._queue, (self.now_ms + delay_ms, self._count, what))
+
+    def run(self, duration_ms: int = 0, until: Callable[[], bool] = lambda: False) -> None:
+        """Let time pass: so long, or until something is so."""
+        end = self.now_ms + duration_ms
+        while not until():
+            if duration_ms and self._queue[0][0] > end:
+                self.now_ms = end
+                return
+            self.now_ms, _, what = heappop(self._queue)
+            what()
+
+    def _delay_ms(self) -> int:
+        return self.random.randrange(LEAST_MS, MOST_MS)
+
+    def _rpc(
+        self, source: bytes, target: bytes, dimension: str, message: Question, done: Callable[[Message | None], None]
+    ) -> None:
+        finished: list[bool] = []
+
+        def answer(reply: Message) -> None:
+            if self.random.random() >= self.loss:
+                self.later(self._delay_ms(), lambda: finish(reply))
+
+        def finish(reply: Message | None) -> None:
+            if not finished:
+                finished.append(True)
+                done(reply)
+
+        def arrive() -> None:
+            if target in self.down or finished:
+                return
+            liar = self.liars.get(target)
+            lie = None if liar is None else liar.instead(self.holders[target, dimension], message, source, self.now_ms)
+            if lie is not None:
+                answer(lie)
+            else:
+                holder = self.holders[target, dimension]
+                self._act(target, dimension, holder.received(message, source, answer, self.now_ms))
+
+        def send(times: int) -> None:
+            if finished:
+                return
+            if times == PATIENCE:
+                finish(None)
+                return
+            self.questions += 1
+            if self.random.random() >= self.loss:
+                self.later(self._delay_ms(), arrive)
+            self.later(TIMEOUT_MS // PATIENCE, lambda: send(times + 1))
+
+        send(0)
+
+    def _act(self, name: bytes, dimension: str, actions: list[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Reply):
+                cast(Callable[[Message], None], action.request)(action.message)
+            else:
+                self._push(name, dimension, action)
+
+    def _push(self, name: bytes, dimension: str, push: Push) -> None:
+        targets = [push.to] if push.to else self.nearest(dimension, push.prefix)
+        holder = self.holders[name, dimension]  # its life: a restart makes another
+
+        def heard(target: bytes, reply: Message | None) -> None:
+            if name not in self.down and self.holders[name, dimension] is holder:
+                actions = holder.answered(push.token, len(targets), target, reply, self.now_ms)
+                self._act(name, dimension, actions)
+
+        for target in targets:
+            self._rpc(name, target, dimension, push.message, lambda reply, target=target: heard(target, reply))  # type: ignore[misc]
+
+    def _ask(self, source: bytes, ask: Ask, done: Callable[[Outcome], None]) -> None:
+        if ask.after_ms:
+            self.later(ask.after_ms, lambda: self._ask(source, replace(ask, after_ms=0), done))
+            return
+        target = ask.holder
+        if target is None:
+            near = [name for name in self.nearest(ask.dimension, ask.prefix) if name not in ask.exclude]
+            if ask.replica >= len(near):
+                self.later(0, lambda: done(ABSENT))
+                return
+            target = near[ask.replica]
+        self._rpc(source, target, ask.dimension, ask.message, done)
+
+    # ----- driving the state machines
+
+    def publish(self, point: Point, raw: bytes, dimension: str, before: tuple[Posting, ...]) -> Publication:
+        """Begin to publish an advert in one dimension."""
+        publication = Publication(self.schema, dimension, point, raw, before, self.replicas)
+
+        def send(asks: list[Ask]) -> None:
+            for ask in asks:
+                self._ask(point.contact, ask, lambda reply, ask=ask: send(publication.answered(ask, reply)))  # type: ignore[misc]
+
+        send(publication.start())
+        return publication
+
+    def search(self, search: Search) -> None:
+        """Run a search to its end."""
+
+        def send(asks: list[Ask | Probe]) -> None:
+            for ask in asks:
+                if isinstance(ask, Ask):
+                    self._ask(b"reader", ask, lambda reply, ask=ask: send(search.answered(ask, reply, self.now_ms)))  # type: ignore[misc]
+                else:
+                    self._probe(ask, lambda raw, ask=ask: send(search.probed(ask, raw, self.now_ms, 1)))  # type: ignore[misc]
+
+        send(search.start(self.now_ms))
+        self.run(until=lambda: search.finished)
+
+    def _probe(self, probe: Probe, done: Callable[[bytes | None], None]) -> None:
+        self.questions += 1
+        lost = self.random.random() < self.loss**PATIENCE or probe.contact not in self.current
+        if lost:
+            self.later(TIMEOUT_MS, lambda: done(None))
+        else:
+            self.later(2 * self._delay_ms(), lambda: done(self.current[probe.contact]))
