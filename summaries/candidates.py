@@ -49,6 +49,7 @@ class Candidate:
     contacts: list[bytes] = field(default_factory=list)  # where to ask the server
     asked: set[bytes] = field(default_factory=set)
     shown: list[_Shown] = field(default_factory=list)  # who showed a row: each may be asked for the advert
+    evaded: bool = False  # whether somebody who showed a row had nothing, or nothing to say, when asked for its advert
     places: int = 0  # that an advert was said to have moved to
 
     def claim(self, row: Row, prefix: Prefix, source: Source) -> None:
@@ -154,6 +155,7 @@ class Candidates:
                 there: list[_Shown] = [(seq, reply.prefix, Source(None, replica)) for replica in range(REPLICAS)]
                 candidate.shown = there + [one for one in candidate.shown if one not in there]
         advert = reply.advert if isinstance(reply, AdvertIs) else b""
+        candidate.evaded = candidate.evaded or not advert
         self._judge(candidate, advert, None, now_ms, seq)
 
     def probed(self, probe: Probe, advert: bytes | None, now_ms: int, round_trip_us: int | None) -> None:
@@ -214,7 +216,10 @@ class Candidates:
         self._drop_live(candidate)
         if point is None and candidate.match is None:
             candidate.state = "rejected"
-            self.unverified[row.id] = None
+            if candidate.evaded:
+                self.unverified[row.id] = None
+            else:  # each showed an advert, and none is good: rows that they made up
+                self._tally.rejected += 1
             return
         if point is not None:
             candidate.own, candidate.seq, candidate.match = copy_of is None, point.seq, None

@@ -39,6 +39,7 @@ MAX_READS = 64  # trie nodes read at once (search.md: waves of up to 64)
 FIRST_WAVE = 2  # with a limit: the root, then waves of 4, 8 .. 64, so that a small limit reads little
 FIRST_WAVE_WARM = 4  # without having to wait for the root
 MAX_RPCS = 20_000  # a search's whole budget: a hundred times what a conjunction over 1M adverts needs
+MAX_DOUBTFUL = 64  # prefixes read though only one replica names them, and only one named what named them
 MAX_UNREACHABLE = 1_000  # of the ranges that the budget left out, how many are named
 OVERFETCH = 4  # rows asked of a leaf beyond the limit, for those that fail their probe
 NEVER = LAST + 1
@@ -90,6 +91,7 @@ class Search:
         self._readings: dict[int, tuple[Reading, Span]] = {}
         self._seen: dict[tuple[int, Prefix], Visit] = {}
         self._unreachable: dict[tuple[str, Prefix], None] = {}
+        self._doubtful = 0
         self._tally = Tally()
         self._numbers = count(1)
         self._now_ms = 0
@@ -299,7 +301,7 @@ class Search:
             )
             self._queue(rest)
         else:
-            self._descend(visit.part, visit.named(), visit.depth + 1)
+            self._descend(visit.part, visit.named(), visit.depth + 1, visit)
 
     def _choose(self) -> Visit:
         """The root, of those that could be read, that lets the fewest leaves through."""
@@ -312,7 +314,9 @@ class Search:
         self._comparing = {}
         return next(root for part, root in read.items() if self._parts[part].dimension == name)
 
-    def _descend(self, part: int, children: Mapping[Prefix, Child], depth: int) -> None:
+    def _descend(
+        self, part: int, children: Mapping[Prefix, Child], depth: int, parent: Visit | None = None
+    ) -> None:
         """Queue what was named together; what lies below another one of them only after that one was read.
 
         A prefix that splits hands its rows down. Whoever read the child first and the prefix afterwards could miss
@@ -321,6 +325,9 @@ class Search:
         above: Visit | None = None
         for prefix in sorted(children, key=lambda one: (one.first, one.length)):
             child = children[prefix]
+            doubts = 0 if parent is None else parent.doubts_of(prefix)
+            if doubts > 1 and not self._may_doubt(part, prefix):
+                continue
             if above is not None and above.prefix.covers(prefix):
                 above.below.append(child)
                 above.bound = min(above.bound, child.bound)
@@ -329,7 +336,7 @@ class Search:
                 self._queue(above)
             above = Visit(
                 part, prefix, child.bound, child.count, child.leaves, depth, child.known_holders, child.holders,
-                self._leaf_limit(),
+                self._leaf_limit(), doubts=doubts,
             )
             before = self._seen.get((part, prefix))
             if before is not None:  # read before it was named anew: has anything changed since?
@@ -337,6 +344,19 @@ class Search:
             self._seen[part, prefix] = above
         if above is not None:
             self._queue(above)
+
+    def _may_doubt(self, part: int, prefix: Prefix) -> bool:
+        """Whether to follow, once more, one replica's word that rests on one replica's word.
+
+        A liar may name as many prefixes as it likes, and other liars hold some of those: without a bound, the search
+        would drown in what they make up.
+        """
+        self._doubtful += 1
+        if self._doubtful > MAX_DOUBTFUL:
+            if len(self._unreachable) < MAX_UNREACHABLE:
+                self._unreachable[self._parts[part].dimension, prefix] = None
+            return False
+        return True
 
     def _queue(self, visit: Visit) -> None:
         # Among equals the deeper first: with a limit, leaves end a search and aggregation points do not.

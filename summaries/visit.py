@@ -8,6 +8,7 @@ is another one. A relaxed read takes one.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from summaries.asks import REPLICAS
@@ -47,6 +48,9 @@ class Visit:
     failed: int = 0
     absent: int = 0
     children: dict[Prefix, Child] = field(default_factory=dict)
+    namings: Counter[Prefix] = field(default_factory=Counter)  # how many replicas that were read whole named a child
+    wholes: int = 0  # how many were read whole
+    doubts: int = 0  # steps in a row on the way here that one replica alone told us of
     below: list[Child] = field(default_factory=list)  # named with this one, to be read after it
     rows: int = 0  # the most that one replica returned
     matched: int = 0
@@ -86,6 +90,7 @@ class Visit:
         if not digest_only:
             self.whole -= 1
             self.digests.add(digest)
+            self.wholes += 1
         if digest_only and digest not in self.digests:
             self.parked.append((source, digest))
         else:
@@ -135,6 +140,7 @@ class Visit:
         for child in answer.children:
             if child.prefix.parent != self.prefix and not self._is_below(child.prefix):
                 continue  # not ours to name: a lying holder
+            self.namings[child.prefix] += 1
             old = self.children.get(child.prefix)
             self.children[child.prefix] = child if old is None else _both(old, child)
         self.matched = max(self.matched, answer.matched)
@@ -151,6 +157,10 @@ class Visit:
             mine = found.get(child.prefix)
             found[child.prefix] = child if mine is None else _both(mine, child)
         return found
+
+    def doubts_of(self, child: Prefix) -> int:
+        """The same for a child: none where another replica names it, too, or all agree."""
+        return self.doubts + 1 if self.wholes > 1 and self.namings[child] < 2 else 0
 
     def _is_below(self, child: Prefix) -> bool:
         return child.length > self.prefix.length and self.prefix.covers(child)

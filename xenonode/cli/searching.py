@@ -33,6 +33,9 @@ async def search(
     partial: Annotated[
         bool, typer.Option("--partial", help="Accept an answer from which unreachable ranges are missing.")
     ] = False,
+    doubt: Annotated[
+        bool, typer.Option("--doubt", help="Read all replicas of two tries, lest liars hide a server: costs threefold.")
+    ] = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show the plan, what was read, and what an empty answer fails on.")
     ] = False,
@@ -55,15 +58,15 @@ async def search(
         if saved and not text:
             raise usage_error(f"{saved!r} is a combined set, not a search", "use it with --within or --exclude")
         if watch:
-            if save or explain:
-                raise usage_error("--watch goes with neither --save nor --explain", "leave them out")
+            if save or explain or doubt:
+                raise usage_error("--watch goes with none of --save, --explain and --doubt", "leave them out")
             looks = client.finding.watch(
                 text, every_s=_seconds(every), strict=not partial, exclude=exclude or (), within=within or ()
             )
             await _watch(run, looks)
             return
         answer = await client.search(
-            text, strict=not partial, explain=explain, exclude=exclude or (), within=within or ()
+            text, strict=not partial, doubting=doubt, explain=explain, exclude=exclude or (), within=within or ()
         )
         if save:
             client.save_search(save, text, answer)

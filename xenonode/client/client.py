@@ -247,6 +247,7 @@ class Client:
         text: str,
         *,
         strict: bool = True,
+        doubting: bool = False,
         currency: str = "USD",
         explain: bool = False,
         exclude: Sequence[str] = (),
@@ -259,7 +260,9 @@ class Client:
         query = understood(text, currency)
         without, only = self.saved.union(exclude), self.saved.intersection(within)
         peer = await self._joined()
-        answer = await peer.searcher.search(query, strict=strict, explain=explain, exclude=without, within=only)
+        answer = await peer.searcher.search(
+            query, strict=strict, doubting=doubting, explain=explain, exclude=without, within=only
+        )
         self.records.keep_found([each.advert for each in answer.servers])
         return answer
 

@@ -83,6 +83,7 @@ class Searcher:
         query: Query,
         *,
         strict: bool = True,
+        doubting: bool = False,
         explain: bool = False,
         exclude: IdSet | None = None,
         within: IdSet | None = None,
@@ -102,7 +103,7 @@ class Searcher:
             await self.read_roots(constrained(self.schema, resolved), turn)
         self._searched_ms = self.env.now_ms()
         search = Search(
-            self.schema, resolved, self.verify, strict=strict, exclude=exclude, within=within,
+            self.schema, resolved, self.verify, strict=strict, exclude=exclude, within=within, doubting=doubting,
             roots=self.roots if memory is None else None, turn=turn,
         )  # fmt: skip
         run = Run(self, search, memory)

@@ -1,0 +1,37 @@
+"""What is promised of recall, in small: quiet, under churn and loss, with lying holders. See scripts/bench_recall."""
+
+from __future__ import annotations
+
+from xenonode.simulation.recall_bench.faulty import under_churn, with_liars
+from xenonode.simulation.recall_bench.questions import MANY
+from xenonode.simulation.recall_bench.quiet import Quiet, Tally, bucket
+
+
+def test_on_a_quiet_network_every_class_of_question_is_answered_whole_and_with_nothing_else() -> None:
+    world, total = Quiet(3, 600, 12, 64), Tally()
+    for kind, tally in world.run(180):
+        assert (tally.recall, tally.wrong, tally.partial) == (1.0, 0, 0), (kind, tally.worst)
+        assert tally.questions == 15 and tally.due > 0
+        total.add(tally)
+    assert 2 * total.few >= total.questions and max(len(name) for name in total.matches) > 1
+    assert sum(total.matches.values()) == total.questions == 180
+
+
+def test_the_distribution_has_a_line_for_every_number_of_matches() -> None:
+    lines = [bucket(matching) for matching in (0, 1, 2, 10, 11, 100, 101, MANY, MANY + 1)]
+    assert lines == [
+        "0", "1", "2 to 10", "2 to 10", "11 to 100", "11 to 100", "101 to 1000", "101 to 1000", "above 1000",
+    ]  # fmt: skip
+
+
+def test_while_holders_come_and_go_and_datagrams_are_lost_old_adverts_are_found() -> None:
+    score = under_churn(5, 60, 30, 20)
+    assert score.due > 100 and score.recall >= 0.999 and not score.wrong
+    assert score.partial < score.questions
+
+
+def test_a_doubting_search_finds_what_a_fifth_of_lying_holders_would_hide() -> None:
+    scores = dict(with_liars(4, 60, 50, 3, 12))
+    assert scores["doubting"].due > 50
+    assert scores["doubting"].recall >= 0.999 and not scores["doubting"].wrong
+    assert scores["doubting"].recall >= scores["strict"].recall and scores["doubting"].rpcs > scores["strict"].rpcs
