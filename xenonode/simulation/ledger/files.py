@@ -48,7 +48,8 @@ class LedgerDisk:
         self.trap: _Trap | None = None
         self.full = False
         self.refused = self.writes = self.flushes = self.lost_writes = self.torn_writes = 0
-        self.vfs = _Vfs(self, f"simulated disk {next(_NUMBERS)}")
+        self._lives: list[_Vfs] = []  # SQLite may still close files of former ones
+        self.vfs = self._begin_life()
         self.driver: Any = None
 
     def open(self, name: str) -> _File:
@@ -70,7 +71,7 @@ class LedgerDisk:
     def lose_power(self) -> None:
         """Forget what no flush made durable, or rather: keep of it what chance keeps."""
         self.life += 1
-        self.trap = None
+        self.vfs, self.trap = self._begin_life(), None
         for name in sorted(self._files):
             file = self._files[name]
             left = bytearray(file.flushed)
@@ -84,6 +85,10 @@ class LedgerDisk:
                     self.torn_writes += 1
                 _put(left, offset, data)
             file.content, file.flushed, file.since = left, bytes(left), []
+
+    def _begin_life(self) -> _Vfs:
+        self._lives.append(_Vfs(self, f"simulated disk {next(_NUMBERS)}", self.life))
+        return self._lives[-1]
 
     def write(self, file: _File, offset: int, data: bytes, life: int) -> None:
         """One write of SQLite's."""
@@ -123,17 +128,18 @@ def _put(content: bytearray, offset: int, data: bytes) -> None:
 
 
 class _Vfs(apsw.VFS):
-    """Where SQLite opens files."""
+    """Where SQLite opens files, in one life of the machine."""
 
-    def __init__(self, disk: LedgerDisk, name: str) -> None:
-        self._disk, self.name = disk, name
+    def __init__(self, disk: LedgerDisk, name: str, life: int) -> None:
+        self._disk, self.name, self._life = disk, name, life
         super().__init__(name, "")
 
     def xAccess(self, pathname: str, flags: int) -> bool:
         return self._disk.exists(pathname)
 
     def xDelete(self, filename: str, syncdir: bool) -> None:
-        self._disk.delete(filename)
+        if self._life == self._disk.life:
+            self._disk.delete(filename)
 
     def xFullPathname(self, name: str) -> str:
         return name
