@@ -199,6 +199,16 @@ def test_a_fault_that_cannot_be_is_told_with_its_place(tmp_path: Path, text: str
     assert next_step in caught.value.next_step and caught.value.next_step
 
 
+def test_a_fault_is_set_and_swept_by_its_number(tmp_path: Path) -> None:
+    source = written(tmp_path, FAULT + "at_s = 10\n[sweep]\nfault.0.share = [0.1, 0.2]")
+    assert load(source, {"fault.0.at_s": "20"}).faults[0].at_s == 20
+    assert [job.scenario.faults[0].share_permille for job in jobs_of(source, {}, (1,))] == [100, 200]
+    for key in ("fault.1.at_s", "fault.x.at_s", "fault.0", "fault", "fault.0.nothing"):
+        with pytest.raises(ScenarioError) as caught:
+            load(source, {key: "1"})
+        assert "fault" in caught.value.message and caught.value.next_step
+
+
 def test_faults_are_part_of_what_a_result_depends_on(tmp_path: Path) -> None:
     one, other = load(written(tmp_path, FAULT)), load(written(tmp_path, FAULT + "count = 2"))
     assert one.faults[0].kind == "partition" and one.digest() != other.digest()

@@ -28,6 +28,7 @@ class Churning:
     def __init__(self, stand: Stand, churn: Churn, seed: int, note: Callable[[str], None], spawn: Spawn) -> None:
         self._stand, self._churn, self._seed, self._note, self._spawn = stand, churn, seed, note, spawn
         self._tasks: list[asyncio.Task[None]] = []
+        self._returning: dict[str, asyncio.Task[None]] = {}
         self._away: dict[str, Server] = {}  # to be brought back by this module; others are the faults' to care for
         self._stopped = False
         self.left = self.returned = self.failed = 0
@@ -49,9 +50,16 @@ class Churning:
         self._stopped = True
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*(self.bring_back(server) for server in list(self._away.values())))
+        await asyncio.gather(*(self._return(server) for server in list(self._away.values())))
 
-    async def bring_back(self, server: Server) -> None:
+    def _return(self, server: Server) -> asyncio.Task[None]:
+        """Its return, which goes on when whoever waits for it is stopped: half a start would be no churn."""
+        name = server.node.host.name
+        if name not in self._returning or self._returning[name].done():
+            self._returning[name] = self._spawn(self._bring_back(server))
+        return self._returning[name]
+
+    async def _bring_back(self, server: Server) -> None:
         """Start it again until it has joined."""
         while not self._stand.is_up(server):
             if server.node.host.up:
@@ -76,7 +84,7 @@ class Churning:
         await asyncio.sleep(after_s)
         if self._leave(server, returns=stay_s is not None) and stay_s is not None:
             await asyncio.sleep(stay_s)
-            await self.bring_back(server)
+            await asyncio.shield(self._return(server))
 
     async def _lives(self, server: Server, rng: Random) -> None:
         churn = self._churn
@@ -88,21 +96,12 @@ class Churning:
             if churn.replace:
                 await self._replace()
                 return
-            await self.bring_back(server)
+            await asyncio.shield(self._return(server))
 
     async def _replace(self) -> None:
         server = self._stand.add()
         self._away[server.node.host.name] = server
-        try:
-            await server.start()
-        except EXPECTED as error:
-            self.failed += 1
-            self._note(f"{server.node.host.name} cannot join: {error}")
-            await self.bring_back(server)
-        else:
-            self.returned += 1
-            self._away.pop(server.node.host.name, None)
-            self._note(f"{server.node.host.name} is new")
+        await asyncio.shield(self._return(server))
         self._begin(server)
 
     def _leave(self, server: Server, *, returns: bool) -> bool:

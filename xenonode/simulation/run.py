@@ -27,6 +27,9 @@ from xenonode.simulation.scheme import SimulatedScheme
 from xenonode.simulation.trace import Trace, Untraced
 
 T = TypeVar("T")
+STOP_S = 120.0
+"""Virtual time that cancelled tasks have to end. A task outside of all nodes that awaits one of a crashed node never
+does, and ends with the loop."""
 
 
 class SimulatedNode:
@@ -127,9 +130,12 @@ class Simulation:
         for task in living:
             task.cancel()
         if living:
-            self.loop.run_until_complete(asyncio.wait(living))
+            self.loop.run_until_complete(asyncio.wait(living, timeout=STOP_S))
         for task in living:
-            if not task.cancelled() and task.exception() is not None:
+            if not task.done():
+                if task.incarnation is not None:
+                    raise SimulationError(f"{task.get_name()} does not stop")
+            elif not task.cancelled() and task.exception() is not None:
                 raise SimulationError(f"{task.get_name()} failed while it was stopped") from task.exception()
 
     def __enter__(self) -> Simulation:

@@ -120,17 +120,28 @@ def _read(path: Path) -> bytes:
 
 
 def _put(document: dict[str, Any], key: str, value: Any, place: _Place) -> None:
-    """Set one key of the document by its dotted name."""
-    known = [name for name, _, _ in keys()]
-    if key not in known and not key.startswith("workload.mix."):
-        raise place.error(key, "no such key", _nearest(key, known))
+    """Set one key of the document by its dotted name; fault.0.at_s is of the first [[fault]] table."""
+    if not _is_key(key):
+        raise place.error(key, "no such key", _nearest(key, [name for name, _, _ in keys()]))
     *path, last = key.split(".")
-    table = document
+    table: Any = document
     for name in path:
-        table = table.setdefault(name, {})
-        if not isinstance(table, dict):
+        if isinstance(table, list):
+            if not name.isdecimal() or int(name) >= len(table):
+                raise place.error(key, f"there are {len(table)} [[fault]] tables", "the first one is fault.0")
+            table = table[int(name)]
+        else:
+            table = table.setdefault(name, [] if name == "fault" else {})
+        if not isinstance(table, dict | list):
             raise place.error(name, "must be a table", f"write [{name}]")
+    if isinstance(table, list):
+        raise place.error(key, "names no key of a fault", "write fault.0.at_s, for example")
     table[last] = value
+
+
+def _is_key(key: str) -> bool:
+    """Whether --set or a sweep may name it."""
+    return key.startswith(("workload.mix.", "fault.")) or any(key == name for name, _, _ in keys())
 
 
 def _unsweep(document: dict[str, Any], key: str) -> None:
@@ -232,7 +243,7 @@ def _sweep(raw: Any, known: Sequence[str], place: _Place) -> dict[str, tuple[Any
     flat = dict(_flat(raw))
     points = 1
     for key, values in flat.items():
-        if key not in known:
+        if not _is_key(key):
             raise place.error(f"sweep.{key}", "no such key to sweep", _nearest(key, known))
         if not isinstance(values, list) or not values:
             raise place.error(f"sweep.{key}", "must be a list of at least one value", f'write "{key}" = [1, 2]')

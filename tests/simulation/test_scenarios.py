@@ -1,0 +1,46 @@
+"""The scenarios that ship with the package: each loads, says what it shows in a page, and runs at a small size."""
+
+from __future__ import annotations
+
+import pytest
+
+from xenonode.simulation.campaign.jobs import jobs_of
+from xenonode.simulation.experiment import run
+from xenonode.simulation.scenario_file import SHIPPED, load, shipped
+
+LINES_MAX = 40
+SMALL = {
+    "nodes.servers": "6",
+    "nodes.clients": "2",
+    "duration_s": "40",
+    "sample_every_s": "10",
+    "checks.quiet_s": "100",
+}
+"""What the small runs have in common: seconds of processor time instead of minutes or hours."""
+OWN: dict[str, dict[str, str]] = {
+    "churn": {"churn.lifetime_mean_s": "60", "churn.downtime_mean_s": "10"},
+    "corp-away": {"fault.0.at_s": "5", "fault.0.for_s": "20", "workload.queries_per_s": "0.1"},
+    "flash-crowd": {"workload.surge_at_s": "10", "workload.surge_for_s": "10", "workload.session_mean_s": "10"},
+    "partition-and-heal": {"fault.0.at_s": "10", "fault.0.for_s": "20"},
+    "price-war": {"workload.reprice_every_s": "10", "workload.session_mean_s": "10"},
+    "search-time": {"nodes.fleet": "12"},
+}
+
+
+def test_every_scenario_is_a_page_and_says_what_it_shows() -> None:
+    names = shipped()
+    assert len(names) >= 8 and set(OWN) <= set(names)
+    for name in names:
+        text = (SHIPPED / f"{name}.toml").read_text(encoding="utf-8")
+        assert len(text.splitlines()) < LINES_MAX, name
+        for job in jobs_of(name, {}, (0,)):
+            assert job.scenario.shows.endswith("."), name
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_a_shipped_scenario_runs_at_a_small_size(name: str) -> None:
+    result = run(load(name, SMALL | OWN.get(name, {})), 1)
+    print(result.row)
+    assert result.verdict.passed, result.verdict
+    assert result.row["queries"] > 2 and result.row["recall_mean"] > 0.5
+    assert result.row["fault_bites"] > 0 or not result.faults
