@@ -18,6 +18,8 @@ SMALL = {
 }
 """What the small runs have in common: seconds of processor time instead of minutes or hours."""
 OWN: dict[str, dict[str, str]] = {
+    "byzantine-20": {f"fault.{n}.{key}": value for n in range(3) for key, value in (("at_s", "5"), ("for_s", "20"))},
+    "eclipse": {"fault.0.at_s": "5", "fault.0.for_s": "20"},
     "churn": {"churn.lifetime_mean_s": "60", "churn.downtime_mean_s": "10"},
     "corp-away": {"fault.0.at_s": "5", "fault.0.for_s": "20", "workload.queries_per_s": "0.1"},
     "flash-crowd": {"workload.surge_at_s": "10", "workload.surge_for_s": "10", "workload.session_mean_s": "10"},
@@ -29,7 +31,7 @@ OWN: dict[str, dict[str, str]] = {
 
 def test_every_scenario_is_a_page_and_says_what_it_shows() -> None:
     names = shipped()
-    assert len(names) >= 8 and set(OWN) <= set(names)
+    assert len(names) >= 10 and set(OWN) <= set(names)
     for name in names:
         text = (SHIPPED / f"{name}.toml").read_text(encoding="utf-8")
         assert len(text.splitlines()) < LINES_MAX, name
