@@ -21,7 +21,7 @@ OWN: dict[str, dict[str, str]] = {
     "byzantine-20": {f"fault.{n}.{key}": value for n in range(3) for key, value in (("at_s", "5"), ("for_s", "20"))},
     "eclipse": {"fault.0.at_s": "5", "fault.0.for_s": "20"},
     "churn": {"churn.lifetime_mean_s": "60", "churn.downtime_mean_s": "10"},
-    "corp-away": {"fault.0.at_s": "5", "fault.0.for_s": "20", "workload.queries_per_s": "0.1"},
+    "corp-away": {"fault.0.at_s": "5", "fault.0.for_s": "20", "checks.recall_least": "0.5"},
     "flash-crowd": {"workload.surge_at_s": "10", "workload.surge_for_s": "10", "workload.session_mean_s": "10"},
     "partition-and-heal": {"fault.0.at_s": "10", "fault.0.for_s": "20"},
     "price-war": {"workload.reprice_every_s": "10", "workload.session_mean_s": "10"},

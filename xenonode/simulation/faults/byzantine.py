@@ -103,8 +103,9 @@ async def lie(scene: Scene, injection: Injection) -> None:
 
     async def one(name: str) -> None:
         liar = Liar(scene, injection, name)
-        if liar.node is None:
+        if liar.node is None or name in scene.liars:
             return
+        scene.liars.add(name)
         again = scene.host(name).node.call(LIES[injection.kind], liar)
         ends_s = scene.loop.time() + injection.for_ms / 1_000
         while liar.there and (left_s := ends_s - scene.loop.time()) > 0:
@@ -113,6 +114,7 @@ async def lie(scene: Scene, injection: Injection) -> None:
             await asyncio.sleep(min(left_s, EVERY_S))
         if liar.there:
             liar.repent()
+        scene.liars.discard(name)
 
     await asyncio.gather(*(one(name) for name in injection.targets))
 
