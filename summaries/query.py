@@ -61,10 +61,10 @@ class Query:
         return tuple(dict.fromkeys(name for near in _nears(self.where) for name in near.hosts if isinstance(name, str)))
 
     def resolve(self, places: Mapping[str, Coordinate], origin: Coordinate | None = None) -> Query:
-        """The query with names replaced by coordinates; latency is to near's hosts, else to `origin`."""
+        """The query with names replaced by coordinates; latency is to near's hosts, else to `origin`, for good."""
         where = _resolve(self.where, places)
         order = self.order
-        if "latency" in order.keys:
+        if "latency" in order.keys and not order.hosts:
             found = [host for near in _nears(where) for host in near.hosts if not isinstance(host, str)]
             if not found and origin is None:
                 raise LocalError("order by latency needs near(...) or a coordinate of our own")

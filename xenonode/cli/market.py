@@ -67,7 +67,7 @@ def _worth(found: Counted, result: CensusResult) -> str:
     """What the figures are worth, in a line."""
     took = f"{result.rpcs} questions, {found.duration_ms:.0f} ms"
     if result.exact:
-        return f"exact: every leaf was read from replicas that agree ({took})"
+        return f"exact: every leaf was read from replicas that agree ({took}); prices are within the ranges of --json"
     parts = []
     if result.age_ms:
         parts.append(

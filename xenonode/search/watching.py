@@ -1,6 +1,6 @@
 """A search that goes on: what appeared, what is gone and what changed since the last look.
 
-Decides what counts as a change: a price, free capacity, or the place in the order; a server is gone only where a
+Decides what counts as a change: a price, free capacity, or what the order goes by; a server is gone only where a
 complete answer lacks it. `summaries.memory` keeps it cheap, and this module wakes up every so often.
 """
 
@@ -50,10 +50,10 @@ def changes(before: dict[bytes, tuple[int, FoundServer]], answer: SearchAnswer) 
         if key not in before:
             found.append(Change("appeared", each, place))
             continue
-        old_place, old = before[key]
+        _, old = before[key]
         was, is_ = old.advert.attributes, each.advert.attributes
         changed = [name for name in WATCHED if was.get(name) != is_.get(name)]
-        changed += ["place"] if answer.query.order.by and place != old_place else []
+        changed += ["rank"] if old.rank != each.rank else []
         if changed:
             found.append(Change("changed", each, place, tuple(changed)))
     if answer.complete:
@@ -72,6 +72,7 @@ async def watch(
 ) -> AsyncIterator[Look]:
     """One look after another, for ever. Raises XenoError only where the first one fails; later ones are tried again."""
     loop = asyncio.get_running_loop()
+    query = await searcher.resolve(query)  # once, since our own coordinate moves a little all the time
     memory = Memory(searcher.verify)
     before: dict[bytes, tuple[int, FoundServer]] = {}
     first = True
