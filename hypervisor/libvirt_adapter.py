@@ -520,6 +520,8 @@ class LibvirtHost:
     def reconcile(self) -> list[Running]:
         found = []
         for id in self._records.ids():
+            # What it wrote while nobody measured it; whatever else is wrong with it, the disk is not to fill up.
+            self._cut_console(id)
             with contextlib.suppress(UnknownGuestError), self._guest(id, "look at") as record:
                 domain = self._find(id)
                 usage = self._usage(record)

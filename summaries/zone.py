@@ -9,7 +9,6 @@ but the counts, which add.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import xxhash
@@ -176,12 +175,6 @@ def _all_words(rows: Rows) -> int:
     for point in rows.points:
         found |= words_of(point)
     return found
-
-
-def union_of(zones: Iterable[Zone], empty: Zone) -> Zone:
-    for zone in zones:
-        empty = empty.union(zone)
-    return empty
 
 
 def _down(value: float) -> int:

@@ -396,7 +396,7 @@ class ServerNode(Node):
         await manager.start()
         self._ending.push_async_callback(manager.close)
         desk = QuoteDesk(signer, env.scheme, admission, audit, self._advert, env.now_ms)
-        service = ServerService(manager, desk, admission, audit, self._advert)
+        service = ServerService(manager, desk, admission, audit, self._advert, signer.public_key)
         await self._serve(config.control, transport, service.handlers(), ANONYMOUS)
         self.publisher = Publisher(self.peer.schema, self.peer.adverts, self.peer.asker, env)
         self.peer.endpoint.handle(ADVERT, self._show_advert)

@@ -93,6 +93,17 @@ def test_a_grant_is_renewed_from_half_of_its_life_on_and_not_before(case: Case) 
     assert world.do(case.server, "renew")["credential"] != first["credential"]
 
 
+def test_a_member_has_the_ledger_audited_only_so_often_and_the_operator_always(case: Case) -> None:
+    world = case.world
+    for _ in range(10):
+        assert world.do(case.client, "ledger.audit")["balanced"]
+    assert case.code(case.client, "ledger.audit") == "busy"
+    assert world.do(case.server, "ledger.audit")["balanced"]
+    world.now_ms += 61_000
+    assert world.do(case.client, "ledger.audit")["balanced"]
+    assert all(world.audit()["balanced"] for _ in range(20))
+
+
 def test_attempts_on_a_key_in_use_are_noted_so_often(case: Case) -> None:
     for number in range(40):
         raw = case.world.registration(f"eve{number}", "client").seal(case.client).raw

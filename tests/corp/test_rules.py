@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from xenonode.corp import accounts
 from xenonode.corp.accounts import Balance
-from xenonode.corp.audit import PartyView, audit, disagreements
+from xenonode.corp.audit import audit
 from xenonode.corp.leases import Outage, deadline_ms
 from xenonode.corp.settling import fee_delta_nano
 from xenonode.corp.transfers import captured, credited, ring_fenced
@@ -54,11 +54,3 @@ def test_an_audit_finds_a_drifted_balance_a_hole_and_an_overdraft() -> None:
     books = [good[0], Balance(mine, 101, 100), Balance(spent.credit, 0, 101)]
     faults = audit(books, [moved, spent], []).faults
     assert any("below zero" in fault for fault in faults)
-
-
-def test_parties_that_disagree_are_named() -> None:
-    caps = {b"a": 100, b"b": 100}
-    agreed = PartyView(b"a", 100, 100, 150)
-    wrong = PartyView(b"b", 60, 60, 50)
-    assert disagreements([agreed], caps) == ()
-    assert len(disagreements([agreed, wrong], caps)) == 1

@@ -20,10 +20,13 @@ from xenonode.model.session import (
     SessionCommand,
     UsageRecord,
 )
+from xenonode.server.audit_log import NAME
 from xenonode.server.errors import CorpAwayError, CorpRefusedError
 from xenonode.server.ports import ControlCorp
 from xenonode.server.service import ANONYMOUS, ServerService
+from xenonode.server.session_state import RUNNING
 
+from .test_sessions import until
 from .world import CLIENT, LINUX, MACHINE, SERVER, SMALL, STRANGER, Server, World, agreement_for, run_virtually
 
 METHODS = {
@@ -41,6 +44,8 @@ METHODS = {
     "settlement",
     "audit.head",
     "status",
+    "owner.sessions",
+    "owner.stop",
 }
 
 
@@ -48,9 +53,8 @@ class Member:
     """Somebody who calls the server's methods."""
 
     def __init__(self, server: Server, signer: Signer | None) -> None:
-        service = ServerService(
-            server.manager, server.desk, server.admission, server.audit, lambda: server.advertiser.current
-        )
+        advert, own_key = lambda: server.advertiser.current, SERVER.public_key
+        service = ServerService(server.manager, server.desk, server.admission, server.audit, advert, own_key)
         self.handlers = service.handlers()
         self.caller = Caller(None if signer is None else signer.public_key, ("127.0.0.1", 1), "1-1")
 
@@ -129,6 +133,31 @@ def test_any_nonsense_gets_an_error_that_can_be_read(method: str, body: dict[str
         with pytest.raises(ControlError) as error:
             await Member(server, CLIENT).handlers[method](Member(server, CLIENT).caller, body)
         assert error.value.code and error.value.message and error.value.next_step
+        await server.manager.close()
+
+    run_virtually(scenario())
+
+
+def test_the_owner_sees_every_session_and_stops_one_and_nobody_else_does() -> None:
+    async def scenario() -> None:
+        world = World()
+        server = await world.boot()
+        id = await server.open_session()
+        await until(server, id, RUNNING)
+        owner, client, nobody = (Member(server, each) for each in (SERVER, CLIENT, None))
+        for other in (client, nobody):
+            for method in ("owner.sessions", "owner.stop"):
+                with pytest.raises(ControlError, match=r"owner may do this|members only"):
+                    await other.call(method, session=id.hex(), reason="envy")
+        (seen,) = (await owner.call("owner.sessions"))["sessions"]
+        assert (seen["session"], seen["client"]) == (id.hex(), CLIENT.public_key.hex())
+        for wrong in ({"session": id.hex(), "reason": "a\nb"}, {"session": "00", "reason": "x"}, {"reason": "x"}):
+            with pytest.raises(ControlError):
+                await owner.call("owner.stop", **wrong)
+        assert (await owner.call("owner.stop", session=id.hex(), reason="the machine is sold"))["state"] == "stopping"
+        shown = await client.call("session.show", session=id)
+        assert shown["reason"] == "the machine is sold"
+        assert b"operator_stop" in world.files.content[NAME]
         await server.manager.close()
 
     run_virtually(scenario())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 from random import Random
 
 import pytest
@@ -14,7 +15,7 @@ from summaries.filter import Comparison, CompiledFilter, Filter, Within, closest
 from summaries.point import Point, Rows, unpack_rows
 from summaries.rank import Order
 from summaries.schema import Schema
-from summaries.zone import Zone, union_of
+from summaries.zone import Zone
 
 SAMPLE = [attributes(Random(1)) for _ in range(1)] + [attributes(Random(seed)) for seed in range(300)]
 SCHEMA = Schema.from_sample(SAMPLE, most=128)  # type: ignore[arg-type]
@@ -85,7 +86,7 @@ def test_a_zone_is_never_narrower_than_its_rows(seeds: list[int]) -> None:
     zone = Zone.of_rows(rows)
     single = [Zone.of_point(SCHEMA, one) for one in points]
     assert all(zone.covers(one) for one in single)
-    united = union_of(single, Zone.empty(SCHEMA))
+    united = functools.reduce(Zone.union, single, Zone.empty(SCHEMA))
     assert (united.lows, united.highs, united.box, united.environments, united.price, united.height) == (
         zone.lows, zone.highs, zone.box, zone.environments, zone.price, zone.height,
     )  # fmt: skip

@@ -33,6 +33,7 @@ from xenonode.cli import (
     placing,
     saved,
     searching,
+    server,
     sessions,
     simulate,
 )
@@ -79,7 +80,7 @@ def root(
 
 PARTS = (
     corp, join, account, orders, searching, saved, looking, market, placing,
-    network, sessions, configs, doctor, simulate,
+    network, sessions, server, configs, doctor, simulate,
 )  # fmt: skip
 for part in PARTS:
     part.add_to(app)

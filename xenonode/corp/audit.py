@@ -1,4 +1,4 @@
-"""Audits: do the books balance, and do all parties believe the same?
+"""Audits: do the books balance?
 
 Recomputes everything from the transfers, in Python integers (SQLite's SUM overflows), and compares it with the
 balances that the accounts carry. Pure. Checks I1 (debits = credits), I2 (nobody but the world below zero),
@@ -87,27 +87,3 @@ def order_faults(state: OrderState, books: Mapping[str, Balance], paid: Mapping[
         if account not in books or books[account].nano != each.held_nano:
             faults.append(f"reservation {each.id.hex()}: holds {each.held_nano}, its account says otherwise")
     return faults
-
-
-@dataclass(frozen=True, slots=True)
-class PartyView:
-    """What the three parties of one session believe was paid for it in all: XenoCorp, server, client."""
-
-    reservation: bytes
-    ledger_nano: int
-    settled_nano: int
-    accepted_due_nano: int
-
-
-def disagreements(views: Iterable[PartyView], caps: Mapping[bytes, int]) -> tuple[str, ...]:
-    """Sessions whose parties do not agree: ledger's captures, the server's last settlement, the client's last receipt.
-
-    `caps` gives each reservation's amount, since more than that is never paid however much was used.
-    """
-    found = []
-    for view in views:
-        payable = min(view.accepted_due_nano, caps[view.reservation])
-        if not view.ledger_nano == view.settled_nano == payable:
-            name = view.reservation.hex()
-            found.append(f"{name}: ledger {view.ledger_nano}, server {view.settled_nano}, client {payable} nano-units")
-    return tuple(found)

@@ -13,6 +13,7 @@ import random
 from collections.abc import Callable, Mapping
 
 from dht.identity import Scheme
+from dht.limits import Allowance, Places
 from xenonode.corp import fraud, statements, status, sweep
 from xenonode.corp.books import Books
 from xenonode.corp.claimbook import ClaimBook
@@ -27,6 +28,9 @@ from xenonode.corp.store import Store
 from xenonode.corp.terms import Terms
 from xenonode.corp.vault import Vault
 from xenonode.model.entity import Network, Trust
+
+AUDITS = Allowance(1 / 60, 10)
+"""Audits for one member of a local network: each reads the whole ledger, while everybody else's requests wait."""
 
 
 class CorpService:
@@ -51,6 +55,7 @@ class CorpService:
         self._issuing_until_ms = Trust(opened, scheme).until_ms(keys.issuing.public_key)
         self._registry = Registry(keys.issuing, Vault(keys.vault), rng, terms, certify)
         self._claims = ClaimBook(keys.issuing, terms.fee_basis_points)
+        self._audits = Places(AUDITS)
 
     @property
     def handlers(self) -> Mapping[str, Handler]:
@@ -98,8 +103,11 @@ class CorpService:
         return {**counts, "role": "corp", "time_ms": self._desk.now_ms(), "issuing_until_ms": self._issuing_until_ms}
 
     async def _audit(self, caller: Caller, body: Body) -> Body:
+        key = proved_key(caller)
         if self._desk.network.profile != "local":  # on a local network everybody may see for himself that it balances
             self._desk.operator_only(caller)
+        if key != self._desk.keys.operator.public_key and not self._audits.take(key, self._desk.now_ms() / 1000):
+            raise RefusedError("busy", "you had the ledger audited a moment ago", "ask again in a minute")
         return audit_reply(await self._desk.store.run(statements.audit_books))
 
     async def _fraud_list(self, caller: Caller, body: Body) -> Body:

@@ -1,7 +1,8 @@
 """What a XenoServer answers on control connections.
 
 Decides who may ask what, and how values travel. Everybody may see the advert and the audit log's head; a session is
-seen and commanded by its own client only, and to others it does not exist. What the methods do is decided elsewhere.
+seen and commanded by its own client only, and to others it does not exist. The owner, who has the server's own key,
+sees all sessions and may stop them. What the methods do is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from xenonode.server.sessions import SessionManager
 ANONYMOUS = ("advert", "audit.head")
 """Methods that need no credential."""
 SESSIONS_LISTED_MAX = 256
+REASON_MAX = 200
 _Answer = Callable[[bytes, dict[str, Any]], Awaitable[dict[str, Any]]]
 
 
@@ -38,7 +40,9 @@ class ServerService:
         admission: Admission,
         audit: AuditLog,
         advert: Callable[[], Envelope | None],
+        own_key: bytes,
     ) -> None:
+        self._own_key = own_key
         self._manager, self._desk, self._admission = manager, desk, admission
         self._audit, self._advert = audit, advert
 
@@ -57,6 +61,8 @@ class ServerService:
             "receipt": self._receipt,
             "settlement": self._settlement,
             "status": self._status,
+            "owner.sessions": self._owner_sessions,
+            "owner.stop": self._owner_stop,
         }
         handlers = {name: _members_only(answer) for name, answer in members.items()}
         return {**handlers, "advert": self._show_advert, "audit.head": self._audit_head}
@@ -94,6 +100,23 @@ class ServerService:
     async def _list(self, client: bytes, body: dict[str, Any]) -> dict[str, Any]:
         own = [each for each in self._manager.sessions.values() if each.agreement.client == client]
         return {"sessions": [summary(session) for session in own[-SESSIONS_LISTED_MAX:]]}
+
+    async def _owner_sessions(self, caller: bytes, body: dict[str, Any]) -> dict[str, Any]:
+        self._owner_only(caller)
+        newest = list(self._manager.sessions.values())[-SESSIONS_LISTED_MAX:]
+        return {"sessions": [{**summary(each), "client": each.agreement.client.hex()} for each in newest]}
+
+    async def _owner_stop(self, caller: bytes, body: dict[str, Any]) -> dict[str, Any]:
+        self._owner_only(caller)
+        reason = body.get("reason")
+        if not isinstance(reason, str) or not 0 < len(reason) <= REASON_MAX or not reason.isprintable():
+            message = f"a reason has 1 to {REASON_MAX} printable characters"
+            raise RefusedError(message, "the session's client reads it", "bad_request")
+        return summary(await self._manager.stop(_id(body), reason))
+
+    def _owner_only(self, caller: bytes) -> None:
+        if caller != self._own_key:
+            raise RefusedError("only this server's owner may do this", "use the server's own key", "not_owner")
 
     async def _command(self, client: bytes, body: dict[str, Any]) -> dict[str, Any]:
         return {"amendment": await self._manager.command(client, _raw(body, "command"))}

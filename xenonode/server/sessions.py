@@ -226,7 +226,9 @@ class SessionManager:
         return text.decode("utf-8", "replace")
 
     async def stop(self, id: bytes, reason: str) -> Session:
-        """End a session by the owner's order."""
+        """End a session by the owner's order, whoever's it is. Raises RefusedError where there is none."""
+        if id not in self._sessions:
+            raise RefusedError("there is no such session here", "see 'xenonode server sessions'", "unknown_session")
         self._audit.add("operator_stop", id, {"reason": reason}, self._clock.now_ms())
         return await self.apply(id, ev.StopOrdered(reason))
 

@@ -1,0 +1,51 @@
+"""A server's owner: sees all sessions of a running server and stops them, with the key in that server's own folder."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from xenonode import membership
+from xenonode.config import ServerConfig
+from xenonode.control.client import Connection, connect
+from xenonode.env import Env
+from xenonode.errors import XenoError
+from xenonode.home import Home, LiveHome
+
+
+class Owner:
+    """A connection to the own server that proves the server's own key."""
+
+    def __init__(self, home: Home, connection: Connection) -> None:
+        self._home, self._connection = home, connection
+
+    @classmethod
+    async def open(cls, config: ServerConfig, env: Env) -> Self:
+        """On the server's own machine. Raises XenoError, or ControlError where it does not run."""
+        return await cls.connect(LiveHome(config.folder, exclusive=False), config.control.pair)
+
+    @classmethod
+    async def connect(cls, home: Home, address: tuple[str, int]) -> Self:
+        """With the papers in this home. Raises XenoError or ControlError."""
+        papers = membership.stored(home)
+        if papers is None:
+            raise XenoError("this server has not run in its folder yet", "start it: xenonode join", "not_running")
+        transport = home.transport(papers.certificate, [papers.authority])
+        return cls(home, await connect(*address, home.signer.public_key, transport=transport))
+
+    async def sessions(self) -> list[dict[str, Any]]:
+        """The newest sessions of all clients, the latest last."""
+        return [dict(each) for each in (await self._connection.call("owner.sessions", {}))["sessions"]]
+
+    async def stop(self, session: str, reason: str) -> dict[str, Any]:
+        """End the session whose id begins so, whoever's it is; what is known of it then. Raises XenoError."""
+        wanted = session.strip().lower()
+        found = [each["session"] for each in await self.sessions() if wanted and each["session"].startswith(wanted)]
+        if len(found) != 1:
+            message = f"{len(found) or 'no'} sessions here begin with {session!r}"
+            raise XenoError(message, "see them with 'xenonode server sessions'", "unknown_session")
+        return dict(await self._connection.call("owner.stop", {"session": found[0], "reason": reason}))
+
+    async def close(self) -> None:
+        """Hang up."""
+        await self._connection.close()
+        self._home.leave()
