@@ -26,6 +26,7 @@ from xenonode.simulation.overlays import OverlayWorld
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("get", "find", "set")
 OURS, SHIPPED, PATCHED = "ours", "shipped", "patched"
+RIVALS = ("libtorrent", "opendht")
 # One batch of a round; operations follow one another, so that none hides behind another.
 BATCH = 15
 BATCH_SECONDS = 10.0
@@ -91,7 +92,9 @@ class Tally:
 
 def live(nodes: int, keys: int, rounds: int, seed: int, result: dict[str, Any]) -> None:
     """Gets, finds and sets of all contenders on loopback, in turns."""
-    rivals = [name for name, module in (("libtorrent", "libtorrent"), ("opendht", "opendht")) if _installed(module)]
+    rivals = [name for name in RIVALS if _installed(name)]
+    for name in sorted(set(RIVALS).difference(rivals)):
+        print(f"  {name} is not installed (pip install 'xenonode[bench]' has it): null in the figures", flush=True)
     workers = {name: Worker() for name in (OURS, SHIPPED, PATCHED, *rivals)}
     tallies = {(name, kind): Tally() for name in workers for kind in KINDS}
     for name, worker in workers.items():
@@ -145,11 +148,13 @@ def live(nodes: int, keys: int, rounds: int, seed: int, result: dict[str, Any]) 
     mine_us = tallies[OURS, "find"].cpu_per_question_us
     result["cpu_us_per_rpc"] = round(mine_us, 1)
     result["cpu_per_rpc_vs_libtorrent"] = None
+    result["get_vs"] = dict.fromkeys(RIVALS)
     for name in rivals:
         tally = tallies[name, "get"]
         each_ms = tally.median_ms / min(keys, 32)
         found = statistics.mean(tally.achieved)
         print(f"{name:>16}{each_ms:9.3f}  (of 32 gets in flight in 60 nodes; found {found:.2f})")
+        result["get_vs"][name] = round(each_ms / tallies[OURS, "get"].median_ms, 2)
         if name == "libtorrent":
             theirs_us = tally.cpu_per_question_us
             print(f"    CPU us a question and its answer: ours {mine_us:.1f}, libtorrent {theirs_us:.1f}")
@@ -174,7 +179,7 @@ def dead_peers(nodes: int, seed: int, result: dict[str, Any]) -> None:
 
 
 def scale(nodes: int, keys: int, seed: int, result: dict[str, Any]) -> None:
-    """Idle traffic, reads and churn in virtual time."""
+    """Idle traffic and reads in virtual time."""
     with OverlayWorld(seed, nodes, wide_area=True) as world:
         world.begin()
         run = world.simulation.run
@@ -187,13 +192,36 @@ def scale(nodes: int, keys: int, seed: int, result: dict[str, Any]) -> None:
         print(f"  {rate:,.0f} RPC/s of CPU, with handshakes and upkeep")
         reading = run(read(world, placed, 200))
         print(f"reads: {reading.failed_gets} of {reading.gets} failed; recall@20 {reading.recall20:.4f}")
-        lost = run(churn(world, placed, share=CHURN_SHARE, hours=CHURN_HOURS))
-        print(f"churn: {lost.replaced} of {nodes} replaced in an hour; {lost.lost} of {lost.owed} records lost")
-        print(f"trace of seed {seed}: {world.simulation.trace.hexdigest()}")
+        print(f"trace of seed {seed}: {world.simulation.trace.hexdigest()}", flush=True)
     result["idle_rpcs"], result["idle_bound"] = idle.questions, idle.bound
     result["failed_gets"] += reading.failed_gets
     result["recall20"] = round(min(result["recall20"], reading.recall20), 4)
-    result["churn_lost"], result["churn_owed"] = lost.lost, lost.owed
+
+
+def churn_hour(nodes: int, keys: int, seed: int, result: dict[str, Any]) -> None:
+    """Half of the nodes vanish and are replaced in a virtual hour, at the moments of a Poisson process."""
+    began_s = time.process_time()
+    with OverlayWorld(seed, nodes, wide_area=True) as world:
+        world.begin()
+        run = world.simulation.run
+        placed = run(place(world, keys, 3 * HOUR_MS))
+        before = world.questions()
+        lost = run(churn(world, placed, share=CHURN_SHARE, hours=CHURN_HOURS))
+        took_s = time.process_time() - began_s
+        asked = world.questions() - before
+        digest = world.simulation.trace.hexdigest()
+    print(f"churn: {lost.replaced} of {nodes} nodes replaced in an hour; of {len(placed)} records acknowledged, "
+          f"{lost.owed} unexpired with a living publisher, {lost.lost} lost")  # fmt: skip
+    print(f"  {asked:,} questions, {took_s:.0f} CPU s; trace of seed {seed}: {digest}", flush=True)
+    result["churn"] = {
+        "nodes": nodes,
+        "replaced": lost.replaced,
+        "acknowledged": len(placed),
+        "owed": lost.owed,
+        "lost": lost.lost,
+        "questions": asked,
+        "cpu_s": round(took_s, 1),
+    }
 
 
 def simulator(nodes: int, seed: int, result: dict[str, Any]) -> None:
@@ -234,19 +262,23 @@ def main() -> int:
     parser.add_argument("--scale-nodes", type=int, default=1000, help="nodes in virtual time (default 1000)")
     parser.add_argument("--scale-keys", type=int, default=500, help="keys in virtual time (default 500)")
     parser.add_argument("--seed", type=int, default=1, help="of everything (default 1)")
+    parser.add_argument("--churn", action="store_true", help="the hour of churn and nothing else")
     parser.add_argument("--json", action="store_true", help="print all figures as one object in the last line")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     result: dict[str, Any] = {}
     print(f"Python {platform.python_version()}, {_processor()}, {os.cpu_count()} cores, seed {options.seed}")
-    print(f"live, {options.nodes} nodes each, {options.keys} keys, {options.rounds} rounds of {BATCH}:", flush=True)
-    live(options.nodes, options.keys, options.rounds, options.seed, result)
-    memory(options.seed, result)
-    print(f"virtual time, {options.nodes} nodes on a wide-area network:", flush=True)
-    dead_peers(options.nodes, options.seed, result)
-    simulator(200, options.seed, result)
+    if not options.churn:
+        print(f"live, {options.nodes} nodes each, {options.keys} keys, {options.rounds} rounds of {BATCH}:", flush=True)
+        live(options.nodes, options.keys, options.rounds, options.seed, result)
+        memory(options.seed, result)
+        print(f"virtual time, {options.nodes} nodes on a wide-area network:", flush=True)
+        dead_peers(options.nodes, options.seed, result)
+        simulator(200, options.seed, result)
     print(f"virtual time, {options.scale_nodes} nodes, {options.scale_keys} keys:", flush=True)
-    scale(options.scale_nodes, options.scale_keys, options.seed, result)
+    if not options.churn:
+        scale(options.scale_nodes, options.scale_keys, options.seed, result)
+    churn_hour(options.scale_nodes, options.scale_keys, options.seed, result)
     if options.json:
         print(json.dumps(result))
     return 0
