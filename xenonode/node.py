@@ -52,8 +52,8 @@ from xenonode.model.resources import NO_RESOURCES
 from xenonode.model.schema import PublishedSchema
 from xenonode.peer import EXTENSIONS_FILE, Peer, describe_holdings
 from xenonode.search.kinds import ADVERT
+from xenonode.search.measuring import in_microseconds
 from xenonode.search.publishing import Publisher
-from xenonode.search.searching import in_microseconds
 from xenonode.server.admission import Admission, Offer, environment_offers
 from xenonode.server.advertising import AdvertFacts, Advertiser
 from xenonode.server.audit_log import AuditLog

@@ -18,7 +18,7 @@ from dht.handshake import Member
 from dht.identity import Signer
 from dht.overlay import Overlay
 from summaries.holder import Holder
-from summaries.schema import Schema
+from summaries.schema import LOCATION, Schema
 from summaries.trie import trie_key
 from xenonode.env import Env
 from xenonode.errors import XenoError
@@ -28,6 +28,7 @@ from xenonode.search.adverts import Adverts
 from xenonode.search.asking import Asker
 from xenonode.search.growth import Growth
 from xenonode.search.holding import TrieHolding
+from xenonode.search.measuring import Measurer
 from xenonode.search.news import News
 from xenonode.search.placement import Placement
 from xenonode.search.searching import Searcher
@@ -67,8 +68,12 @@ class Peer:
         )
         self.adverts = Adverts(trust, self.schema, self.endpoint.contradictions.note_signed)
         self.asker = Asker(self, env)
-        self.searcher = Searcher(self.endpoint, self.growth.searchable, self.adverts, self.asker, env)
+        self.searcher = Searcher(
+            self.endpoint, self.growth.searchable, self.adverts, self.asker, env, self._meet
+        )
         self.news = News(self.endpoint, self.growth, env, self._grown)
+        if not client:
+            Measurer(self.endpoint, env, trust.network.profile)
         self.on_growth: Callable[[], None] = lambda: None  # called when the schema has a new dimension
         self._informing: asyncio.Task[None] | None = None
         self._entering: list[asyncio.Task[None]] = []
@@ -119,6 +124,11 @@ class Peer:
                 raise outcome
         if self._informing is None:
             self._informing = self.env.spawn(self.news.stay_informed(), "news of the schema")
+
+    async def _meet(self) -> list[Address]:
+        """Servers all over the location's overlay, for who wants to be measured from several sides."""
+        placement = await self.placement(LOCATION)
+        return [info.contact.address for info in placement.overlay.peers()]
 
     async def ask_for_news(self) -> None:
         """Ask one seed, or a server that was met before, whether the schema has grown."""

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from dht.errors import RemoteError
+from dht import wire
+from dht.errors import PeerRefusedError, RemoteError
 from dht.identity import ED25519
 from summaries.dimension import Dimension
 from summaries.filter import Comparison, furthest
@@ -31,6 +32,8 @@ from xenonode.model.schema import PublishedSchema
 from xenonode.peer import Peer
 from xenonode.search.counting import count
 from xenonode.search.growth import Growth
+from xenonode.search.kinds import MEASURE
+from xenonode.search.landmarks import Landmarks
 from xenonode.search.placing import place
 from xenonode.search.watching import watch
 from xenonode.simulation.run import Simulation
@@ -299,10 +302,35 @@ def test_hosts_in_near_are_members_that_answer() -> None:
         host, port = servers[0].peer.endpoint.address
         answer = await client.searcher.search(parse(f"near({host}:{port}, 10000 ms)"))
         assert answer.complete and len(answer.servers) > 0
-        for unknown, why in (("nobody", "no address"), ("127.0.0.1:9", "does not answer")):
+        for unknown, why in (("nobody", "no address"), ("8.8.8.8:53", "0 of 1. servers could measure")):
             with pytest.raises(XenoError, match=why) as refused:
                 await client.searcher.search(parse(f"near({unknown}, 10 ms)"))
             assert refused.value.next_step
+
+    on_loopback(scenario)
+
+
+def test_a_host_that_is_no_member_is_placed_by_servers_that_measure_the_way_to_it() -> None:
+    async def scenario(servers: list[Advertised], client: Peer) -> None:
+        host = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+        port = host.sockets[0].getsockname()[1]
+        answer = await client.searcher.search(parse(f"near(127.0.0.1:{port}, 10000 ms)"))
+        assert answer.complete and len(answer.servers) > 0
+        host.close()
+        again = await client.searcher.search(parse(f"near(127.0.0.1:{port}, 10000 ms) order by latency limit 3"))
+        assert again.complete and len(again.servers) == 3  # remembered
+        stored = client.searcher.landmarks.stored()
+        other = Landmarks(client.endpoint, client.env, client._meet)
+        other.restore(stored)
+        assert other.stored() == stored and b"127.0.0.1" in stored
+        other.restore(b"junk")
+        server, closed = servers[0].peer.endpoint.address, wire.pack(["127.0.0.1", 7])
+        asked = [client.endpoint.ask(server, MEASURE, closed) for _ in range(9)]
+        refused = [isinstance(one, PeerRefusedError) for one in await asyncio.gather(*asked, return_exceptions=True)]
+        assert any(refused) and not all(refused)  # a few at once, and no more
+        for body in (["8.8.8.8", 53], ["127.0.0.1", 0], ["name", 1], [7]):
+            with pytest.raises(PeerRefusedError):
+                await client.endpoint.ask(servers[1].peer.endpoint.address, MEASURE, wire.pack(body))
 
     on_loopback(scenario)
 

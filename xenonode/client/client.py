@@ -50,6 +50,8 @@ LOGGER = logging.getLogger("xenonode.client")
 REPORTS_MAX = 16
 """Proofs of contradictions that one client brings to XenoCorp: servers, who meet all adverts, bring more."""
 ORDER_LIFE_MS = 86_400_000
+PLACES_FILE = "places"
+"""In the client's state: where hosts that are no members are, as servers measured it within the last hour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,6 +363,9 @@ class Client:
             now_ms = self._env.now_ms()
             peer.growth.restore(self._home.disk.read(EXTENSIONS_FILE), now_ms)
             peer.on_growth = lambda: self._home.disk.replace(EXTENSIONS_FILE, peer.growth.stored())
+            landmarks = peer.searcher.landmarks
+            landmarks.restore(self._home.disk.read(PLACES_FILE))
+            landmarks.on_change = lambda: self._home.disk.replace(PLACES_FILE, landmarks.stored())
             await peer.ask_for_news()
             self._peer = peer
         return self._peer

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from dht.contact import unpack_address
-from dht.coordinates import Coordinate
 from dht.endpoint import Endpoint
 from dht.errors import DhtError
 from summaries.asks import REPLICAS, Ask, Outcome, Probe
@@ -33,6 +32,8 @@ from xenonode.model.entity import Address
 from xenonode.search.adverts import Adverts
 from xenonode.search.asking import Asker
 from xenonode.search.kinds import ADVERT
+from xenonode.search.landmarks import Landmarks, Meet
+from xenonode.search.measuring import in_microseconds
 
 SEARCH_TIMEOUT_S = 30.0
 """A search of a million adverts takes some ten rounds of at most two seconds; beyond this, what was found is told."""
@@ -70,8 +71,15 @@ class Searcher:
     """Runs searches on behalf of one node."""
 
     def __init__(
-        self, endpoint: Endpoint, searchable: Callable[[int], Schema], adverts: Adverts, asker: Asker, env: Env
+        self,
+        endpoint: Endpoint,
+        searchable: Callable[[int], Schema],
+        adverts: Adverts,
+        asker: Asker,
+        env: Env,
+        meet: Meet,
     ) -> None:
+        self.landmarks = Landmarks(endpoint, env, meet)
         self._endpoint, self._searchable, self._adverts = endpoint, searchable, adverts
         self.asker, self.env = asker, env
         self.roots: dict[str, RootView] = {}
@@ -193,18 +201,15 @@ class Searcher:
         place = Address.parse(host)
         if place is None:
             raise XenoError(
-                f"near: {host!r} is no address of a member",
-                "write near(HOST:PORT, 30 ms) with a member's UDP address (see 'xenonode peers'), or coord(x, y, z, h)",
+                f"near: {host!r} is no address",
+                "write near(HOST:PORT, 30 ms) with a member's UDP address (see 'xenonode peers'), or that of any host"
+                " which answers TCP there, as a literal address; or coord(x, y, z, h)",
                 "unknown_host",
             )
         try:
             pong = await self._endpoint.ping(place.pair)
-        except DhtError as error:
-            raise XenoError(
-                f"near: {host} does not answer ({error})",
-                "name a member that is up ('xenonode peers' lists some), or use coord(x, y, z, h)",
-                "unknown_host",
-            ) from error
+        except DhtError:
+            return await self.landmarks.place(host, place.pair)  # no member, or one that is away
         return in_microseconds(pong.coordinate)
 
     def probe(self, contact: bytes, done: Callable[[bytes | None, int | None], None]) -> None:
@@ -223,11 +228,6 @@ class Searcher:
         except DhtError:  # an address that this network does not admit
             loop.call_soon(done, None, None)
 
-
-def in_microseconds(coordinate: Coordinate) -> tuple[int, int, int, int]:
-    """A network coordinate as adverts and queries have it."""
-    x, y, z = (round(value * MICROSECONDS) for value in (coordinate.x_ms, coordinate.y_ms, coordinate.z_ms))
-    return x, y, z, max(0, round(coordinate.height_ms * MICROSECONDS))
 
 
 class Run:
