@@ -28,8 +28,10 @@ OWNERS = 400
 class AdvertSet:
     """Adverts of `count` servers; the same for the same seed."""
 
-    def __init__(self, schema: Schema, seed: int, count: int, now_ms: int = NOW_MS) -> None:
-        rng = Random(seed)
+    def __init__(
+        self, schema: Schema, seed: int, count: int, now_ms: int = NOW_MS, life_s: int = LIFE_S
+    ) -> None:
+        self._rng = rng = Random(seed)
         self.schema = schema
         self._scheme = SimulatedScheme(seed.to_bytes(32, "big"))
         self._signer = self._scheme.generate(bytes(32))
@@ -46,7 +48,7 @@ class AdvertSet:
                 schema,
                 id=rng.getrandbits(64),
                 seq=now_ms + rng.randrange(150_000),
-                expires_s=now_ms // 1000 + LIFE_S,
+                expires_s=now_ms // 1000 + life_s,
                 attributes=attributes,
                 contact=contact,
             )
@@ -54,6 +56,21 @@ class AdvertSet:
             self.adverts.append((point, raw))
             self.by_id[point.id] = self._by_raw[raw] = point
             self.current[contact] = raw
+
+    def renew(self, place: int, now_ms: int, *, churned: bool) -> None:
+        """A server signs its next advert; if `churned`, with other amounts available."""
+        old, _ = self.adverts[place]
+        attributes = dict(old.attributes)
+        if churned:
+            _churn(self._rng, attributes)
+        point = Point.from_attributes(
+            self.schema, id=old.id, seq=max(old.seq + 1, now_ms), expires_s=now_ms // 1000 + LIFE_S,
+            attributes=attributes, contact=old.contact,
+        )  # fmt: skip
+        raw = self._seal(point)
+        self.adverts[place] = point, raw
+        self.by_id[point.id] = self._by_raw[raw] = point
+        self.current[point.contact] = raw
 
     def verify(self, raw: bytes, now_ms: int) -> Point | None:
         """What a holder and a searcher ask of an advert."""

@@ -23,7 +23,7 @@ from summaries.forms import from_fields, to_fields
 from summaries.holder import DEFAULT_CAPACITY, Action, Holder, Push, Reply
 from summaries.messages import Answer, Fetch, Message, Overview, Question, Read
 from summaries.node import TrieNode
-from summaries.publish import Publication
+from summaries.publish import Posting, Publication
 from summaries.roots import RootReading, RootView
 from summaries.trie import Prefix, trie_key
 from xenonode.simulation.search_bench.adverts import NOW_MS, AdvertSet
@@ -207,10 +207,10 @@ class IndexNetwork:
         self._pump()
         return heard[0]
 
-    def publish(self, dimension: str, place: int) -> Publication:
-        """Publish one advert in one dimension, and wait until it is durable."""
+    def publish(self, dimension: str, place: int, previous: tuple[Posting, ...] = ()) -> Publication:
+        """Publish one advert in one dimension, in the place of its last one, and wait until it is durable."""
         point, raw = self.adverts.adverts[place]
-        publication = Publication(self.schema, dimension, point, raw)
+        publication = Publication(self.schema, dimension, point, raw, previous)
         cost = Cost()
 
         def send(asks: Sequence[Ask]) -> None:
@@ -296,6 +296,8 @@ class IndexNetwork:
             if isinstance(action, Reply):
                 asked = self._open.pop(action.request, None)  # type: ignore[call-overload]
                 if asked is not None:
+                    self.messages += 1
+                    self.message_bytes += len(wire.pack(to_fields(action.message)))
                     asked.done(action.message, asked.step)
             else:
                 self._push(name, dimension, action, step)

@@ -31,6 +31,7 @@ from xenonode.simulation.search_bench.central import NumpyIndex
 from xenonode.simulation.search_bench.queries import LIMIT, draw
 
 QUIET_S = 20.0  # between two measurements: roots are forgotten after 15
+LIFE_S = 86_400  # nothing expires while it is measured
 FIRST_S = 60.0  # for joining the overlays, which is not what is measured
 
 
@@ -59,7 +60,7 @@ def measure(seed: int, adverts: int, peers: int, queries: int, capacity: int, *,
     with Crowd(seed, peers=peers, clients=1, advertising=False, leaf_capacity=capacity, traced=False) as crowd:
         crowd.run(until=1)
         schema = crowd.servers[0].peer.schema  # type: ignore[union-attr]
-        held = AdvertSet(schema, seed, adverts, crowd.now_ms())
+        held = AdvertSet(schema, seed, adverts, crowd.now_ms(), LIFE_S)
         _load(crowd, schema, held, capacity)
         index = NumpyIndex(schema, held)
         points = [point for point, _ in held.adverts]
