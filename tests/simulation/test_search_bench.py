@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from xenonode.simulation.search_bench import figure
+from xenonode.simulation.search_bench.adverts import ADVERT_BYTES
 from xenonode.simulation.search_bench.bench import CLASSES, METHODS, PLACEMENT, Bench, Row, differences, prepare
+from xenonode.simulation.search_bench.stream import load
+from xenonode.simulation.search_bench.traffic import PERIOD_S, traffic
 
 SIZE, SEED, QUERIES = 1_200, 7, 6
 FIELDS = {
@@ -67,3 +70,15 @@ def test_no_search_asks_fewer_holders_than_the_least_that_have_its_answers() -> 
     for row in rows("conjunction"):
         if row.method.startswith("xenosearch"):
             assert 0 < row.leaves_least_mean <= row.rpcs_mean
+
+
+def test_staying_advertised_costs_three_copies_of_the_advert_and_little_more() -> None:
+    copies = 3 * ADVERT_BYTES / PERIOD_S
+    rate, messages = traffic(SEED, 150, "cores", count().__next__, capacity=256, nodes=20)
+    assert copies < rate < 1.5 * copies and messages >= 6 / PERIOD_S
+
+
+def test_a_stream_of_searches_tells_who_is_busiest() -> None:
+    relaxed, strict = (load(bench(), SEED, 20, strict=strict) for strict in (False, True))
+    assert 0 < relaxed.median_share <= relaxed.busiest_share <= 1
+    assert strict.questions_mean > relaxed.questions_mean

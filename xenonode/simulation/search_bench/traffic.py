@@ -30,12 +30,13 @@ def traffic(
     for place in range(count):
         postings.append(network.publish(dimension, place).postings)
         network.settle()
-    for _ in range(60):
-        network.tick()
     rng = Random(seed)
-    bytes_, messages = network.message_bytes, network.messages
-    for second in range(PERIOD_S):
-        for place in range(second * count // PERIOD_S, (second + 1) * count // PERIOD_S):
+    bytes_ = messages = 0
+    for second in range(2 * PERIOD_S):
+        if second == PERIOD_S:  # in the period before, everybody learned where its leaf is since the last split
+            bytes_, messages = network.message_bytes, network.messages
+        at = second % PERIOD_S
+        for place in range(at * count // PERIOD_S, (at + 1) * count // PERIOD_S):
             adverts.renew(place, network.now_ms, churned=rng.random() < CHANGED)
             postings[place] = network.publish(dimension, place, postings[place]).postings
         network.tick()
