@@ -8,7 +8,7 @@ given up on one: every holder that showed a row is asked for the advert before a
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -27,6 +27,7 @@ MAX_PROBES = 32  # servers probed at once
 MAX_CANDIDATES = 100_000
 MAX_SHOWN = 2 * REPLICAS  # holders asked for one advert: those of a leaf and of one below it
 MAX_CONTACTS = 3  # places at which one server is looked for: liars among its row's holders may name others
+MAX_JUNK = 4  # rows whose advert is no good, before a replica's rows that nobody else shows are passed over
 MAX_PLACES = 12  # Moved answers followed for one advert: deeper than any trie
 
 Finish = Literal["probe", "fetch", "none"]
@@ -50,6 +51,7 @@ class Candidate:
     asked: set[bytes] = field(default_factory=set)
     shown: list[_Shown] = field(default_factory=list)  # who showed a row: each may be asked for the advert
     evaded: bool = False  # whether somebody who showed a row had nothing, or nothing to say, when asked for its advert
+    witness: tuple[Prefix, Source] | None = None  # who was asked last for the advert
     places: int = 0  # that an advert was said to have moved to
 
     def claim(self, row: Row, prefix: Prefix, source: Source) -> None:
@@ -83,6 +85,7 @@ class Candidates:
         self._candidates: dict[int, Candidate] = {}
         self._live: list[tuple[int, int]] = []  # (rank, id) of every candidate not rejected
         self._fresh: deque[int] = deque()
+        self._junk: Counter[tuple[Prefix, Source]] = Counter()  # rows that a replica made up
         self.unverified: dict[int, None] = {}
 
     @property
@@ -155,6 +158,7 @@ class Candidates:
                 there: list[_Shown] = [(seq, reply.prefix, Source(None, replica)) for replica in range(REPLICAS)]
                 candidate.shown = there + [one for one in candidate.shown if one not in there]
         advert = reply.advert if isinstance(reply, AdvertIs) else b""
+        candidate.witness = (ask.prefix, Source(ask.holder, ask.replica))
         candidate.evaded = candidate.evaded or not advert
         self._judge(candidate, advert, None, now_ms, seq)
 
@@ -164,13 +168,17 @@ class Candidates:
         if candidate is not None:
             self._judge(candidate, advert or b"", round_trip_us, now_ms, None)
 
-    def finish(self, floor: int) -> None:
-        """Ask for the proofs of those that will be in the answer; nothing unread ranks below `floor`."""
+    def finish(self, floor: int) -> bool:
+        """Ask for the proofs of those that will be in the answer; nothing unread ranks below `floor`.
+
+        Returns whether some were passed over: then there is room for others, read or unread.
+        """
+        before = len(self._live)
         limit, ordered = self._query.limit, bool(self._query.order.by)
         if limit is None:
             while self._fresh and len(self._probes) + len(self._fetches) < MAX_PROBES:
                 self._finish_one(self._candidates[self._fresh.popleft()])
-            return
+            return False
         # Without an order any that verify will do: what is under way already must not be overtaken.
         under_way = sum(self._candidates[id].state != "new" for _, id in self._live) if not ordered else 0
         for rank, id in self._live[:limit] if ordered else list(self._live):
@@ -180,9 +188,15 @@ class Candidates:
             if len(self._probes) + len(self._fetches) >= MAX_PROBES:
                 break
             self._finish_one(self._candidates[id])
+        return len(self._live) < before
 
     def _finish_one(self, candidate: Candidate) -> None:
         if candidate.state != "new":
+            return
+        if len(candidate.shown) == 1 and self._junk[candidate.shown[0][1], _plain(candidate.shown[0][2])] >= MAX_JUNK:
+            candidate.state = "rejected"
+            self._drop_live(candidate)
+            self._tally.rejected += 1
             return
         candidate.state = "probing"
         self._tally.rounds = max(self._tally.rounds, candidate.depth + 1)
@@ -220,6 +234,8 @@ class Candidates:
                 self.unverified[row.id] = None
             else:  # each showed an advert, and none is good: rows that they made up
                 self._tally.rejected += 1
+                if candidate.witness is not None:
+                    self._junk[candidate.witness] += 1
             return
         if point is not None:
             candidate.own, candidate.seq, candidate.match = copy_of is None, point.seq, None
@@ -252,3 +268,7 @@ class Candidates:
         place = bisect_left(self._live, (candidate.rank, candidate.row.id))
         if place < len(self._live) and self._live[place] == (candidate.rank, candidate.row.id):
             del self._live[place]
+
+
+def _plain(source: Source) -> Source:
+    return Source(source.holder, source.replica)

@@ -369,9 +369,13 @@ class Search:
     # ----- what next
 
     def _pump(self) -> None:
+        if not self._comparing:
+            while self._go_on():
+                pass
+
+    def _go_on(self) -> bool:
+        """Read and finish what is next; whether that made room for more."""
         limit, ordered = self._query.limit, bool(self._query.order.by)
-        if self._comparing:
-            return
         if self._tally.rpcs >= self._max_rpcs:
             # Only a lying holder, or a query for nearly everything, comes here: say what was left out.
             for _, _, _, visit in sorted(self._heap)[:MAX_UNREACHABLE]:
@@ -388,7 +392,7 @@ class Search:
         floor = min((visit.bound for visit in self._active.values()), default=NEVER)
         if self._heap:
             floor = min(floor, self._heap[0][0])
-        self._candidates.finish(floor)
+        return self._candidates.finish(floor)
 
     def _flush(self) -> list[Ask | Probe]:
         out = list(self._out)

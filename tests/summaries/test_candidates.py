@@ -104,6 +104,31 @@ def test_a_forged_rank_does_not_push_a_server_out_of_the_best() -> None:
     assert [one.id for one in found] == [7]
 
 
+def test_of_a_replica_that_makes_rows_up_only_a_few_are_looked_into_and_none_makes_the_answer_partial() -> None:
+    finishing = Finishing()
+    finishing.offer(finishing.row, LIAR)
+    finishing.offer(finishing.row, HONEST)
+    for number in range(100):
+        finishing.offer(Row(1_000 + number, 1, 0, b""), LIAR)
+    asked: list[Ask | Probe] = []
+    finishing.out = finishing.candidates._out = _Noting(asked)
+    found = finishing.answer({b"liar": AdvertIs(b"junk")}, {finishing.point.contact: finishing.raw})
+    assert [one.id for one in found] == [7] and not finishing.candidates.unverified
+    assert len(asked) <= 1 + 32 + 4  # the honest one, what was under way at once, and no more
+
+
+class _Noting(list[Ask | Probe]):
+    """Questions to be sent, all of them remembered."""
+
+    def __init__(self, every: list[Ask | Probe]) -> None:
+        super().__init__()
+        self._every = every
+
+    def append(self, one: Ask | Probe) -> None:
+        super().append(one)
+        self._every.append(one)
+
+
 def test_a_holder_says_where_it_has_handed_a_row() -> None:
     world = World(3, 8, SCHEMA, capacity=2)
     raws = [world.advert(1 + number, 1, SAMPLE[number]) for number in range(30)]
