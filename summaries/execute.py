@@ -24,6 +24,7 @@ from summaries.errors import LocalError
 from summaries.explain import Explanation, NodeRead, describe
 from summaries.filter import CompiledFilter, Filter
 from summaries.idset import IdSet
+from summaries.impossible import is_impossible
 from summaries.messages import Answer, Child, NotReady, Read
 from summaries.plan import Part, choose, doubled, make_plan
 from summaries.query import Query, filter_of
@@ -74,7 +75,8 @@ class Search:
         self._schema, self._query = schema, query
         self._max_rpcs = max_rpcs
         self._strict = strict
-        self._filter, self._exact = filter_of(query)
+        asked, self._exact = filter_of(query)
+        self._filter = Filter(tuple(term for term in asked.terms if not is_impossible(term)))
         self._roots, self._turn = {} if doubting else roots or {}, turn
         self._replicas, self._doubting = replicas, doubting
         self._named = dimension

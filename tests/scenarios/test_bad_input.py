@@ -71,6 +71,7 @@ def money(live: Live) -> tuple[int, int]:
         ("(cores >= 1", ")"),
         ("near(no-such-host-1, 50 ms)", "no-such-host-1"),
         ("cores >= 1 limit 0", "limit"),
+        ("(" * 10_000 + "cores >= 1" + ")" * 10_000, "nested deeper"),
     ],
 )
 def test_a_query_that_makes_no_sense_is_refused_by_its_word(live: Live, query: str, word: str) -> None:
