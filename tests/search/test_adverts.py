@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import pytest
 
 from dht.contradictions import Contradiction
+from dht.envelope import seal
+from summaries.holder import Reply
+from summaries.messages import Insert, Refused
+from summaries.trie import ROOT, keys_of
 from xenonode import catalogue
 from xenonode.corp.errors import RefusedError
 from xenonode.corp.fraud import equivocator
@@ -50,3 +55,50 @@ def test_two_adverts_with_one_number_are_told_once_with_a_proof_that_convinces_x
         with pytest.raises(RefusedError):
             equivocator(raws[0], raws[1], simulation.scheme)
         assert Advert.open(raws[1], simulation.scheme)[0].seq == proof.seq + 1
+
+
+def _spoilt(fields: dict[str, Any], name: str, place: int, value: int) -> dict[str, Any]:
+    """The same advert with one number changed, as only a hand-made one can have it."""
+    if isinstance(fields[name], list):
+        return fields | {name: [*fields[name][:place], value, *fields[name][place + 1 :]]}
+    return fields | {name: value}
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "value"),
+    [
+        ("available", 1, 2**50),  # more memory free than there is
+        ("prices", 0, -1),
+        ("seq", 0, 2**64 - 1),
+        ("location", 0, 91_000_000),  # further away than anything on Earth
+        ("cores", 0, 0),
+        ("expires_ms", 0, 2**62),
+    ],
+)
+def test_a_holder_refuses_a_well_signed_advert_that_cannot_be_true(name: str, place: int, value: int) -> None:
+    with Simulation(seed=4) as simulation:
+        node = simulation.add_node("node")
+        issuing = Issuing(simulation.scheme, node.env.now_ms(), Address(node.host.address, 7000))
+        peer, signer, credential = node.call(issuing.peer, node.env, 0)
+
+        async def offer() -> tuple[object, object]:
+            await peer.start(Address(node.host.address, 7000).pair)
+            now_ms = node.env.now_ms()
+            advert = advert_of(catalogue.adverts(Random(4), 1)[0], credential, peer, Random(4), now_ms)
+            fields = dict(advert.to_fields())
+            assert name in fields
+            holder = peer.holdings["cores"].holder
+            said: list[object] = []
+            for each in (fields, _spoilt(fields, name, place, value)):
+                raw = seal(signer, Advert.TYPE, each).raw
+                point = peer.adverts.point(raw, now_ms)
+                key = 0 if point is None else keys_of(peer.schema, "cores", point)[0]
+                actions = holder.received(Insert(ROOT, key, raw), b"somebody", "request", now_ms)
+                replies = [one.message for one in actions if isinstance(one, Reply)]
+                said.append(replies[0] if replies else None)
+            await peer.close()
+            return said[0], said[1]
+
+        honest, spoilt = simulation.run(node.start(offer()))  # type: ignore[arg-type]
+        assert not isinstance(honest, Refused)
+        assert isinstance(spoilt, Refused) and "verify" in spoilt.reason

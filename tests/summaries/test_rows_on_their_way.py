@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
+import pytest
 from summaries_world import World, attributes
 
 from summaries.asks import Ask
@@ -27,6 +28,8 @@ from summaries.messages import (
     ZoneUpdate,
 )  # fmt: skip
 from summaries.parse import parse
+from summaries.point import Point
+from summaries.publish import Publication
 from summaries.rank import LAST, Order
 from summaries.schema import Schema
 from summaries.trie import ROOT, Prefix, keys_of
@@ -145,3 +148,35 @@ def test_who_offers_an_older_row_is_not_told_that_a_newer_one_is_there_before_ev
     holder.answered(climb.token, 1, b"x", Accepted(1), world.now_ms)
     (late,) = holder.received(Insert(leaf, key, old), b"q", 3, world.now_ms)
     assert isinstance(late, Reply) and not isinstance(late.message, NotReady)
+
+
+def leads_to(world: World, name: bytes, point: Point, key: int) -> bool:
+    """Whether a reader of the root at this node is shown the row, or a child that may have it."""
+    node = world.holders[name, NAME].nodes().get(ROOT)
+    if node is None:
+        return False
+    zone = Zone.of_point(SCHEMA, point)
+    named = any(child.contains(key) and known.covers(zone) for child, known, _ in node.children())
+    return named or node.rows.find(point.id, key) is not None
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_when_an_advert_is_acknowledged_a_quorum_of_the_roots_holders_leads_to_it(seed: int) -> None:
+    world = World(seed, 9, SCHEMA, capacity=8, loss=0.05, duplicates=0.1)
+    raws = [world.advert(1 + number, 1, SAMPLE[number]) for number in range(60)]
+    made: list[tuple[Publication, Point]] = []
+    for place, raw in enumerate(raws):
+        world.later(
+            place * 60, lambda raw=raw: made.append((world.publish(NAME, raw), world.adverts[raw]))  # type: ignore[misc]
+        )
+    seen: set[int] = set()
+    while len(made) < len(raws) or not all(one.finished for one, _ in made):
+        world.run(until=lambda: sum(one.durable for one, _ in made) > len(seen) or (
+            len(made) == len(raws) and all(one.finished for one, _ in made)
+        ))  # fmt: skip
+        for publication, point in made:
+            if publication.durable and point.id not in seen:
+                seen.add(point.id)
+                (key,) = keys_of(SCHEMA, NAME, point)
+                assert sum(leads_to(world, name, point, key) for name in world.nearest(NAME, ROOT)[:3]) >= 2
+    assert len(seen) > 50
