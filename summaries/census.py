@@ -22,6 +22,7 @@ from summaries.plan import ranked
 from summaries.query import Query, filter_of
 from summaries.schema import ENVIRONMENT, Schema
 from summaries.sums import Aggregate
+from summaries.tallying import GROUPS
 from summaries.trie import ROOT, Prefix
 from summaries.visit import Source
 
@@ -29,7 +30,6 @@ MAX_READS = 64  # trie nodes read at once, as a search does
 MAX_RPCS = 20_000
 MAX_PAGES = 256  # of one replica's answer
 MAX_RETRIES = 3
-GROUPS = ("", "country", "region", "owner", "currency")
 
 
 @dataclass(frozen=True, slots=True)

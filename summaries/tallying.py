@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import xxhash
 
 from summaries.answer import compiled, named
+from summaries.errors import MessageError
+from summaries.filter import CompiledFilter, Filter
 from summaries.forms import MAX_AGE_MS, part_fields, tally_child_fields
 from summaries.holder_state import HolderState
 from summaries.inside import surely_passes
@@ -27,6 +29,9 @@ TOLD_IF_UNCHANGED_MS = 60_000
 OTHERS_TOLD_MS = 120_000  # the other holders: for the case that the first is gone
 UNKNOWN_MS = 5_000  # until a node looks again whether all of its children have told
 BELIEVED_MS = 300_000
+PAGES_MS = 2_000  # a census reads the pages of one answer within some round trips
+MADE_MAX = 16
+GROUPS = ("", "country", "region", "owner", "currency")
 MAX_TELLERS = 8  # holders remembered a child, as for entries
 MAX_NAME = 128  # of a group: no text of an advert is longer
 _FRAME_BYTES = 60
@@ -57,6 +62,7 @@ class Tallying:
         self._state = state
         self._children: dict[Prefix, dict[Prefix, dict[bytes, _Told]]] = {}  # node -> child -> holder
         self._telling: dict[Prefix, _Telling] = {}
+        self._made: dict[tuple[Prefix, Filter, str], tuple[int, list[TallyPart], bytes]] = {}
 
     def hear(self, message: SumUpdate, sender: bytes, request: object, now_ms: int) -> None:
         """Take a child's sum in, if the child's zone is known from the same holder."""
@@ -105,14 +111,11 @@ class Tallying:
 
     def answer(self, node: TrieNode, question: Tally, reader: bytes, now_ms: int) -> Tallied:
         """One page of what passes: rows by group, children that answer for themselves, and children to be asked."""
+        if question.group not in GROUPS:
+            raise MessageError(f"adverts are grouped by one of {', '.join(GROUPS[1:])}")
         condition = compiled(node.schema, question.filter)
-        alive = _alive(node, condition.select(node.rows), now_ms)
-        groups: dict[str, list[int]] = {}
-        for place in alive:
-            value = node.rows.points[place].attributes.get(question.group, "") if question.group else ""
-            groups.setdefault(str(value)[:MAX_NAME], []).append(place)
-        parts = [TallyPart(name, 0, 0, Aggregate.of_rows(node.rows, groups[name]).fitting()) for name in sorted(groups)]
-        hashed = xxhash.xxh3_64(repr([(one.name, one.aggregate) for one in parts]).encode())
+        parts, told_apart = self._rows(node, question, condition, now_ms)
+        hashed = xxhash.xxh3_64(told_apart)
         said: list[TallyPart] = []
         children = []
         for child, zone, holders in node.children():
@@ -134,6 +137,26 @@ class Tallying:
             return Tallied(node.prefix, (), (), total, mark, splitting)
         some, rest = _page(parts, children, question.first)
         return Tallied(node.prefix, some, rest, total, mark, splitting)
+
+    def _rows(
+        self, node: TrieNode, question: Tally, condition: CompiledFilter, now_ms: int
+    ) -> tuple[list[TallyPart], bytes]:
+        """The groups of a node's own rows, and what tells them from others; pages of one answer share the work."""
+        key = (node.prefix, question.filter, question.group)
+        known = self._made.get(key)
+        if known is not None and now_ms - known[0] < PAGES_MS:
+            return list(known[1]), known[2]
+        groups: dict[str, list[int]] = {}
+        for place in _alive(node, condition.select(node.rows), now_ms):
+            value = node.rows.points[place].attributes.get(question.group, "") if question.group else ""
+            groups.setdefault(str(value)[:MAX_NAME], []).append(place)
+        parts = [TallyPart(name, 0, 0, Aggregate.of_rows(node.rows, groups[name]).fitting()) for name in sorted(groups)]
+        mark = repr([(one.name, one.aggregate) for one in parts]).encode()
+        if len(self._made) >= MADE_MAX:
+            del self._made[next(iter(self._made))]
+        if len(parts) > 1:
+            self._made[key] = now_ms, parts, mark
+        return list(parts), mark
 
     def _child(self, node: TrieNode, child: Prefix, now_ms: int) -> _Told | None:
         """What a child last said it comes to: the newest word of its holders."""

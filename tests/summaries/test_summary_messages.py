@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from summaries_world import World, attributes
 
+from summaries.cost import CostTest
 from summaries.errors import MessageError
 from summaries.filter import Comparison, Filter, Within
 from summaries.forms import from_fields, to_fields
@@ -36,12 +37,18 @@ from summaries.messages import (
     Refused,
     Row,
     Stale,
+    SumUpdate,
+    Tallied,
+    Tally,
+    TallyChild,
+    TallyPart,
     Wanted,
     ZoneUpdate,
 )
 from summaries.rank import Order
 from summaries.schema import Schema
 from summaries.size import packed_size
+from summaries.sums import Aggregate, Priced, Sketch
 from summaries.trie import ROOT, Prefix
 from summaries.zone import Zone
 
@@ -51,14 +58,22 @@ FILTER = Filter(
     (
         (Comparison("price.cpu", "<=", 5, "USD"), Comparison("os.linux", ">=", (6, 1), negated=True)),
         (Comparison("country", "=", "DE"), Within(((1, -2, 3, 4),), 5)),
+        (CostTest((1, 2, 3), "<=", 4, "USD", True),),
     )
 )
+SKETCH = Sketch((0,) * 5 + (2**32 - 1, 200, 0, 0, 1) + (0,) * 22, 0, 2**63 - 1)
+PRICED = (Priced("EUR", 3, (SKETCH,) * 4), Priced("USD", 4, (SKETCH,) * 4))
+AGGREGATE = Aggregate(2**32 - 1, (1, 2, 3, 2**63 - 1), PRICED)
 MESSAGES = [
     Locate(DEEP, 2**64 - 1),
     Insert(Prefix(1, 1), 2**63, bytes(1040)),
     Delete(ROOT, 0, b"x"),
     Read(DEEP, FILTER, Order("cost", True, "USD", (1, 2, 3)), 5, -7, 2, 9, True),
     Read(ROOT, Filter(), Order("latency", hosts=((1, -2, 3, 4),))),
+    Read(ROOT, FILTER, Order("weighted", currency="USD", amounts=(1, 2, 3), weights=(("cost", 700), ("latency", 300)))),
+    Tally(DEEP, FILTER, "region", True, 7, True),
+    SumUpdate(DEEP, 2**64 - 1, 2**64 - 1, AGGREGATE),
+    Tallied(DEEP, (TallyPart("eu", 5, 6, AGGREGATE),), (TallyChild(DEEP, 1, 2, (b"h" * 26,)),), 9, 2**64 - 1, True),
     Fetch(ROOT, 2**64 - 1),
     Pull(ROOT, (1, 0, 6, b"holder")),
     ZoneUpdate(DEEP, 2**64 - 1, 2**64 - 1, ZONE, 2**63 - 1),
@@ -95,7 +110,7 @@ def test_every_message_survives_its_fields_and_its_size_is_known() -> None:
         assert from_fields(msgpack.unpackb(packed)) == message
 
 
-@given(junk | st.tuples(st.integers(0, 26), junk).map(lambda pair: [pair[0], *(pair[1] or [])]
+@given(junk | st.tuples(st.integers(0, 27), junk).map(lambda pair: [pair[0], *(pair[1] or [])]
        if isinstance(pair[1], list) else list(pair)))  # fmt: skip
 def test_any_value_is_decoded_or_refused(value: object) -> None:
     try:
