@@ -153,6 +153,14 @@ class Shelf:
         self.expire(now_ms)
         return self._by_key.get(key, {}).get(owner)
 
+    def held_as(self, key: bytes, raw: bytes, now_ms: int) -> Record | None:
+        """The live record with exactly these bytes: it was checked when it came, and needs no second look."""
+        self.expire(now_ms)
+        for record in self._by_key.get(key, {}).values():
+            if record.raw == raw:
+                return record
+        return None
+
     def all_keys(self) -> list[bytes]:
         """Every key that something lies under, in order."""
         return sorted(self._by_key)

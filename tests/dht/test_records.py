@@ -12,6 +12,7 @@ from dht.errors import LocalError
 from dht.identity import ED25519
 from dht.publishing import MAX_TRANSFER_RECORDS, REPLICAS
 from dht.record import open_record, owned_key, seal_record
+from dht.walk import PUT
 from xenonode.simulation.network import Conditions
 from xenonode.simulation.overlays import HOUR_MS, OverlayNode, OverlayWorld
 
@@ -40,6 +41,38 @@ async def _on(node: OverlayNode, work):  # type: ignore[no-untyped-def]
 
 def wait(world: OverlayWorld, seconds: float) -> None:
     world.simulation.run(asyncio.sleep(seconds))
+
+
+def test_a_record_that_is_stored_again_is_not_verified_again_and_an_altered_one_is() -> None:
+    with OverlayWorld(9, 20) as world:
+        world.begin()
+        key, writer, holder = world.random_key(), world.nodes[0], world.nodes[1]
+        verified: list[bytes] = []
+
+        class Counting:
+            name = holder.endpoint.scheme.name
+            generate = holder.endpoint.scheme.generate
+            verify_truly = holder.endpoint.scheme.verify
+
+            def verify(self, public_key: bytes, message: bytes, signature: bytes) -> bool:
+                verified.append(signature)
+                return Counting.verify_truly(public_key, message, signature)
+
+        holder.endpoint.scheme = Counting()
+        raw = seal_record(writer.endpoint.signer, OVERLAY, key, 1, writer.node.env.now_ms() + HOUR_MS, b"v")
+
+        def put(record: bytes) -> bool:
+            async def asked() -> bool:
+                call = asyncio.get_running_loop().create_future()
+                to, tag = holder.contact(OVERLAY), writer.overlay(OVERLAY).tag
+                writer.endpoint.call(to.address, tag, PUT, key + record, lambda _, error, body: call.set_result(error))
+                return await call is None
+
+            return bool(world.simulation.run(_on(writer, asked())))
+
+        assert put(raw) and put(raw) and put(raw)
+        assert len(verified) == 1
+        assert not put(raw[:-1] + bytes([raw[-1] ^ 1])) and len(verified) == 2
 
 
 def test_64_kib_are_stored_and_read_whole_in_spite_of_loss() -> None:
