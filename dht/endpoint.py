@@ -370,7 +370,7 @@ class Endpoint:
         peer.heard_s = self.time()
         if peer.failures:
             self.sessions.found(peer)
-        fields = wire.unpack(data[datagram.HEADER_BYTES : -datagram.MAC_BYTES])
+        fields = wire.unpack_flat(data[datagram.HEADER_BYTES : -datagram.MAC_BYTES])
         if len(fields) != 3:
             raise WireError("a request or reply has three fields")
         request_id, code, body = fields

@@ -114,7 +114,10 @@ class Table(RoutingTable):  # type: ignore[misc]
 
     def get(self, contact: Contact) -> Contact | None:
         """What is held under the contact's id: itself, or the same member at another address."""
-        return self.levels[self._level(contact.number)].nodes.get(contact.number)
+        number, levels = contact.number, self.levels
+        shared_bits = ID_BITS - (self.number ^ number).bit_length()
+        bucket = levels[shared_bits] if shared_bits < len(levels) else levels[-1]
+        return bucket.nodes.get(number)
 
     @property
     def by_id(self) -> dict[bytes, Contact]:

@@ -79,6 +79,14 @@ def unpack(data: bytes, *, max_bytes: int = MAX_BODY_BYTES) -> list[Any]:
     return array
 
 
+def unpack_flat(data: bytes) -> list[Any]:
+    """`unpack` for who checks the type of each field itself, as the reader of every datagram does."""
+    array = _unpack(data, max_map=0)
+    if type(array) is not list:
+        raise WireError("a body must be an array")
+    return array
+
+
 def _unpack(data: bytes, *, max_map: int) -> Any:
     try:
         return msgpack.unpackb(
