@@ -59,7 +59,7 @@ HOMES = {
     "tomli_w": ("xenonode/config.py",),
     "libcloud": ("xenonode/catalogue/",),
     "apsw": ("xenonode/simulation/ledger/",),
-    "matplotlib": ("xenonode/simulation/search_bench/figure.py",),
+    "matplotlib": ("xenonode/simulation/search_bench/figure.py", "xenonode/simulation/campaign/plots.py"),
     "pyarrow": ("xenonode/simulation/campaign/results.py",),
 }
 

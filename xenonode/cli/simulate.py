@@ -48,6 +48,7 @@ def simulate(
     injections: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Faults to do instead of those that the seeds plan (JSON).")
     ] = None,
+    plots: Annotated[bool, typer.Option("--plots", help="Draw figures and a page (extra 'plots').")] = False,
     list_: Annotated[bool, typer.Option("--list", help="List the shipped scenarios.")] = False,
     keys: Annotated[bool, typer.Option("--keys", help="List every key of a scenario, for its file and --set.")] = False,
 ) -> None:
@@ -78,6 +79,8 @@ def simulate(
         results.begin(about)
         finished = _carry_out(run, results, todo, processes, fresh)
         results.write_tables(finished, parquet=parquet)
+        if plots:
+            _draw(run, results, todo, finished)
         failed = next((each for each in finished if not each.result.verdict.passed), None)
         if shrink and failed is not None:
             _shrink(run, scenario, results, failed)
@@ -129,6 +132,18 @@ def _compare(before: Finished | None, now: Finished) -> None:
                 if now.result.row.get(name) != value]  # fmt: skip
         text = f"{now.job.title} is not repeatable: {'; '.join(told[:4])}"
         raise XenoError(text, "this is a bug of the simulator; please report it with the scenario", "not_repeatable")
+
+
+def _draw(run: Run, results: Results, jobs: Sequence[Job], finished: Sequence[Finished]) -> None:
+    from xenonode.simulation.campaign.plots import draw, page
+    from xenonode.simulation.campaign.results import tables
+
+    rows, keys, scenario = tables(finished), list(jobs[0].point), jobs[0].scenario
+    figures = draw(rows, keys)
+    for name, data in figures.items():
+        results.write(name, data)
+    path = results.write("report.html", page(scenario.name, scenario.shows, rows, keys, figures))
+    run.output.note(f"{len(figures)} figures are in {path}")
 
 
 def _shrink(run: Run, scenario: str, results: Results, failed: Finished) -> None:
