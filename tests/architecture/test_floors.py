@@ -60,6 +60,7 @@ HOMES = {
     "libcloud": ("xenonode/catalogue/",),
     "apsw": ("xenonode/simulation/ledger/",),
     "matplotlib": ("xenonode/simulation/search_bench/figure.py", "xenonode/simulation/campaign/plots.py"),
+    "distributed": ("xenonode/simulation/campaign/cluster.py",),
     "pyarrow": ("xenonode/simulation/campaign/results.py",),
 }
 

@@ -116,6 +116,37 @@ def test_shrinking_leaves_the_fault_that_matters_and_its_command_fails_alike(
     assert status == 1 and told["failed"][0]["check"] == "recall"
 
 
+def test_figures_and_a_page_are_drawn_of_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("sweep.toml").write_text(QUICK + "[sweep]\nnodes.leaf_capacity = [2, 64]\n", encoding="utf-8")
+    status, told, _ = simulate(capsys, "sweep.toml", "--seeds", "1", "--out", "out", "--plots")
+    assert status == 0, told
+    drawn = {path.name for path in Path("out").glob("*.png")}
+    assert {"search-time.png", "search-rounds.png", "load.png", "sweep-nodes.leaf_capacity.png"} <= drawn
+    assert "price.png" not in drawn  # nobody changed one
+    page = Path("out/report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == len(drawn)
+    assert "A world that is over at once." in page and told["runs"][0]["trace"] in page
+
+
+def test_parquet_tables_hold_what_the_others_hold(capsys: pytest.CaptureFixture[str]) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    status, told, _ = simulate(capsys, "quick.toml", "--seeds", "1", "--out", "out", "--parquet")
+    assert status == 0
+    (row,) = parquet.read_table("out/runs.parquet").to_pylist()
+    assert row == told["runs"][0]
+    assert parquet.read_table("out/queries.parquet").num_rows == len(rows("out/queries.csv"))
+
+
+def test_a_dask_cluster_gives_the_same_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        words = ("quick.toml", "--seeds", "1,2", "--out", "there", "--cluster", cluster.scheduler_address)
+        status, there, error = simulate(capsys, *words)
+    assert status == 0, error
+    status, here, _ = simulate(capsys, "quick.toml", "--seeds", "1,2", "--out", "here")
+    assert [run["trace"] for run in there["runs"]] == [run["trace"] for run in here["runs"]]
+
+
 def test_ctrl_c_keeps_what_is_finished_and_leaves_no_process_and_the_next_call_goes_on(tmp_path: Path) -> None:
     command = [*PROGRAM, "simulate", "quick.toml", "--seeds", "0..199", "--jobs", "1", "--out", "out"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=tmp_path)

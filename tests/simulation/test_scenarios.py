@@ -14,7 +14,7 @@ SMALL = {
     "nodes.clients": "2",
     "duration_s": "40",
     "sample_every_s": "10",
-    "checks.quiet_s": "100",
+    "checks.quiet_s": "180",
 }
 """What the small runs have in common: seconds of processor time instead of minutes or hours."""
 OWN: dict[str, dict[str, str]] = {

@@ -6,7 +6,8 @@ import json
 import os
 import shlex
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +19,7 @@ from xenonode.errors import XenoError
 
 if TYPE_CHECKING:
     from xenonode.simulation.campaign.jobs import Job
+    from xenonode.simulation.campaign.pool import Event
     from xenonode.simulation.campaign.results import Finished, Results
 
 EVENTS_SHOWN = 12
@@ -40,6 +42,7 @@ def simulate(
     seeds: Annotated[str, typer.Option(help="Seeds: 7, 0..99 or 1,5,10..12.")] = "0",
     jobs: Annotated[int, typer.Option(min=0, max=4096, help="Processes; 0: one a core.")] = 0,
     out: Annotated[str, typer.Option(metavar="DIR", help="Folder of the results; default simulations/NAME.")] = "",
+    cluster: Annotated[str, typer.Option(metavar="ADDRESS", help="A Dask scheduler to run on (extra 'cluster').")] = "",
     fresh: Annotated[bool, typer.Option("--fresh", help="Run again what is kept from before, and compare.")] = False,
     parquet: Annotated[bool, typer.Option("--parquet", help="Tables as Parquet, too (extra 'parquet').")] = False,
     shrink: Annotated[
@@ -77,7 +80,7 @@ def simulate(
     with Results(folder) as results:
         about = {"scenario": todo[0].scenario.fields(), "sets": run.overrides, "version": code_version()}
         results.begin(about)
-        finished = _carry_out(run, results, todo, processes, fresh)
+        finished = _carry_out(run, results, todo, partial(_engine, cluster, processes), fresh)
         results.write_tables(finished, parquet=parquet)
         if plots:
             _draw(run, results, todo, finished)
@@ -87,10 +90,20 @@ def simulate(
     _report(run, scenario, folder, finished, len(todo))
 
 
-def _carry_out(run: Run, results: Results, jobs: Sequence[Job], processes: int, fresh: bool) -> list[Finished]:
+def _engine(cluster: str, processes: int, jobs: Sequence[Job]) -> Iterator[Event]:
+    """What carries runs out: processes here, or a cluster."""
+    from xenonode.simulation.campaign.cluster import run_all as on_cluster
+    from xenonode.simulation.campaign.pool import run_all
+
+    return on_cluster(jobs, cluster) if cluster else run_all(jobs, processes)
+
+
+def _carry_out(
+    run: Run, results: Results, jobs: Sequence[Job], engine: Callable[[Sequence[Job]], Iterator[Event]], fresh: bool
+) -> list[Finished]:
     """Run what is not kept yet; what was finished is kept even when this is interrupted. In the jobs' order."""
     from xenonode.cli.simulation_progress import Progress
-    from xenonode.simulation.campaign.pool import Died, Sampled, run_all
+    from xenonode.simulation.campaign.pool import Died, Sampled
 
     kept = {job.number: found for job in jobs if (found := results.stored(job)) is not None}
     done = {} if fresh else dict(kept)
@@ -101,7 +114,7 @@ def _carry_out(run: Run, results: Results, jobs: Sequence[Job], processes: int, 
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         with Progress(run.output, len(jobs), list(done.values())) as progress:
-            for event in run_all(todo, processes):
+            for event in engine(todo):
                 if event is None or isinstance(event, Sampled):
                     progress.tell(event)
                 elif isinstance(event, Died):

@@ -146,7 +146,7 @@ class Checks:
     recall_least: float = _key(0.0, "least mean recall of all queries", 0, 1)
     quiet_recall_least: float = _key(1.0, "least recall of each query that is asked once all is quiet", 0, 1)
     quiet_queries: int = _key(5, "queries asked after the quiet", 0, 10_000)
-    quiet_s: float = _key(120.0, "quiet at the end: no arrivals, churn or faults", 0, DAY_S)
+    quiet_s: float = _key(180.0, "quiet at the end, two periods of adverts and more", 0, DAY_S)
     answered_least: float = _key(0.0, "least share of queries that are answered at all", 0, 1)
     sessions_least: float = _key(0.0, "least share of sessions that ran to their settled end", 0, 1)
     invariants: bool = _key(True, "watch the invariants that hold always, and those that hold after the quiet")

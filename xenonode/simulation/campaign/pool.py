@@ -120,7 +120,7 @@ def run_all(jobs: Sequence[Job], processes: int) -> Iterator[Event]:
 
 
 def carry_out(job: Job) -> tuple[dict[str, Any], float]:
-    """Run one job here: its result's fields, and its processor time."""
+    """Run one job in this process: its result's fields, and its processor time."""
     return _timed(job, None)
 
 

@@ -1,0 +1,59 @@
+"""Running jobs on a Dask cluster: the same runs, on many machines.
+
+Decides how a run is handed over (a pure function of the job; a worker that dies has its runs done by another) and that
+every worker has the same code, since a result is named by it, and one thread, since a simulation takes its process
+whole. Leaves starting a cluster to its owner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from xenonode.errors import XenoError
+from xenonode.simulation.campaign.jobs import Job, code_version
+from xenonode.simulation.campaign.pool import Died, Event, carry_out
+from xenonode.simulation.campaign.results import Finished
+from xenonode.simulation.verdict import RunResult
+
+CONNECT_S = 15
+"""A scheduler on another continent answers in one."""
+
+
+def run_all(jobs: Sequence[Job], address: str) -> Iterator[Event]:
+    """Run all jobs there; yields each as it is finished. Closing the iterator cancels the rest. Raises XenoError."""
+    try:
+        from distributed import Client, as_completed
+    except ImportError as error:
+        step = "pip install 'xenonode[cluster]', here and on the cluster's workers"
+        raise XenoError("a cluster needs the package distributed", step, "missing_package") from error
+    try:
+        client = Client(address, timeout=CONNECT_S)
+    except (OSError, ValueError, TimeoutError) as error:
+        step = "start one with 'dask scheduler' and 'dask worker', and name it as tcp://HOST:8786"
+        raise XenoError(f"no Dask scheduler answers at {address}: {error}", step, "cluster") from error
+    try:
+        _check_workers(client)
+        by_key = {f"xenonode-{job.key}": job for job in jobs}
+        futures = [client.submit(carry_out, job, key=key, pure=True) for key, job in by_key.items()]
+        for future in as_completed(futures):
+            job = by_key[future.key]
+            if future.status == "finished":
+                fields, cpu_s = future.result()
+                yield Finished(job, RunResult.from_fields(fields), cpu_s)
+            else:
+                yield Died(job, f"the cluster gave it up: {future.exception()!r:.200}")
+    finally:
+        client.close()
+
+
+def _check_workers(client: Any) -> None:
+    here = code_version()
+    for name, version in client.run(code_version).items():
+        if version != here:
+            told = f"worker {name} has xenonode {version}, this is {here}"
+            raise XenoError(told, "install the same version there", "cluster")
+    for name, threads in client.nthreads().items():
+        if threads != 1:
+            told = f"worker {name} has {threads} threads, but a simulation takes its process whole"
+            raise XenoError(told, "start workers with: dask worker ADDRESS --nworkers auto --nthreads 1", "cluster")
