@@ -7,7 +7,8 @@ and what the body means to `endpoint`. Layout:
 
 The session is the one that the receiver chose. Requests and replies carry a keyed BLAKE2b MAC under the
 session's key for that direction; the messages of the handshake carry one under a key made of the
-network's id, which only sorts out strangers.
+network's id, which only sorts out strangers. Header and that MAC are the same in every version: a HELLO of another
+one is answered by VERSIONS, the versions that this node speaks, so that its sender can begin again in one of them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
+from collections.abc import Iterable
+
+from .errors import LocalError
 
 VERSION = 1
 MAX_DATAGRAM_BYTES = 1_200
@@ -27,7 +31,7 @@ MAX_BODY_BYTES = MAX_DATAGRAM_BYTES - MIN_DATAGRAM_BYTES
 REPLAY_WINDOW = 512
 _WINDOW_MASK = (1 << REPLAY_WINDOW) - 1
 
-HELLO, WELCOME, COOKIE, RESET, REQUEST, REPLY = (VERSION << 4 | kind for kind in range(1, 7))
+HELLO, WELCOME, COOKIE, RESET, REQUEST, REPLY, VERSIONS = (VERSION << 4 | kind for kind in range(1, 8))
 
 
 def seal(type: int, overlay: int, session: int, counter: int, body: bytes, key: bytes) -> bytes:
@@ -51,6 +55,19 @@ def overlay_tag(network_id: bytes, dimension: str) -> int:
     """The overlay's four bytes in the header: SHA-256(network | dimension)[:4]."""
     digest = hashlib.sha256(len(network_id).to_bytes(4, "big") + network_id + dimension.encode()).digest()
     return int.from_bytes(digest[:4], "big")
+
+
+def overlay_tags(network_id: bytes, dimensions: Iterable[str]) -> dict[str, int]:
+    """The tags of a whole set of overlays; LocalError where two of them, or one and the network, have the same."""
+    own = int.from_bytes(network_key(network_id)[:4], "big")
+    tags: dict[str, int] = {}
+    for dimension in dimensions:
+        tag = overlay_tag(network_id, dimension)
+        other = next((name for name, held in tags.items() if held == tag), None)
+        if other is not None or tag == own:
+            raise LocalError(f"overlay {dimension!r} has the tag of {other or 'the network itself'!r}: rename it")
+        tags[dimension] = tag
+    return tags
 
 
 class ReplayWindow:

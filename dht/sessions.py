@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from . import datagram
+from . import datagram, wire
 from .contact import Address, admits, group, intern_address
 from .errors import LocalError, PeerTimeoutError
 from .handshake import Handshaker
@@ -179,7 +179,9 @@ class Sessions:
             counters["foreign"] += 1
             return
         body = data[datagram.HEADER_BYTES : -datagram.MAC_BYTES]
-        if type == datagram.HELLO:
+        if type >> 4 != datagram.VERSION:
+            self._other_version(type, session, len(data), address)
+        elif type == datagram.HELLO:
             self._hello(session, body, len(data), address)
         elif type == datagram.RESET:
             self._reset(session, counter, address)
@@ -200,6 +202,16 @@ class Sessions:
                 self._endpoint.send(self._shaker.hello_datagram(greeting.outgoing, greeting.cookie), address)
         else:
             counters["unknown-type"] += 1
+
+    def _other_version(self, type: int, session: int, size_bytes: int, address: Address) -> None:
+        """Somebody greets in a version that we do not speak: say in fewer bytes which ones we do, not often."""
+        endpoint = self._endpoint
+        endpoint.counters["other-version"] += 1
+        is_hello = type & 15 == datagram.HELLO & 15 and size_bytes == datagram.MAX_DATAGRAM_BYTES
+        if is_hello and self._strays.take(group(address, endpoint.profile), endpoint.time()):
+            key, tag = self._shaker.network_key, self._shaker.network_tag
+            spoken = wire.pack([datagram.VERSION])
+            endpoint.send(datagram.seal(datagram.VERSIONS, tag, session, 0, spoken, key), address)
 
     def stray(self, session: int, counter: int, address: Address) -> None:
         """A datagram of a session we do not have, after a restart perhaps: say so in fewer bytes, not often."""

@@ -12,7 +12,9 @@ from xenonode.config import CorpConfig
 from xenonode.corp.database import open_database
 from xenonode.corp.errors import FoundingError
 from xenonode.corp.founding import Founded, authority_seed, initialise, load
+from xenonode.first_schema import first_schema
 from xenonode.model.entity import Address, Credential, Network, Trust
+from xenonode.model.schema import PublishedSchema
 
 NOW_MS = 1_700_000_000_000
 
@@ -76,8 +78,18 @@ def test_an_empty_folder_says_how_to_found_one(tmp_path: Path) -> None:
 
 def test_a_schema_may_be_made_by_the_issuing_key(folder: Path) -> None:
     config = CorpConfig(folder=folder, udp=Address("127.0.0.1", 4001), control=Address("127.0.0.1", 4002))
-    founded = initialise(folder, config, lambda issuing: issuing.public_key, NOW_MS)
-    assert founded.schema == founded.keys.issuing.public_key
+    published = PublishedSchema.of(first_schema(), 64, NOW_MS)
+    founded = initialise(folder, config, lambda issuing: published.seal(issuing).raw, NOW_MS)
+    assert PublishedSchema.open(founded.schema, ED25519)[1].key == founded.keys.issuing.public_key
+
+
+def test_a_schema_whose_overlays_have_one_tag_is_not_founded_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dht.datagram.overlay_tag", lambda network, dimension: len(dimension))
+    config = CorpConfig(folder=folder, udp=Address("127.0.0.1", 4001), control=Address("127.0.0.1", 4002))
+    published = PublishedSchema.of(first_schema(), 64, NOW_MS)
+    with pytest.raises(FoundingError, match="has the tag of"):
+        initialise(folder, config, lambda issuing: published.seal(issuing).raw, NOW_MS)
+    assert not (folder / "network.xeno").exists()
 
 
 def test_the_certificate_authority_belongs_to_the_issuing_key(folder: Path) -> None:

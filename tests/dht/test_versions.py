@@ -10,7 +10,7 @@ import pytest
 
 from dht import datagram, wire
 from dht.envelope import seal
-from dht.errors import PeerRefusedError
+from dht.errors import LocalError, PeerRefusedError
 from dht.identity import ED25519
 from dht.record import RECORD_TYPE, open_record
 
@@ -39,6 +39,48 @@ def test_a_datagram_of_another_version_or_type_is_counted_and_draws_nothing(run:
         assert not sent and node.counters["foreign"] == 3 and node.counters["unknown-type"] == 1
 
     run(scenario)
+
+
+def test_a_greeting_in_another_version_is_told_in_fewer_bytes_which_one_is_spoken(run: Run) -> None:
+    async def scenario(world: Any) -> None:
+        node, other, _ = await _session(world)
+        sent: list[bytes] = []
+        node.send = lambda data, address: sent.append(data)
+        key = datagram.network_key(world.network_id)
+        tag = int.from_bytes(key[:4], "big")
+        head = datagram.MIN_DATAGRAM_BYTES
+        hello = datagram.seal(2 << 4 | 1, tag, 77, 0, bytes(datagram.MAX_DATAGRAM_BYTES - head), key)
+        node._received(hello, ("127.0.0.1", 9))
+        (answer,) = sent
+        assert datagram.HEADER.unpack_from(answer) == (datagram.VERSIONS, tag, 77, 0) and len(answer) < len(hello)
+        assert datagram.genuine(answer, key)
+        assert wire.unpack(answer[datagram.HEADER_BYTES : -datagram.MAC_BYTES]) == [datagram.VERSION]
+        for short in (datagram.seal(2 << 4 | 1, tag, 78, 0, b"", key), datagram.seal(2 << 4 | 2, tag, 78, 0, b"", key)):
+            node._received(short, ("127.0.0.1", 9))
+        assert len(sent) == 1 and node.counters["other-version"] == 3
+        for _ in range(1_000):
+            node._received(hello, ("127.0.0.1", 9))
+        assert len(sent) < 250, "nobody is told without end"
+        del node.send
+        node._received(answer, other.address)  # what a later version would send to us, were it the older one
+        assert node.counters["unknown-type"] == 1
+        assert len(await other.overlay("cpu").find(KEY)) == 2
+
+    run(scenario)
+
+
+def test_overlays_of_one_tag_are_refused_together() -> None:
+    network = b"network"
+    names: dict[int, str] = {}
+    for number in range(300_000):
+        other = names.setdefault(datagram.overlay_tag(network, f"d{number}"), f"d{number}")
+        if other != f"d{number}":
+            break
+    else:
+        raise AssertionError("a birthday that should have come")
+    with pytest.raises(LocalError, match=f"overlay 'd{number}' has the tag of '{other}'"):
+        datagram.overlay_tags(network, ["cpu", other, f"d{number}"])
+    assert len(datagram.overlay_tags(network, ["cpu", other])) == 2
 
 
 def test_a_kind_of_a_newer_version_is_refused_and_the_session_lives_on(run: Run) -> None:

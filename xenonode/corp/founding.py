@@ -18,12 +18,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dht.identity import Scheme, Signer, create_key, load_key
+from dht.identity import ED25519, Scheme, Signer, create_key, load_key
 from xenonode.config import CorpConfig
 from xenonode.corp.database import create_database
 from xenonode.corp.errors import FoundingError
 from xenonode.folder import StateFolder
 from xenonode.model.entity import Issuer, Network
+from xenonode.model.errors import MessageError
+from xenonode.model.schema import PublishedSchema, check_tags
 
 ISSUING_KEY_MS = 90 * 86_400_000
 NETWORK_FILE, SCHEMA_FILE, LEDGER_FILE = "network.xeno", "schema.xeno", "ledger.sqlite"
@@ -62,7 +64,7 @@ def found(root: Signer, keys: CorpKeys, config: CorpConfig, schema: bytes, now_m
     """The signed network file of a new network, whose first seed is XenoCorp itself."""
     issuer = Issuer(keys.issuing.public_key, now_ms, now_ms + ISSUING_KEY_MS).seal(root)
     network = Network(
-        network_id=hashlib.sha256(b"xeno-network1" + root.public_key).digest()[:16],
+        network_id=network_id(root),
         profile=config.profile,
         root_key=root.public_key,
         corp_key=keys.node.public_key,
@@ -73,6 +75,22 @@ def found(root: Signer, keys: CorpKeys, config: CorpConfig, schema: bytes, now_m
         issued_ms=now_ms,
     )
     return network.seal(root).raw
+
+
+def network_id(root: Signer) -> bytes:
+    """The id of the network whose root key this is."""
+    return hashlib.sha256(b"xeno-network1" + root.public_key).digest()[:16]
+
+
+def _checked(schema_raw: bytes, root: Signer) -> bytes:
+    """A schema that was signed for this network. Raises FoundingError where two of its overlays have one tag."""
+    published, _ = PublishedSchema.open(schema_raw, ED25519)
+    try:
+        check_tags(published, network_id(root))
+    except MessageError as error:
+        text = "remove this folder, which no network has used yet, and found the network again"
+        raise FoundingError(str(error), text) from None
+    return schema_raw
 
 
 def initialise(folder: Path, config: CorpConfig, schema: bytes | MakeSchema, now_ms: int) -> Founded:
@@ -86,7 +104,7 @@ def initialise(folder: Path, config: CorpConfig, schema: bytes | MakeSchema, now
     names = ("root", "issuing", "node", "operator", "vault")
     signers = [_key(state.file(_KEY_FOLDER, f"{name}.key")) for name in names]
     root, keys = signers[0], CorpKeys(*signers[1:])
-    schema_raw = schema if isinstance(schema, bytes) else schema(keys.issuing)
+    schema_raw = schema if isinstance(schema, bytes) else _checked(schema(keys.issuing), root)
     network = found(root, keys, config, schema_raw, now_ms)
     state.write(SCHEMA_FILE, schema_raw)
     state.file(LEDGER_FILE).unlink(

@@ -12,6 +12,8 @@ from functools import lru_cache
 from typing import ClassVar
 
 from dht import wire
+from dht.datagram import overlay_tags
+from dht.errors import LocalError
 from summaries.schema import Schema
 from xenonode.model.entity import Trust
 from xenonode.model.errors import MessageError
@@ -68,4 +70,13 @@ def read_schema(raw: bytes, trust: Trust, now_ms: int) -> PublishedSchema:
         raise MessageError("schema: not the one that the network file names; ask XenoCorp for a newer network file")
     published, envelope = PublishedSchema.open(raw, trust.scheme)
     trust.issued(envelope, now_ms)
+    check_tags(published, trust.network.network_id)
     return published
+
+
+def check_tags(published: PublishedSchema, network_id: bytes) -> None:
+    """Refuse dimensions whose overlays could not be told apart on a socket. Raises MessageError."""
+    try:
+        overlay_tags(network_id, [dimension.name for dimension in published.schema.dimensions])
+    except LocalError as error:
+        raise MessageError(f"schema: {error}") from None
