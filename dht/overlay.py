@@ -52,6 +52,7 @@ class Overlay:
         self._change_told = True
         # Whether this node takes part: until it leaves.
         self.active = True
+        self._exchange_ms = 0
         self.joining = Joining(self)
         self.publishing = Publishing(self)
         self.serving = Serving(self)
@@ -367,10 +368,24 @@ class Overlay:
         if not self.endpoint.is_client:
             for bucket in self.table.idle_buckets(now_ms - REFRESH_MS)[:1]:
                 self.find_then(self.random_id(*bucket.range), ignore_contacts)
+            if now_ms >= self._exchange_ms:
+                self._exchange(now_ms)
             self.publishing.replace_gone()
             self.publishing.welcome(now_ms)
             self.publishing.repair(now_ms)
         self.publishing.republish(now_ms)
+
+    def _exchange(self, now_ms: int) -> None:
+        """Look for others in one of the far buckets, each about once an hour; its refresh is not due then."""
+        far = self.table.far_buckets()
+        first, self._exchange_ms = not self._exchange_ms, now_ms + REFRESH_MS // max(1, len(far))
+
+        def met(found: list[Contact]) -> None:
+            if self.active and self.table.exchange(found, self.endpoint.rng):
+                self._changed()
+
+        if far and not first:
+            self.find_then(self.random_id(*self.endpoint.rng.choice(far).range), met)
 
     def closed(self) -> None:
         """The endpoint goes: no timer may outlive it."""

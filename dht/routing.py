@@ -12,6 +12,7 @@ Time is handed in, because the library's buckets read a clock of their own.
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -32,6 +33,8 @@ MAX_WAITING = K
 # Against eclipse: contacts from one /24 or /48 in a bucket, and in the whole table.
 MAX_GROUP_IN_BUCKET = 2
 MAX_GROUP_IN_TABLE = 10
+# Contacts of a far bucket that one lookup exchanges: half a bucket an hour, so that nobody gets many in at once.
+MAX_EXCHANGED = 10
 
 
 class Bucket(KBucket):  # type: ignore[misc]
@@ -180,6 +183,32 @@ class Table(RoutingTable):  # type: ignore[misc]
             if not self._capped(bucket, group(waiting.address, self.profile)):
                 return waiting
         return None
+
+    def far_buckets(self) -> list[Bucket]:
+        """The full buckets that are not near our own id: who is in them is a choice among many."""
+        return [bucket for bucket in self.levels[:-2] if len(bucket.nodes) >= self.ksize]
+
+    def exchange(self, found: Iterable[Contact], rng: random.Random) -> bool:
+        """Put contacts that a lookup of ours has met into full far buckets, for those of the most crowded places.
+
+        Whoever comes first fills a table, and stays, since nobody is evicted for a newcomer. A few exchanges now and
+        then among those whom we looked for ourselves make a table a sample of all places, whoever was there first.
+        """
+        left = MAX_EXCHANGED
+        for node in found:
+            bucket = self.levels[self._level(node.number)]
+            if not left or node.number in bucket.nodes or bucket not in self.far_buckets():
+                continue
+            crowds = Counter(group(each.address, self.profile) for each in self)
+            most = max(crowds[group(each.address, self.profile)] for each in bucket.nodes.values())
+            place = group(node.address, self.profile)
+            if crowds[place] + 1 > most or self._capped(bucket, place):
+                continue
+            crowded = [each for each in bucket.nodes.values() if crowds[group(each.address, self.profile)] == most]
+            del bucket.nodes[rng.choice(crowded).number]
+            bucket.place(node)
+            left -= 1
+        return left < MAX_EXCHANGED
 
     def nearest(self, target: int, k: int) -> list[Contact]:
         """The k known contacts nearest to an id, nearest first."""

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dht.contact import Contact
-from dht.routing import MAX_GROUP_IN_TABLE, MAX_WAITING, K, Table
+from dht.routing import MAX_EXCHANGED, MAX_GROUP_IN_TABLE, MAX_WAITING, K, Table
 
 
 def contacts(count: int, seed: int) -> list[Contact]:
@@ -107,3 +107,23 @@ def test_the_library_names_work_too() -> None:
     assert first not in table.find_neighbors(first, 10)
     assert len(table.find_neighbors(table.node, 10, exclude=first)) == 10
     assert not table.is_new_node(first)
+
+
+def test_an_exchange_takes_from_crowded_places_and_leaves_the_neighbourhood_alone() -> None:
+    rng = random.Random(5)
+    table = Table(bytes(20), profile="public")
+    crowd = [Contact(bytes((0x80 | n,)) + rng.randbytes(19), (f"12.0.{n // 2}.{n % 2 + 1}", 4_000)) for n in range(20)]
+    near = [Contact(bytes(2) + rng.randbytes(18), (f"13.0.{n}.1", 4_000)) for n in range(15)]
+    middle = [Contact(bytes((0x40 | n,)) + rng.randbytes(19), (f"14.0.{n}.1", 4_000)) for n in range(20)]
+    assert all(table.add_contact(each) for each in [*crowd, *near, *middle])
+    assert len(table.far_buckets()) >= 1 and not table.add_contact(Contact(b"\xff" * 20, ("15.0.0.1", 4_000)))
+    fresh = [Contact(bytes((0xC0 | n,)) + rng.randbytes(19), (f"15.0.{n}.1", 4_000)) for n in range(30)]
+    twins = [Contact(b"\xfe" + rng.randbytes(19), (f"12.0.{n}.9", 4_000)) for n in range(10)]
+    before = len(table)
+    assert not table.exchange(twins, rng), "who comes from a place that is there already changes nothing"
+    assert table.exchange([*twins, *fresh], rng) and len(table) == before
+    kept = set(table)
+    assert len(kept & set(fresh)) == MAX_EXCHANGED == len(set(crowd) - kept)
+    # One of each pair first: nothing is taken from a place that has one contact while another has two.
+    assert len({each.address[0].rsplit(".", 1)[0] for each in set(crowd) & kept}) == 10
+    assert set(near) <= kept and set(middle) <= kept

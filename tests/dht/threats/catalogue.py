@@ -10,6 +10,7 @@ from .outcome import Outcome
 FULL: dict[str, Callable[[], Outcome]] = {
     "sybil": lambda: sybil.attack(10_000),
     "eclipse": lambda: eclipse.attack(5_000, 50, 500),
+    "early": lambda: eclipse.early(50, 500, 8),
     "replay": lambda: replay.attack(10_000),
     "equivocation": lambda: equivocation.attack(1_000),
     "amplification": lambda: amplification.attack(100_000),
@@ -20,6 +21,7 @@ FULL: dict[str, Callable[[], Outcome]] = {
 SMALL: dict[str, Callable[[], Outcome]] = {
     "sybil": lambda: sybil.attack(1_000),
     "eclipse": lambda: eclipse.attack(500, 50, 250),
+    "early": lambda: eclipse.early(40, 400, 8),
     "replay": lambda: replay.attack(1_000),
     "equivocation": lambda: equivocation.attack(40),
     "amplification": lambda: amplification.attack(6_000),

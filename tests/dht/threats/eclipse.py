@@ -1,4 +1,8 @@
-"""Eclipse: a few certified members who try to fill a routing table from thousands of addresses."""
+"""Eclipse: a few certified members who try to fill a routing table, late from thousands of addresses, or early.
+
+Who is there before everybody else has the whole table, and nobody is evicted for those who come later. What brings the
+attackers down to their share then are the exchanges that a node makes by lookups of its own.
+"""
 
 from __future__ import annotations
 
@@ -70,6 +74,54 @@ async def _attack(world: World, contacts: int, credentials: int, honest: int) ->
     )
 
 
+def early(credentials: int, honest: int, hours: int, seed: int = 3) -> Outcome:
+    """Attackers from `BLOCKS` blocks fill a new server's table, then honest nodes come; after some hours of upkeep."""
+    with World(seed, profile="public") as world:
+        return world.run(_early(world, credentials, honest, hours))  # type: ignore[no-any-return]
+
+
+async def _early(world: World, credentials: int, honest: int, hours: int) -> Outcome:
+    victim = await world.node("victim", address="9.0.0.1")
+    overlay = victim.overlay(DIMENSION)
+    endpoints = []
+    for number in range(credentials + honest):
+        hostile = number < credentials
+        address = f"12.{number % BLOCKS}.0.{number // BLOCKS + 1}" if hostile else f"11.{number >> 8}.{number & 255}.1"
+        endpoint = await world.node(f"n{number}", address=address)
+        await world.nodes[f"n{number}"].start(endpoint.overlay(DIMENSION).join([victim.address]))
+        endpoints.append(endpoint)
+        if number == credentials - 1:
+            first = len(overlay.table)
+        # They answer as ever; what they would look after themselves is not what is attacked here.
+        assert endpoint._tick_timer is not None
+        endpoint._tick_timer.cancel()
+        for timer in endpoint.overlay(DIMENSION).joining._settling:
+            timer.cancel()
+
+    def share() -> float:
+        held = list(overlay.table)
+        return sum(contact.address[0].startswith("12.") for contact in held) / len(held)
+
+    before = share()
+    await asyncio.sleep(hours * 3_600)
+    after = share()
+    return Outcome(
+        "eclipse, early",
+        "<= 10 % of slots",
+        f"{100 * after:.1f} % of {len(overlay.table)} slots ({100 * before:.1f} % before)",
+        after <= 0.10 and before > 0.10 and not faults(victim),
+        {
+            "credentials": credentials,
+            "honest": honest,
+            "first": first,
+            "hours": hours,
+            "share_before": round(before, 3),
+            "share_after": round(after, 3),
+            "faults": faults(victim),
+        },
+    )
+
+
 async def _meet(endpoint: object, address: tuple[str, int]) -> None:
     overlay = endpoint.overlay(DIMENSION)  # type: ignore[attr-defined]
     done = asyncio.get_running_loop().create_future()
@@ -77,5 +129,3 @@ async def _meet(endpoint: object, address: tuple[str, int]) -> None:
         address, overlay.tag, -2, overlay.node_id, lambda call, error, body: done.done() or done.set_result(None)
     )
     await done
-
-
