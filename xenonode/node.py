@@ -157,6 +157,10 @@ class Node:
             LOGGER.warning("%s", endpoint.reachability_advice)
         return verdict
 
+    def _reachability(self) -> str:
+        endpoint = self.peer.endpoint
+        return "this machine only" if ip_address(endpoint.address[0]).is_loopback else endpoint.reachability
+
     async def _stay_reachable(self) -> None:
         """Look again now and then, and soon after others see this node elsewhere than before."""
         seen, looked_s = self.peer.endpoint.observed_address, asyncio.get_running_loop().time()
@@ -198,7 +202,7 @@ class Node:
             "republish_alarm": republish_alarm(self.peer.endpoint),
             "role": self.role,
             "udp": "{}:{}".format(*self.peer.endpoint.address),
-            "reachability": self.peer.endpoint.reachability,
+            "reachability": self._reachability(),
             "control": "{}:{}".format(*self.control.address),
             "dimensions": len(self.peer.holdings),
         }

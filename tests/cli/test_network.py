@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 
 from xenonode.cli import main
+from xenonode.cli.network import key_of
+from xenonode.errors import XenoError
 
 PROGRAM = [sys.executable, "-m", "xenonode.cli"]
 
@@ -198,3 +200,9 @@ def test_a_key_file_that_others_can_read_is_refused(bench: Bench, tmp_path: Path
     key.unlink()
     key.mkdir()
     assert bench.refusal(copy, "status")["code"] == "key_file"
+
+
+def test_no_text_is_no_key() -> None:
+    assert key_of("ab" * 20) == b"\xab" * 20 and len(key_of("any text")) == 20
+    with pytest.raises(XenoError, match="no key"):
+        key_of("  ")

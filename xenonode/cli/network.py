@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dht.identity import NODE_ID_BYTES
-from xenonode.cli.command import Run, command
+from xenonode.cli.command import Run, command, usage_error
 from xenonode.cli.output import shown
 
 HEX_DIGITS = 2 * NODE_ID_BYTES
@@ -81,7 +81,9 @@ async def metrics(
 
 
 def key_of(text: str) -> bytes:
-    """The key that 40 hex digits are, or that any other text hashes to."""
+    """The key that 40 hex digits are, or that any other text hashes to. Raises XenoError for no text."""
+    if not text.strip():
+        raise usage_error("no key is given", "give 40 hex digits, or any text")
     if len(text) == HEX_DIGITS:
         try:
             return bytes.fromhex(text)
