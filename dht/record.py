@@ -25,6 +25,8 @@ MAX_LIFE_MS = 7 * 24 * 3_600_000
 MAX_SKEW_MS = 120_000
 # Names of values of one writer.
 MAX_NAME_LENGTH = 64
+# How the account of records begins that a member brought for owners whom the holder does not know.
+BROUGHT_BY = "by "
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,11 @@ class Record:
     def owner(self) -> bytes:
         """The key that signed it."""
         return self.envelope.key
+
+    @property
+    def is_brought(self) -> bool:
+        """Whether somebody else than its owner answers for it."""
+        return self.account.startswith(BROUGHT_BY)
 
     @property
     def payer(self) -> str:

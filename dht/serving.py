@@ -21,7 +21,7 @@ from .handshake import Member
 from .identity import KEY_BYTES, NODE_ID_BYTES
 from .peers import Peer
 from .publishing import REPLICAS
-from .record import Record, open_record
+from .record import BROUGHT_BY, Record, open_record
 from .reply import MAX_BODY_BYTES, Reply
 from .routing import K
 from .shelf import KNOWN, STORED
@@ -165,7 +165,7 @@ class Serving:
         """
         if record.owner == bringer.public_key:
             return bringer.entity
-        return self._endpoint.sessions.entity_of(record.owner) or f"by {bringer.entity}"
+        return self._endpoint.sessions.entity_of(record.owner) or BROUGHT_BY + bringer.entity
 
     def _answer_outcome(self, outcome: str, reply: Reply, answer: bytes = b"") -> None:
         if outcome in (STORED, KNOWN):

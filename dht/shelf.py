@@ -19,11 +19,15 @@ from dataclasses import replace
 
 from .record import Record
 from .replaced import Replaced
+from .writers import MAX_BROUGHT
 
 # Against floods: records per account and holder, writes per minute, bytes of one account and in all.
 MAX_RECORDS_PER_OWNER = 64
 MAX_WRITES_PER_MINUTE = 60
 MAX_OWNER_BYTES = 2**20
+_OWNERS_QUOTAS = (MAX_RECORDS_PER_OWNER, MAX_OWNER_BYTES)
+# The same for what one entity brings of owners who are not known: a neighbour hands over and repairs many at once.
+MAX_BROUGHT_BYTES = 2 * MAX_OWNER_BYTES
 MAX_BYTES = 64 * 2**20
 # Owners under one key: what a reader can page through in a few datagrams.
 MAX_OWNERS_PER_KEY = 64
@@ -87,10 +91,11 @@ class Shelf:
     def _within_quotas(self, key: bytes, record: Record, held: Record | None) -> str:
         account = record.payer
         same = held is not None and held.payer == account
-        if not same and len(self._places.get(account, ())) >= MAX_RECORDS_PER_OWNER:
+        most, most_bytes = (MAX_BROUGHT, MAX_BROUGHT_BYTES) if record.is_brought else _OWNERS_QUOTAS
+        if not same and len(self._places.get(account, ())) >= most:
             return "quota: too many records of this owner"
         before = _weight(held) if held is not None and same else 0
-        if self._bytes.get(account, 0) - before + _weight(record) > MAX_OWNER_BYTES:
+        if self._bytes.get(account, 0) - before + _weight(record) > most_bytes:
             return "quota: too many bytes of this owner"
         return STORED
 
@@ -108,7 +113,8 @@ class Shelf:
         account = record.payer
         weight = _weight(record) - (_weight(held) if held is not None else 0)
         added = weight if held is not None and held.payer == account else _weight(record)
-        if limited and not self.may_write(account, now_ms):
+        # How often a member brings what is others' is counted by `Writers`.
+        if limited and not record.is_brought and not self.may_write(account, now_ms):
             return "rate: too many writes in a minute"
         if self.used_bytes + weight > self.max_bytes and not self._make_room(account, weight, added):
             return "full"

@@ -168,6 +168,14 @@ def test_an_entity_of_many_keys_does_not_drop_the_records_of_one_that_holds_less
     assert shelf.put(KEYS[3], later, 0) == STORED and all(shelf.get(key, 0) for key in mine)
 
 
+def test_a_neighbour_may_bring_more_than_one_owner_may_hold() -> None:
+    shelf = Shelf()
+    for n in range(200):
+        key = n.to_bytes(20, "big")
+        assert shelf.put(key, replace(record(0, key), account="by neighbour"), 0) == STORED
+    assert len(shelf) == 200 and shelf.bytes_of("by neighbour") == shelf.used_bytes
+
+
 def test_who_wrote_a_record_answers_for_it_once_it_brings_it_itself() -> None:
     shelf = Shelf()
     for n in range(MAX_RECORDS_PER_OWNER):

@@ -23,7 +23,7 @@ SMALL: dict[str, Callable[[], Outcome]] = {
     "eclipse": lambda: eclipse.attack(500, 50, 250),
     "early": lambda: eclipse.early(40, 400, 8),
     "replay": lambda: replay.attack(1_000),
-    "equivocation": lambda: equivocation.attack(40),
+    "equivocation": lambda: equivocation.attack(100),
     "amplification": lambda: amplification.attack(6_000),
     "flooding": lambda: flooding.attack(5_000),
     "tarpit": lambda: silence.attack(60, 80),
