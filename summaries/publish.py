@@ -111,7 +111,9 @@ class Publication:
 
     @property
     def finished(self) -> bool:
-        return all(task.state in ("done", "failed") for task in self._inserts + self._deletes)
+        """Whether nothing more comes. Where a new posting failed the old ones stand, until the next publication."""
+        begun = self._inserts + (self._deletes if self._deleting else [])
+        return all(task.state in ("done", "failed") for task in begun)
 
     @property
     def durable(self) -> bool:

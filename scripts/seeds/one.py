@@ -1,6 +1,6 @@
 """One seed, in this process; prints an outcome as JSON.
 
-`pool` runs it as a program: python -m scripts.seeds.one SEED [INJECTIONS].
+`pool` runs it as a program: python -m scripts.seeds.one SEED SIZE [INJECTIONS].
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import time
 
 from scripts.seeds import pool
 from xenonode.simulation.faults import Injection
-from xenonode.simulation.seeds import run_seed
+from xenonode.simulation.seeds import SIZES, run_seed
 
 YOUNG_OBJECTS = 50_000
 """A run makes few cycles and keeps much: collecting after every 700 objects was a tenth of its time."""
 
 
-def outcome_of(seed: int, injections: list[Injection] | None = None) -> pool.Outcome:
+def outcome_of(seed: int, size: str, injections: list[Injection] | None = None) -> pool.Outcome:
     """Run it, and measure what it cost."""
     gc.set_threshold(YOUNG_OBJECTS, 20, 50)
     began_s = time.process_time()
-    result = run_seed(seed, injections)
+    result = run_seed(seed, injections, SIZES[size])
     return pool.Outcome(
         seed,
         result.trace,
@@ -38,6 +38,6 @@ def outcome_of(seed: int, injections: list[Injection] | None = None) -> pool.Out
 
 if __name__ == "__main__":
     chosen = None
-    if len(sys.argv) > 2:
-        chosen = [Injection.from_fields(fields) for fields in json.loads(sys.argv[2])]
-    print(outcome_of(int(sys.argv[1]), chosen).text)
+    if len(sys.argv) > 3:
+        chosen = [Injection.from_fields(fields) for fields in json.loads(sys.argv[3])]
+    print(outcome_of(int(sys.argv[1]), sys.argv[2], chosen).text)

@@ -42,21 +42,23 @@ class Outcome:
 
 
 def run_many(
-    jobs: Sequence[tuple[int, str]], processes: int, tell: Callable[[Outcome], None], module: str = "scripts.seeds.one"
+    jobs: Sequence[tuple[int, str]], processes: int, tell: Callable[[Outcome], None], size: str = "full"
 ) -> list[Outcome]:
     """Run (seed, PYTHONHASHSEED) pairs; outcomes in the order of the jobs. `tell` hears of each when it is done."""
     found: dict[int, Outcome] = {}
     with ThreadPoolExecutor(processes) as pool:
-        futures = {pool.submit(run_one, seed, hash_seed, module): place for place, (seed, hash_seed) in enumerate(jobs)}
+        futures = {pool.submit(run_one, seed, hash_seed, size): place for place, (seed, hash_seed) in enumerate(jobs)}
         for future in as_completed(futures):
             outcome = found[futures[future]] = future.result()
             tell(outcome)
     return [found[place] for place in range(len(jobs))]
 
 
-def run_one(seed: int, hash_seed: str = "0", module: str = "scripts.seeds.one", *arguments: str) -> Outcome:
+def run_one(
+    seed: int, hash_seed: str = "0", size: str = "full", *arguments: str, module: str = "scripts.seeds.one"
+) -> Outcome:
     """One seed in a process of its own; one that dies is an outcome, too."""
-    command = [sys.executable, "-m", module, str(seed), *arguments]
+    command = [sys.executable, "-m", module, str(seed), size, *arguments]
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
     try:
         done = subprocess.run(

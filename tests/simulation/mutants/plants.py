@@ -1,6 +1,6 @@
 """Five bugs, each put in the place of one function of the platform. Run as a program: one seed with one of them.
 
-    python -m tests.simulation.mutants.plants SEED NAME
+    python -m tests.simulation.mutants.plants SEED SIZE NAME
 """
 
 from __future__ import annotations
@@ -117,5 +117,5 @@ PLANTS: dict[str, Callable[[], None]] = {
 }
 
 if __name__ == "__main__":
-    PLANTS[sys.argv[2]]()
-    print(outcome_of(int(sys.argv[1])).text)
+    PLANTS[sys.argv[3]]()
+    print(outcome_of(int(sys.argv[1]), sys.argv[2]).text)
