@@ -62,6 +62,7 @@ def test_a_row_has_the_fields_that_were_promised_and_a_line_in_the_table(tmp_pat
     assert len((tmp_path / "rows.csv").read_text().splitlines()) == 1 + len(METHODS)
 
 
+@pytest.mark.timeout(1_200)  # half a minute of processor time, which a busy machine gives late
 def test_a_bulk_load_is_what_publishing_leads_to() -> None:
     assert differences(SEED, 5_000, ["cores"], count().__next__, capacity=512) == []
 
