@@ -170,6 +170,9 @@ class Rows:
 
     def put(self, point: Point, key: int, raw: bytes) -> None:
         """Add a row, or replace the one of the same id and key."""
+        # One advert comes once for each dimension and replica: rows that share a point share its bytes, too.
+        first = point.derived.setdefault("raw", raw)
+        raw = first if first == raw else raw
         place = self._places.get((point.id, key))
         if place is None:
             place = len(self.points)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 
 from dht.contact import Address, Contact
 from dht.endpoint import Endpoint
@@ -22,7 +22,7 @@ from summaries.schema import LOCATION, Schema
 from summaries.trie import trie_key
 from xenonode.env import Env
 from xenonode.errors import XenoError
-from xenonode.model.entity import Trust
+from xenonode.model.entity import Credential, Trust
 from xenonode.model.schema import PublishedSchema
 from xenonode.search.adverts import Adverts
 from xenonode.search.asking import Asker
@@ -42,6 +42,8 @@ NEWS_ASKED_MAX = 2
 REENTER_S = 15.0
 EXTENSIONS_FILE = "schema-extensions"
 """In a member's state: what XenoCorp has added to the schema since the network was founded."""
+MEMBERS_REMEMBERED_MAX = 65_536
+"""As many as credentials; the nodes of a simulation share what each of them knows of the same member."""
 SEEDS_MAX = 8
 """Addresses that a start tries at once, besides the network file's own seeds."""
 
@@ -217,7 +219,11 @@ class Peer:
         return [placement.overlay for placement in self._placements.values()]
 
     def _hold(self, overlay: Overlay, placement: Placement) -> None:
-        holder = Holder(
+        make = partial(self._holder, overlay, placement)
+        self.holdings[overlay.dimension] = TrieHolding(overlay, make, placement, self.env)
+
+    def _holder(self, overlay: Overlay, placement: Placement) -> Holder:
+        return Holder(
             self.growth.of(overlay.dimension),
             overlay.dimension,
             Contact(overlay.node_id, self.endpoint.address).packed,
@@ -227,12 +233,16 @@ class Peer:
             may_hold=placement.may_hold,
             turn=placement.rank,
         )
-        self.holdings[overlay.dimension] = TrieHolding(overlay, holder, placement, self.env)
 
     def _member(self, credential_raw: bytes, now_ms: int) -> Member:
         credential = self.trust.credential(credential_raw, now_ms)
-        serves = credential.role in SERVING_ROLES
-        return Member(credential.key, credential.issuer_nonce, credential.entity, credential.expires_ms, serves)
+        return _member_of(credential)
+
+
+@lru_cache(maxsize=MEMBERS_REMEMBERED_MAX)
+def _member_of(credential: Credential) -> Member:
+    serves = credential.role in SERVING_ROLES
+    return Member(credential.key, credential.issuer_nonce, credential.entity, credential.expires_ms, serves)
 
 
 def describe_holdings(peer: Peer) -> dict[str, dict[str, int]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from dht import wire
@@ -30,12 +30,22 @@ LOGGER = logging.getLogger("xenonode.search")
 class TrieHolding:
     """One node's part in one dimension's trie."""
 
-    def __init__(self, overlay: Overlay, holder: Holder, placement: Placement, env: Env) -> None:
-        self.holder = holder
+    __slots__ = ("_env", "_holder", "_make", "_overlay", "_placement", "_stopped", "_timer")
+
+    def __init__(self, overlay: Overlay, make: Callable[[], Holder], placement: Placement, env: Env) -> None:
+        self._make = make
+        self._holder: Holder | None = None
         self._overlay, self._placement, self._env = overlay, placement, env
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
         overlay.handle(TRIE, self._asked)
+
+    @property
+    def holder(self) -> Holder:
+        """The holder; it is made when it is first needed, since of many nodes few are near any prefix."""
+        if self._holder is None:
+            self._holder = self._make()
+        return self._holder
 
     def wake(self) -> None:
         """Begin to tick, if there is anything to do it with; called when something may have come in."""

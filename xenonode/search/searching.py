@@ -84,7 +84,6 @@ class Searcher:
         self.asker, self.env = asker, env
         self.roots: dict[str, RootView] = {}
         self._searched_ms = -ROOT_LIFE_MS
-        self._rng = env.rng("searches")
 
     async def search(
         self,
@@ -106,7 +105,7 @@ class Searcher:
         loop = asyncio.get_running_loop()
         resolved = await self.resolve(query)
         began_s, bytes_out, bytes_in = loop.time(), self.asker.bytes_out, self.asker.bytes_in
-        turn = self._rng.randrange(REPLICAS)
+        turn = self.env.rng("searches").randrange(REPLICAS)
         if memory is None and self.env.now_ms() - self._searched_ms < ROOT_LIFE_MS:
             await self.read_roots(constrained(self.schema, resolved), turn)
         self._searched_ms = self.env.now_ms()

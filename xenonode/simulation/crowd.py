@@ -284,7 +284,8 @@ class Crowd(Stage):
         await asyncio.gather(*(peer.node.start(self._appear(peer), "publish") for peer in self.servers))
 
     async def _appear(self, peer: CrowdPeer) -> None:
-        await asyncio.sleep(peer.node.env.rng("first advert").uniform(0, SPREAD_S))
+        drawn = int.from_bytes(derive(self.simulation.seed, "first advert", peer.node.host.name)[:4])
+        await asyncio.sleep(SPREAD_S * drawn / (1 << 32))
         await peer.publish()
 
     def _warm(self, dimension: str) -> None:
