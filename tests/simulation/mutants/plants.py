@@ -26,13 +26,13 @@ from xenonode.search.adverts import Adverts
 
 
 def lost_acknowledgement() -> None:
-    """A holder that had to wait for its parent forgets whom to tell."""
+    """Holders in one of the tries keep what they are told and forget to say so."""
     reply = HolderState.reply
     settle = Climbing.settle
 
     def settled(self: Climbing, node: TrieNode, now_ms: int) -> None:
         def forgetful(state: HolderState, request: object, message: Any) -> None:
-            if not isinstance(message, Accepted):
+            if state.dimension != "cores" or not isinstance(message, Accepted):
                 reply(state, request, message)
 
         HolderState.reply = forgetful  # type: ignore[method-assign]

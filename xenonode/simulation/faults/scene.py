@@ -64,6 +64,7 @@ class Scene:
         """Kinds of node and disk faults that met a host, by its name."""
         self.liars: set[str] = set()
         """Hosts that misbehave: in one way at a time, since two would put their methods in each other's place."""
+        self.lying: set[str] = set()
         self._busy: set[str] = set()
         self._open: dict[str, tuple[int, int]] = {}
 

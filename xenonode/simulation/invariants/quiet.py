@@ -133,8 +133,11 @@ def rows_are_held(truth: Truth) -> str:
                 return f"{name}: nobody holds its row of {dimension}"
             for key in keys:
                 path = truth.path(dimension, key)
-                rows = [node.rows.find(point.id, key) for node in truth.nodes(dimension, path[-1])]
-                held = sum(row is not None for row in rows)
+                # A node that splits keeps a row, and shows it, until a quorum below has it.
+                held = max(
+                    sum(node.rows.find(point.id, key) is not None for node in truth.nodes(dimension, prefix))
+                    for prefix in path
+                )
                 if held < quorum(min(REPLICAS, len(truth.hosts))):
                     leaf = f"{dimension} {path[-1]}"
                     return f"{name}: {held} of {REPLICAS} holders of {leaf} have its row"
