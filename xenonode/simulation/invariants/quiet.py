@@ -152,6 +152,9 @@ def zones_cover_rows(truth: Truth) -> str:
             for key in truth.postings(dimension, point.id):
                 path = truth.path(dimension, key)
                 for parent, child in pairwise(path):
+                    shown = sum(node.rows.find(point.id, key) is not None for node in truth.nodes(dimension, parent))
+                    if shown >= quorum(min(REPLICAS, len(truth.hosts))):
+                        break  # it is on its way down, and readers see it here
                     if parent == child.parent and not _covers(truth, dimension, parent, child, wanted):
                         return f"{name}: the summary of {dimension} {child} at {parent} excludes it"
     return ""
