@@ -30,7 +30,8 @@ LOGGER = logging.getLogger("xenonode.search")
 class TrieHolding:
     """One node's part in one dimension's trie."""
 
-    __slots__ = ("_env", "_holder", "_make", "_overlay", "_placement", "_stopped", "_timer")
+    # __dict__ is made only where it is used: a simulated liar puts a method of its own in another's place.
+    __slots__ = ("__dict__", "_env", "_holder", "_make", "_overlay", "_placement", "_stopped", "_timer")
 
     def __init__(self, overlay: Overlay, make: Callable[[], Holder], placement: Placement, env: Env) -> None:
         self._make = make
