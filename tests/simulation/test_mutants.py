@@ -10,7 +10,7 @@ MODULE = "tests.simulation.mutants.plants"
 SIZE = "small"
 CAUGHT = {
     "lost_acknowledgement": (0, "adverts are durable"),
-    "double_capture": (0, "money is conserved"),
+    "double_capture": (0, "every claim is settled once"),
     "narrow_zone": (0, "summaries include what is below them"),
     "unverified_advert": (6, "what is held is proved"),
     "leaked_entry": (0, "in-flight tables drain"),
