@@ -16,6 +16,7 @@ CAUGHT = {
     "leaked_entry": (0, "in-flight tables drain"),
 }
 """A seed that catches each, and by what."""
+HOLDS = (0,)
 
 
 @pytest.mark.timeout(900)
@@ -28,6 +29,6 @@ def test_a_planted_bug_is_caught(name: str) -> None:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("seed", sorted({seed for seed, _ in CAUGHT.values()}))
+@pytest.mark.parametrize("seed", HOLDS)
 def test_without_it_the_same_seed_holds(seed: int) -> None:
     assert run_one(seed, "0", SIZE).broken == ""
