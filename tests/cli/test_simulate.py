@@ -114,6 +114,26 @@ def test_shrinking_leaves_the_fault_that_matters_and_its_command_fails_alike(
     assert [each["kind"] for each in json.loads(file.read_text())] == ["partition"]
     status, told, _ = simulate(capsys, *shlex.split(replay)[2:])
     assert status == 1 and told["failed"][0]["check"] == "recall"
+    assert told["failed"][0]["replay"] == replay  # a replay of a replay does the same faults
+
+
+@pytest.mark.parametrize(
+    "changes, told",
+    [
+        ({"kind": "gremlins"}, "there is no fault 'gremlins'"),
+        ({"targets": ["server-99"]}, "this scenario has no host 'server-99'"),
+        ({"parameters": {"loss_ppm": "many"}}, "has no faults to inject"),
+        ({"parameters": {"loss_percent": 5}}, "has no parameter 'loss_percent'"),
+        ({"at_ms": -1}, "times must not be below 0"),
+    ],
+)
+def test_faults_that_would_strike_nobody_are_refused(
+    capsys: pytest.CaptureFixture[str], changes: dict[str, object], told: str
+) -> None:
+    fault = {"kind": "loss", "at_ms": 0, "for_ms": 1_000, "targets": ["server-0"], "parameters": {}}
+    Path("faults.json").write_text(json.dumps([fault | changes]), encoding="utf-8")
+    status, _, error = simulate(capsys, "quick.toml", "--injections", "faults.json")
+    assert status == 1 and told in error
 
 
 def test_figures_and_a_page_are_drawn_of_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scripts.seeds.pool import Outcome, run_many, table
+from scripts.seeds.pool import PLANNED_LEAST, Outcome, never_struck, run_many, table
 from xenonode.simulation.faults import KINDS
 
 SEEDS = {"full": (0, 3), "small": (0, 1, 3, 16, 18, 19, 20)}
@@ -26,6 +26,16 @@ def test_every_invariant_holds_and_the_same_seed_is_the_same_run(size: str, capf
     broken = {outcome.seed: outcome.broken for outcome in outcomes if outcome.broken}
     assert not broken, "\n".join(f"seed {seed}: {text}" for seed, text in broken.items())
     assert outcomes[-1].trace == outcomes[0].trace
+
+
+def test_a_kind_that_never_strikes_is_told_once_enough_seeds_planned_it() -> None:
+    def outcomes(seeds: int, **bites: int) -> list[Outcome]:
+        planned = [{"kind": "loss"}, {"kind": "mtu"}]
+        return [Outcome(seed, "", 0.0, 0.0, 0, 0, "", bites, planned) for seed in range(seeds)]
+
+    assert never_struck(outcomes(PLANNED_LEAST - 1, loss=1)) == []
+    assert never_struck(outcomes(PLANNED_LEAST, loss=1)) == ["mtu"]
+    assert never_struck([*outcomes(PLANNED_LEAST, loss=1), *outcomes(1, mtu=1)]) == []
 
 
 def tell(outcome: Outcome) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shlex
@@ -28,6 +29,26 @@ PACKETS_SHOWN = 8
 """Last datagrams and stream segments, likewise."""
 FAILURES_SHOWN = 5
 """Failing runs that are told in full."""
+REPLAY = "-replay"
+"""What a replay's folder is called after the first one's."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Replay:
+    """What all runs of this command have in common, and so their replays."""
+
+    scenario: str
+    sets: Mapping[str, str]
+    folder: Path
+    injections: Path | None
+
+    def command(self, finished: Finished) -> str:
+        """What does this run alone, again."""
+        sets = {**self.sets, **{name: _toml(value) for name, value in finished.job.point.items()}}
+        words = ["xenonode", "simulate", self.scenario, "--seeds", str(finished.job.seed)]
+        words += [word for name, value in sets.items() for word in ("--set", f"{name}={value}")]
+        words += ["--fresh", "--out", f"{str(self.folder).removesuffix(REPLAY)}{REPLAY}"]
+        return shlex.join(words if self.injections is None else [*words, "--injections", str(self.injections)])
 
 
 def add_to(app: typer.Typer) -> None:
@@ -85,9 +106,10 @@ def simulate(
         if plots:
             _draw(run, results, todo, finished)
         failed = next((each for each in finished if not each.result.verdict.passed), None)
+        replay = _Replay(scenario, run.overrides, folder, injections)
         if shrink and failed is not None:
-            _shrink(run, scenario, results, failed)
-    _report(run, scenario, folder, finished, len(todo))
+            _shrink(run, replay, results, failed)
+    _report(run, replay, finished, len(todo))
 
 
 def _engine(cluster: str, processes: int, jobs: Sequence[Job]) -> Iterator[Event]:
@@ -159,7 +181,7 @@ def _draw(run: Run, results: Results, jobs: Sequence[Job], finished: Sequence[Fi
     run.output.note(f"{len(figures)} figures are in {path}")
 
 
-def _shrink(run: Run, scenario: str, results: Results, failed: Finished) -> None:
+def _shrink(run: Run, replay: _Replay, results: Results, failed: Finished) -> None:
     """Keep the fewest faults that make the run fail as it did, and say how to do just those."""
     from xenonode.simulation.campaign.shrinking import fewest
 
@@ -171,28 +193,27 @@ def _shrink(run: Run, scenario: str, results: Results, failed: Finished) -> None
         run.output.note(f"    {each}")
     if not left:
         run.output.note("    it fails without any fault")
-    words = [*_replay(run, scenario, results.folder, failed), "--injections", str(path)]
-    run.output.note(f"    replay: {shlex.join(words)}")
+    run.output.note(f"    replay: {dataclasses.replace(replay, injections=path).command(failed)}")
 
 
-def _report(run: Run, scenario: str, folder: Path, finished: Sequence[Finished], wanted: int) -> None:
+def _report(run: Run, replay: _Replay, finished: Sequence[Finished], wanted: int) -> None:
     """The answer; raises where a run failed."""
     failed = [each for each in finished if not each.result.verdict.passed]
     rows = [_row(each) for each in finished]
     value = {
-        "scenario": scenario,
-        "folder": str(folder),
+        "scenario": replay.scenario,
+        "folder": str(replay.folder),
         "passed": len(finished) - len(failed),
-        "failed": [_failure(run, scenario, folder, each) for each in failed],
+        "failed": [_failure(replay, each) for each in failed],
         "runs": [{**each.job.point, **each.result.row, "cpu_s": each.cpu_s} for each in finished],
     }
     columns = ("run", "status", "virtual s", "RPCs", "queries", "recall", "sessions", "paid USD", "CPU s", "trace")
     run.output.rows(value, columns, rows, "No runs.")
-    run.output.note(f"{len(finished) - len(failed)} of {wanted} runs passed; tables are in {folder}")
+    run.output.note(f"{len(finished) - len(failed)} of {wanted} runs passed; tables are in {replay.folder}")
     if not failed:
         return
     for each in failed[:FAILURES_SHOWN]:
-        told = _failure(run, scenario, folder, each)
+        told = _failure(replay, each)
         run.output.note(
             f"\n{each.job.title} failed after {told['virtual_s']:.3f} virtual s: {told['check']}: {told['detail']}"
         )
@@ -205,10 +226,10 @@ def _report(run: Run, scenario: str, folder: Path, finished: Sequence[Finished],
         run.output.note(f"    replay: {told['replay']}")
     first = failed[0]
     text = f"{len(failed)} of {wanted} runs failed; {first.job.title}: {first.result.verdict.check}"
-    raise XenoError(text, f"replay it: {shlex.join(_replay(run, scenario, folder, first))}", "simulation")
+    raise XenoError(text, f"replay it: {replay.command(first)}", "simulation")
 
 
-def _failure(run: Run, scenario: str, folder: Path, finished: Finished) -> dict[str, Any]:
+def _failure(replay: _Replay, finished: Finished) -> dict[str, Any]:
     verdict = finished.result.verdict
     return {
         "run": finished.job.title,
@@ -220,16 +241,8 @@ def _failure(run: Run, scenario: str, folder: Path, finished: Finished) -> dict[
         "last_packets": list(verdict.last_packets),
         "traceback": verdict.trace,
         "trace": finished.result.row["trace"],
-        "replay": shlex.join(_replay(run, scenario, folder, finished)),
+        "replay": replay.command(finished),
     }
-
-
-def _replay(run: Run, scenario: str, folder: Path, finished: Finished) -> list[str]:
-    """The command that does this run alone, again."""
-    sets = {**run.overrides, **{name: _toml(value) for name, value in finished.job.point.items()}}
-    words = ["xenonode", "simulate", scenario, "--seeds", str(finished.job.seed)]
-    words += [word for name, value in sets.items() for word in ("--set", f"{name}={value}")]
-    return [*words, "--fresh", "--out", f"{folder}-replay"]
 
 
 def _toml(value: object) -> str:

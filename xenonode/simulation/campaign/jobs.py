@@ -57,11 +57,22 @@ def jobs_of(
     for values in itertools.product(*base.sweep.values()):
         point = dict(zip(base.sweep, values))
         scenario = load(source, sets, point)
+        _check_targets(scenario, injections or ())
         for seed in seeds:
             material = f"{scenario.digest()} {seed} {version} {told}".encode()
             key = hashlib.blake2b(material, digest_size=16, person=b"xeno-simulation").hexdigest()
             found.append(Job(len(found), scenario, point, seed, key, injections))
     return found
+
+
+def _check_targets(scenario: Scenario, injections: tuple[Injection, ...]) -> None:
+    """A replay's faults strike hosts that there are; otherwise they would strike nobody, and nobody would notice."""
+    hosts = {name for group in scenario.names().values() for name in group}
+    for each in injections:
+        strangers = [name for name in each.targets if name not in hosts]
+        if strangers:
+            step = "replay faults with the scenario that they were found with"
+            raise ScenarioError(f"{each.kind}: this scenario has no host {strangers[0]!r}", step)
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from xenonode.simulation.campaign.results import Finished
+from xenonode.simulation.errors import SimulationError
 from xenonode.simulation.experiment import run
-from xenonode.simulation.faults import KINDS, Injection
+from xenonode.simulation.faults import Injection
 from xenonode.simulation.scenario import ScenarioError
 from xenonode.simulation.shrink import shrink
 
@@ -31,13 +32,11 @@ def fewest(failed: Finished, tell: Callable[[str], None]) -> tuple[Injection, ..
 def read_injections(path: Path) -> tuple[Injection, ...]:
     """What `--shrink` wrote. Raises ScenarioError."""
     try:
-        found = tuple(Injection.from_fields(fields) for fields in json.loads(path.read_text(encoding="utf-8")))
-        unknown = [each.kind for each in found if each.kind not in KINDS]
+        return tuple(Injection.from_fields(fields) for fields in json.loads(path.read_text(encoding="utf-8")))
+    except SimulationError as error:
+        raise ScenarioError(f"{path}: {error}") from error
     except OSError as error:
         raise ScenarioError(f"{path} cannot be read: {error.strerror}", "name the file that --shrink wrote") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         step = "it is a JSON list of faults, as --shrink writes it"
         raise ScenarioError(f"{path} has no faults to inject: {error!r:.100}", step) from error
-    if unknown:
-        raise ScenarioError(f"{path}: there is no fault {unknown[0]!r}", f"take one of {', '.join(KINDS)}")
-    return found

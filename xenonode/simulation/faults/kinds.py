@@ -91,6 +91,17 @@ KINDS: dict[str, Kind] = {
 }
 
 
+def _kind(name: str, parameters: Mapping[str, int]) -> Kind:
+    kind = KINDS.get(name)
+    if kind is None:
+        raise SimulationError(f"there is no fault {name!r}; there are: {', '.join(KINDS)}")
+    unknown = sorted(set(parameters) - set(kind.parameters))
+    if unknown:
+        known = ", ".join(kind.parameters) or "none"
+        raise SimulationError(f"{name} has no parameter {unknown[0]!r}; it has: {known}")
+    return kind
+
+
 @dataclass(frozen=True, slots=True)
 class FaultSpec:
     """One [[fault]] table: from `at_s` for `for_s` seconds, again every `every_s` (0: once).
@@ -108,13 +119,7 @@ class FaultSpec:
     parameters: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        kind = KINDS.get(self.kind)
-        if kind is None:
-            raise SimulationError(f"there is no fault {self.kind!r}; there are: {', '.join(KINDS)}")
-        unknown = sorted(set(self.parameters) - set(kind.parameters))
-        if unknown:
-            known = ", ".join(kind.parameters) or "none"
-            raise SimulationError(f"{self.kind} has no parameter {unknown[0]!r}; it has: {known}")
+        kind = _kind(self.kind, self.parameters)
         if min(self.at_s, self.for_s, self.every_s) < 0 or (self.every_s and self.every_s < self.for_s):
             raise SimulationError(f"{self.kind}: times must not be below 0, nor every_s below for_s")
         if self.count < 1 or not 0 <= self.share_permille <= 1_000:
@@ -138,6 +143,11 @@ class Injection:
     targets: tuple[str, ...]
     parameters: Mapping[str, int] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        _kind(self.kind, self.parameters)
+        if min(self.at_ms, self.for_ms) < 0:
+            raise SimulationError(f"{self.kind}: times must not be below 0")
+
     def parameter(self, name: str) -> int:
         """A parameter, or its default."""
         return self.parameters.get(name, KINDS[self.kind].parameters[name])
@@ -160,7 +170,7 @@ class Injection:
             int(fields["at_ms"]),
             int(fields["for_ms"]),
             tuple(fields["targets"]),
-            dict(fields["parameters"]),
+            {name: int(value) for name, value in dict(fields["parameters"]).items()},
         )
 
     def __str__(self) -> str:
