@@ -51,9 +51,13 @@ def run_many(
     found: dict[int, Outcome] = {}
     with ThreadPoolExecutor(processes) as pool:
         futures = {pool.submit(run_one, seed, hash_seed, size): place for place, (seed, hash_seed) in enumerate(jobs)}
-        for future in as_completed(futures):
-            outcome = found[futures[future]] = future.result()
-            tell(outcome)
+        try:
+            for future in as_completed(futures):
+                outcome = found[futures[future]] = future.result()
+                tell(outcome)
+        except KeyboardInterrupt:  # it reaches the processes that run as well; what waits must not begin
+            pool.shutdown(cancel_futures=True)
+            raise
     return [found[place] for place in range(len(jobs))]
 
 
