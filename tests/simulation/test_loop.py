@@ -36,6 +36,28 @@ def test_ten_years_pass_at_once_and_to_the_nanosecond() -> None:
         assert simulation.loop.now_ns == 315_360_000_000_000_003
 
 
+@pytest.mark.parametrize("begin_s", [0.0, 1 / 3, 22.371, 103.115])
+def test_whoever_sleeps_for_what_is_left_until_a_moment_gets_there(begin_s: float) -> None:
+    """What is left may be less than a nanosecond, which is less than the clock can show: it passes all the same."""
+    looks: list[float] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(begin_s)
+        ends_s = loop.time() + 1e-10
+        while (left_s := ends_s - loop.time()) > 0 and len(looks) < 100:
+            looks.append(left_s)
+            await asyncio.sleep(left_s)
+        assert loop.time() >= ends_s
+        ends_s = loop.time() + 1e-10
+        loop.call_at(ends_s, lambda: looks.append(loop.time() - ends_s))
+        await asyncio.sleep(1)
+
+    with Simulation(1) as simulation:
+        simulation.run(main())
+    assert len(looks) == 2 and looks[-1] >= 0
+
+
 def test_waiting_for_what_never_comes_is_a_deadlock_that_names_the_waiter() -> None:
     async def forever() -> None:
         await asyncio.Event().wait()

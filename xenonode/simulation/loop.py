@@ -175,7 +175,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
         """Run `callback` at the virtual time `when`, in seconds."""
-        return self.call_at_ns(round(when * NANOSECONDS), callback, *args, context=context)
+        when_ns = round(when * NANOSECONDS)
+        if when_ns <= self.now_ns and when > self.time():
+            when_ns = self.now_ns + 1  # see call_later
+        return self.call_at_ns(when_ns, callback, *args, context=context)
 
     def call_later(
         self,
@@ -184,8 +187,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
         *args: *Arguments,
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
-        """Run `callback` after `delay` seconds."""
-        return self.call_at_ns(self.now_ns + round(delay * NANOSECONDS), callback, *args, context=context)
+        """Run `callback` after `delay` seconds.
+
+        However short a wait is, it takes time: whoever sleeps for what is left until a moment, which may be less than a
+        nanosecond by the rounding of floats, would else look again and again at a clock that stands still.
+        """
+        delay_ns = max(round(delay * NANOSECONDS), 1 if delay > 0 else 0)
+        return self.call_at_ns(self.now_ns + delay_ns, callback, *args, context=context)
 
     def step(self) -> None:
         """Run what is ready, or else what is due at the next moment at which anything is."""
