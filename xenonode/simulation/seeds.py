@@ -44,12 +44,15 @@ two periods of adverts, and what a zone lives at most."""
 SMALL = Size(servers=12, leaf_capacity=8, calm_s=20.0, faults_s=120.0, quiet_s=130.0, kinds=5)
 """A quarter of its cost, for looking at many seeds."""
 SIZES = {"full": FULL, "small": SMALL}
-LONGEST_S = {"network": 40.0, "node": 40.0, "disk": 30.0, "byzantine": 120.0}
+SHORTEST_S = {"network": 5.0, "node": 5.0, "disk": 20.0, "byzantine": 45.0}
+"""Long enough for a fault to meet something: servers write, and summaries are told again, twice a minute at least."""
+LONGEST_S = {"network": 40.0, "node": 40.0, "disk": 40.0, "byzantine": 110.0}
 LOSING_FILES = frozenset({"cold_restart", "disk_bit_rot"})
 MOST = {"network": 4, "node": 3, "disk": 2, "byzantine": 2}
 """Hosts that one injection strikes."""
 SEARCH_EVERY_S = 45.0
 HORIZON_S = 1_500.0
+
 
 @dataclass(frozen=True, slots=True)
 class SeedResult:
@@ -73,7 +76,7 @@ def draw(seed: int, names: dict[str, list[str]], size: Size = FULL) -> tuple[Inj
     specs = []
     for place in range(first, first + size.kinds):
         kind = KINDS[kinds[place % len(kinds)]]
-        for_s = rng.uniform(5.0, LONGEST_S[kind.family])
+        for_s = rng.uniform(SHORTEST_S[kind.family], LONGEST_S[kind.family])
         group = rng.choice(kind.groups)
         at_s = rng.uniform(0.0, size.faults_s - for_s)
         count = 1 if group == "corp" else rng.randint(1, MOST[kind.family])

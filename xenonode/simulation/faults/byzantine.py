@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -51,7 +52,7 @@ class Liar:
         self.scene, self.injection, self.name = scene, injection, name
         self.node: Any = scene.host(name).running
         self.rng: Random = scene.rng(injection)
-        self._undo: list[tuple[Any, str]] = []
+        self._undo: list[Callable[[], object]] = []
 
     @property
     def there(self) -> bool:
@@ -66,13 +67,19 @@ class Liar:
         """Let this part's method be another; the honest one is returned."""
         honest = getattr(part, method)
         setattr(part, method, instead)
-        self._undo.append((part, method))
+        self._undo.append(partial(delattr, part, method))
         return honest
+
+    def show_adverts(self, instead: Callable[..., Any]) -> None:
+        """Answer otherwise who asks for its advert."""
+        handle = self.node.peer.endpoint.handle
+        handle(ADVERT, instead)
+        self._undo.append(partial(handle, ADVERT, self.node._show_advert))
 
     def repent(self) -> None:
         """Be honest again."""
-        for part, method in self._undo:
-            delattr(part, method)
+        for undo in self._undo:
+            undo()
         self._undo.clear()
 
     def holdings(self) -> Iterator[tuple[str, Any]]:
@@ -226,8 +233,7 @@ def _adverts_forged(liar: Liar) -> Callable[[], None]:
         liar.told()
         reply(_altered(liar, liar.node.advertiser.current.raw))
 
-    liar.node.peer.endpoint.handle(ADVERT, show)
-    liar.put(liar.node, "_show_advert", show)
+    liar.show_adverts(show)
     _answers(liar, lambda message: replace(message, advert=_altered(liar, message.advert)), AdvertIs)
     return _sender(liar, lambda: [(_altered(liar, raw), point) for raw, point in liar.adverts()])
 
