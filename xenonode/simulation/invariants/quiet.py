@@ -7,7 +7,6 @@ check returns what is wrong.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from dht.contact import Contact
@@ -38,9 +37,7 @@ class Truth:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.hosts: list[NodeHost] = [
-            host for host in (world.corp, *world.servers) if host.running is not None
-        ]
+        self.hosts: list[NodeHost] = [host for host in (world.corp, *world.servers) if host.running is not None]
         self.names = [dimension.name for dimension in self.hosts[0].running.peer.schema.dimensions]
         self.peer = self.hosts[0].running.peer
         self.expected = {each.server_key: each for each in world.adverts()}
@@ -101,6 +98,12 @@ class Truth:
         newest = max(held.values(), default=0)
         return sorted(key for key, seq in held.items() if seq == newest)
 
+    def shown(self, dimension: str, prefix: Prefix, id: int, key: int) -> int:
+        """How many of a prefix's holders have one of the `postings` in its newest state."""
+        newest = self._rows[dimension][id][key]
+        rows = (node.rows.find(id, key) for node in self.nodes(dimension, prefix))
+        return sum(row is not None and row.seq >= newest for row in rows)
+
 
 def everybody_is_up(world: World) -> str:
     """Who was down is back."""
@@ -134,10 +137,7 @@ def rows_are_held(truth: Truth) -> str:
             for key in keys:
                 path = truth.path(dimension, key)
                 # A node that splits keeps a row, and shows it, until a quorum below has it.
-                held = max(
-                    sum(node.rows.find(point.id, key) is not None for node in truth.nodes(dimension, prefix))
-                    for prefix in path
-                )
+                held = max(truth.shown(dimension, prefix, point.id, key) for prefix in path)
                 if held < quorum(min(REPLICAS, len(truth.hosts))):
                     leaf = f"{dimension} {path[-1]}"
                     return f"{name}: {held} of {REPLICAS} holders of {leaf} have its row"
@@ -145,17 +145,27 @@ def rows_are_held(truth: Truth) -> str:
 
 
 def zones_cover_rows(truth: Truth) -> str:
-    """No summary on the way from the root to a leaf is narrower than the adverts below it."""
+    """No summary on the way from the root to a row is narrower than the adverts below it."""
+    needed = quorum(min(REPLICAS, len(truth.hosts)))
     for name, point in truth.points():
         wanted = Zone.of_point(truth.peer.schema, point)
         for dimension in truth.names:
             for key in truth.postings(dimension, point.id):
                 path = truth.path(dimension, key)
-                for parent, child in pairwise(path):
-                    shown = sum(node.rows.find(point.id, key) is not None for node in truth.nodes(dimension, parent))
-                    if shown >= quorum(min(REPLICAS, len(truth.hosts))):
-                        break  # it is on its way down, and readers see it here
-                    if parent == child.parent and not _covers(truth, dimension, parent, child, wanted):
+                # Where readers see it: there, or on its way down from there.
+                seen = [
+                    place
+                    for place, prefix in enumerate(path)
+                    if truth.shown(dimension, prefix, point.id, key) >= needed
+                ]
+                way = path[1 : seen[0] + 1] if seen else path[1:]
+                for child, below in zip(way, [*way[1:], None]):
+                    # What a leaf was split into tells the same aggregation point as the leaf does, and one of them
+                    # is enough: holders that did not hear of the split may keep the older rows, and say so.
+                    if below is not None and below.parent == child.parent:
+                        continue
+                    parent = child.parent or ROOT
+                    if not _covers(truth, dimension, parent, child, wanted):
                         return f"{name}: the summary of {dimension} {child} at {parent} excludes it"
     return ""
 
