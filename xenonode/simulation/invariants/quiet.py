@@ -15,7 +15,7 @@ from summaries.node import TrieNode
 from summaries.parse import parse
 from summaries.pending import quorum
 from summaries.point import Point
-from summaries.trie import ROOT, Prefix, destination, trie_key
+from summaries.trie import Prefix, trie_key
 from summaries.zone import Zone
 from xenonode.model.advert import Advert
 
@@ -62,18 +62,6 @@ class Truth:
                 found.append(node)
         return found
 
-    def path(self, dimension: str, key: int) -> list[Prefix]:
-        """From the root to the leaf that a key belongs to, by what the holders together know of splits."""
-        path = [ROOT]
-        while True:
-            splits = 0
-            for node in self.nodes(dimension, path[-1]):
-                splits |= node.splits
-            where = destination(path[-1], splits, key)
-            if where == path[-1]:
-                return path
-            path.append(where)
-
     def points(self) -> Iterator[tuple[str, Point]]:
         """Every advert in force, by its server's name."""
         for verified in self.expected.values():
@@ -104,6 +92,20 @@ class Truth:
         rows = (node.rows.find(id, key) for node in self.nodes(dimension, prefix))
         return sum(row is not None and row.seq >= newest for row in rows)
 
+    def prefixes(self, dimension: str, key: int) -> list[Prefix]:
+        """Wherever anybody has a trie node that a key could stand at.
+
+        Not where splits lead: holders that did not hear of one keep older rows, and of an aggregation point whose
+        holders all lost power at once nobody knows any more how it was split, though its children tell of themselves.
+        """
+        holdings = (host.running.peer.holdings[dimension] for host in self.hosts)
+        return sorted({prefix for one in holdings for prefix in one.holder.nodes() if prefix.contains(key)})
+
+    @property
+    def quorum(self) -> int:
+        """Of a prefix's holders."""
+        return quorum(min(REPLICAS, len(self.hosts)))
+
 
 def everybody_is_up(world: World) -> str:
     """Who was down is back."""
@@ -128,54 +130,47 @@ def adverts_are_in_force(world: World) -> str:
 
 
 def rows_are_held(truth: Truth) -> str:
-    """Two of the three nodes nearest to a leaf hold each advert's row."""
+    """Two of the three nodes nearest to some prefix of an advert's key hold its newest row."""
     for name, point in truth.points():
         for dimension in truth.names:
             keys = truth.postings(dimension, point.id)
             if not keys:
                 return f"{name}: nobody holds its row of {dimension}"
             for key in keys:
-                path = truth.path(dimension, key)
-                # A node that splits keeps a row, and shows it, until a quorum below has it.
-                held = max(truth.shown(dimension, prefix, point.id, key) for prefix in path)
-                if held < quorum(min(REPLICAS, len(truth.hosts))):
-                    leaf = f"{dimension} {path[-1]}"
-                    return f"{name}: {held} of {REPLICAS} holders of {leaf} have its row"
+                held, prefix = max(
+                    (truth.shown(dimension, prefix, point.id, key), prefix) for prefix in truth.prefixes(dimension, key)
+                )
+                if held < truth.quorum:
+                    return f"{name}: {held} of {REPLICAS} holders of {dimension} {prefix} have its row"
     return ""
 
 
 def zones_cover_rows(truth: Truth) -> str:
-    """No summary on the way from the root to a row is narrower than the adverts below it."""
-    needed = quorum(min(REPLICAS, len(truth.hosts)))
+    """By the summaries one comes from the root to where an advert's row is: none on the way is narrower than it."""
     for name, point in truth.points():
         wanted = Zone.of_point(truth.peer.schema, point)
         for dimension in truth.names:
             for key in truth.postings(dimension, point.id):
-                path = truth.path(dimension, key)
-                # Where readers see it: there, or on its way down from there.
-                seen = [
-                    place
-                    for place, prefix in enumerate(path)
-                    if truth.shown(dimension, prefix, point.id, key) >= needed
+                there = [
+                    prefix
+                    for prefix in truth.prefixes(dimension, key)
+                    if truth.shown(dimension, prefix, point.id, key) >= truth.quorum
                 ]
-                way = path[1 : seen[0] + 1] if seen else path[1:]
-                for child, below in zip(way, [*way[1:], None]):
-                    # What a leaf was split into tells the same aggregation point as the leaf does, and one of them
-                    # is enough: holders that did not hear of the split may keep the older rows, and say so.
-                    if below is not None and below.parent == child.parent:
-                        continue
-                    parent = child.parent or ROOT
-                    if not _covers(truth, dimension, parent, child, wanted):
-                        return f"{name}: the summary of {dimension} {child} at {parent} excludes it"
+                wrong = [_excluded(truth, dimension, prefix, wanted) for prefix in there]
+                if all(wrong):
+                    return f"{name}: {wrong[0] if wrong else f'its row of {dimension} is nowhere'}"
     return ""
 
 
-def _covers(truth: Truth, dimension: str, parent: Prefix, child: Prefix, wanted: Zone) -> bool:
-    agreeing = 0
-    for node in truth.nodes(dimension, parent):
-        zones = [zone for prefix, zone, _ in node.children() if prefix == child]
-        agreeing += any(zone.covers(wanted) for zone in zones)
-    return agreeing >= quorum(min(REPLICAS, len(truth.hosts)))
+def _excluded(truth: Truth, dimension: str, prefix: Prefix, wanted: Zone) -> str:
+    while (parent := prefix.parent) is not None:
+        agreeing = 0
+        for node in truth.nodes(dimension, parent):
+            agreeing += any(child == prefix and zone.covers(wanted) for child, zone, _ in node.children())
+        if agreeing < truth.quorum:
+            return f"the summary of {dimension} {prefix} at {parent} excludes it"
+        prefix = parent
+    return ""
 
 
 def one_network(truth: Truth) -> str:
