@@ -48,6 +48,8 @@ SHORTEST_S = {"network": 5.0, "node": 5.0, "disk": 20.0, "byzantine": 45.0}
 """Long enough for a fault to meet something: servers write, and summaries are told again, twice a minute at least."""
 LONGEST_S = {"network": 40.0, "node": 40.0, "disk": 40.0, "byzantine": 110.0}
 LOSING_FILES = frozenset({"cold_restart", "disk_bit_rot"})
+IN_WRITES = frozenset({"disk_lost_write", "disk_torn_write", "disk_full"})
+"""These meet only who writes. Of servers that is the one with the session, which then has to go on with its journal."""
 MOST = {"network": 4, "node": 3, "disk": 2, "byzantine": 2}
 """Hosts that one injection strikes."""
 SEARCH_EVERY_S = 45.0
@@ -80,17 +82,21 @@ def draw(seed: int, names: dict[str, list[str]], size: Size = FULL) -> tuple[Inj
         group = rng.choice(kind.groups)
         at_s = rng.uniform(0.0, size.faults_s - for_s)
         count = 1 if group == "corp" else rng.randint(1, MOST[kind.family])
-        specs.append(FaultSpec(kind.name, at_s, for_s, targets=group, count=count))
+        parameters = {"after_writes": 0} if "after_writes" in kind.parameters else {}
+        specs.append(FaultSpec(kind.name, at_s, for_s, targets=group, count=count, parameters=parameters))
     # The last server hosts the session: without its journal it could not go on with it, which other tests are about.
     host = names["servers"][-1]
     found = plan(specs, seed, names, size.faults_s)
-    return tuple(replace(one, targets=_spared(one, host, names["servers"][0])) for one in found)
+    return tuple(replace(one, targets=_aimed(one, host, names["servers"][0])) for one in found)
 
 
-def _spared(one: Injection, host: str, instead: str) -> tuple[str, ...]:
-    if one.kind not in LOSING_FILES or host not in one.targets:
-        return one.targets
-    return tuple(dict.fromkeys(instead if name == host else name for name in one.targets))
+def _aimed(one: Injection, host: str, instead: str) -> tuple[str, ...]:
+    targets = list(one.targets)
+    if one.kind in LOSING_FILES:
+        targets = [instead if name == host else name for name in targets]
+    elif one.kind in IN_WRITES and "corp" not in targets:
+        targets.append(host)
+    return tuple(dict.fromkeys(targets))
 
 
 class Story:
