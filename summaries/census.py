@@ -95,6 +95,7 @@ class _Node:
     failed: int = 0
     absent: int = 0
     again: int = 0  # whole readings after the first
+    below: list[TallyChild] = field(default_factory=list)  # named with this one, to be read after it
 
 
 class Census:
@@ -124,7 +125,6 @@ class Census:
         self._waiting: deque[_Node] = deque()
         self._asked: dict[int, tuple[_Node, _Reading]] = {}
         self._active = 0
-        self._seen: set[Prefix] = {ROOT}
         self._groups: dict[str, Aggregate] = {}
         self._unread = self._age_ms = self._summarised = self._leaves = self._points = self._rpcs = self._rounds = 0
         self._spare = 0  # of the counted, how many only one of two replicas knew
@@ -166,14 +166,14 @@ class Census:
             dimension=self.dimension,
             groups=dict(sorted(self._groups.items())),
             least=counted - self._spare,
-            most=counted + self._unread + sum(node.count for node in pending),
+            most=counted + self._unread + sum(_unread(node) for node in pending),
             age_ms=self._age_ms,
             summarised_leaves=self._summarised,
             leaves=self._leaves,
             aggregation_points=self._points,
             rpcs=self._rpcs,
             rounds=self._rounds,
-            unreachable=(*self._unreachable, *(node.prefix for node in pending)),
+            unreachable=(*self._unreachable, *(prefix for node in pending for prefix in _prefixes(node))),
             disputed=tuple(self._disputed),
             confirmed=not self._whole,
         )
@@ -184,7 +184,8 @@ class Census:
         while self._waiting and self._active < MAX_READS:
             node = self._waiting.popleft()
             if self._rpcs >= self._max_rpcs:
-                self._give_up(node)
+                self._unreachable += _prefixes(node)
+                self._unread += _unread(node)
                 continue
             self._active += 1
             for place in range(min(node.need, len(node.sources))):
@@ -293,16 +294,37 @@ class Census:
         children = {one.prefix: one for reading in whole for one in reading.children}
         self._points += bool(children)
         self._leaves += not children
-        for prefix in sorted(children):
-            child = children[prefix]
-            below = prefix.length > node.prefix.length and node.prefix.covers(prefix)
-            if below and prefix not in self._seen:
-                self._seen.add(prefix)
-                self._waiting.append(self._node(prefix, child.count, node.depth + 1, child.holders))
+        self._descend(node, children)
 
     def _give_up(self, node: _Node) -> None:
         self._unreachable.append(node.prefix)
         self._unread += node.count
+        self._descend(node, {})
+
+    def _descend(self, node: _Node, children: Mapping[Prefix, TallyChild]) -> None:
+        """Queue what is below a node that was read: the covering first, what lies below it once that was read.
+
+        As searches do: a row that is handed down is then met above or below, never in neither.
+        """
+        named = {**{child.prefix: child for child in node.below}, **children}
+        above: _Node | None = None
+        for prefix in sorted(named, key=lambda one: (one.first, one.length)):
+            child = named[prefix]
+            if not (prefix.length > node.prefix.length and node.prefix.covers(prefix)):
+                continue  # not its to name: a lying holder
+            if above is not None and above.prefix.covers(prefix):
+                above.below.append(child)
+                continue
+            above = self._node(prefix, child.count, node.depth + 1, child.holders)
+            self._waiting.append(above)
+
+
+def _prefixes(node: _Node) -> list[Prefix]:
+    return [node.prefix, *(child.prefix for child in node.below)]
+
+
+def _unread(node: _Node) -> int:
+    return node.count + sum(child.count for child in node.below)
 
 
 def _trie(schema: Schema, filter_: Filter) -> str:

@@ -14,14 +14,16 @@ from test_search_recall import wide
 
 from summaries.census import Census
 from summaries.errors import LocalError, MessageError
+from summaries.messages import Tallied, TallyChild
 from summaries.parse import parse
 from summaries.point import Point, Rows
 from summaries.query import Query, filter_of, matches
 from summaries.schema import Schema
 from summaries.sums import AGGREGATE, FREE, Aggregate, sum_of
-from summaries.trie import keys_of
+from summaries.trie import ROOT, Prefix, keys_of
 
 Values = dict[int, dict[str, object]]
+SMALL = Schema.from_sample([attributes(Random(seed)) for seed in range(50)], most=64)  # type: ignore[arg-type]
 
 
 def truth(values: Values, query: Query) -> list[dict[str, object]]:
@@ -106,3 +108,25 @@ def test_a_census_refuses_what_it_cannot_count() -> None:
             Census(world.schema, parse("cores >= 1"), **options)  # type: ignore[arg-type]
     with pytest.raises(MessageError):
         AGGREGATE[1]([1, [0, 0, 0], []])
+
+
+def test_a_census_reads_what_lies_below_a_prefix_that_splits_after_it() -> None:
+    census = Census(SMALL, parse("cores >= 0"), dimension="price.cpu")
+    half, quarter, other = Prefix(0, 1), Prefix(0, 2), Prefix(1, 1)
+    named = tuple(TallyChild(one, 5, 3, (b"a", b"b")) for one in (half, quarter, other))
+    below = [each for ask in census.start() for each in census.answered(ask, Tallied(ROOT, (), named, 3, 7, False))]
+    assert {ask.prefix for ask in below} == {half, other}
+    after = [each for ask in below for each in census.answered(ask, Tallied(ask.prefix, (), (), 0, 8, False))]
+    assert {ask.prefix for ask in after} == {quarter}
+
+
+def test_what_lies_below_a_prefix_that_cannot_be_read_is_read_all_the_same() -> None:
+    census = Census(SMALL, parse("cores >= 0"), dimension="price.cpu")
+    half, quarter = Prefix(0, 1), Prefix(0, 2)
+    named = tuple(TallyChild(one, 5, 3, (b"a", b"b")) for one in (half, quarter))
+    asks = [each for ask in census.start() for each in census.answered(ask, Tallied(ROOT, (), named, 2, 7, False))]
+    assert {ask.prefix for ask in asks} == {half}
+    while asks and {ask.prefix for ask in asks} == {half}:
+        asks = [each for ask in asks for each in census.answered(ask, None)]
+    assert {ask.prefix for ask in asks} == {quarter}
+    assert half in census.result.unreachable and not census.result.exact
