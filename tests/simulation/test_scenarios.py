@@ -46,3 +46,9 @@ def test_a_shipped_scenario_runs_at_a_small_size(name: str) -> None:
     assert result.verdict.passed, result.verdict
     assert result.row["queries"] > 2 and result.row["recall_mean"] > 0.5
     assert result.row["fault_bites"] > 0 or not result.faults
+
+
+def test_a_leaf_that_one_replica_alone_split_while_prices_moved_is_whole_and_its_rows_are_found() -> None:
+    """A replica that saw a row come before another left has split for ever; the two others rightly go on as a leaf."""
+    result = run(load("price-war", SMALL | OWN["price-war"] | {"nodes.leaf_capacity": "4", "duration_s": "60"}), 6)
+    assert result.verdict.passed, result.verdict
