@@ -93,6 +93,7 @@ def test_a_query_that_makes_no_sense_is_refused_by_its_word(live: Live, query: s
         (("99999999999999999999", "USD"), "", USAGE),
         (("5",), "currency", USAGE),
         (("11", "USD"), "10.00 USD", 1),
+        (("0.000001", "USD"), "0.01 USD", 1),
         (("5", "EUR"), "EUR", 1),
     ],
 )
@@ -108,8 +109,9 @@ def test_a_session_without_an_order_or_beyond_it_is_refused(live: Live) -> None:
     small = ("--cpu", "100 ms/s", "--memory", "128 MiB")
     live.command("session", "create", server, *small).refusal("--order", status=USAGE)
     live.command("session", "create", server, *small, "--order", "ab" * 16).refusal("order")
-    order = live.command("order", "create", "0.000001", "USD").json["order"]
-    live.command("session", "create", server, *small, "--order", order).refusal("0.000001 USD", "larger order")
+    order = live.command("order", "create", "0.01", "USD").json["order"]
+    day = ("--lease", "24 h")
+    live.command("session", "create", server, *small, *day, "--order", order).refusal("0.01 USD", "larger order")
     huge = ("--cpu", "900 s/s", "--memory", "128 MiB")
     live.command("session", "create", server, *huge, "--order", order).refusal(status=USAGE)
     large = ("--cpu", "64000 ms/s", "--memory", "900 GiB")
