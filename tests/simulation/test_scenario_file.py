@@ -113,7 +113,8 @@ def test_a_matrix_places_its_own_nodes_on_its_rows_and_others_near_one(tmp_path:
     row, away_us = matrix.place(1, "server-3")
     assert row in range(3) and 500 <= away_us <= 5_000
     assert matrix.place(1, "server-3") == (row, away_us)
-    for broken in (b"\x1f\x8b\x08\x00garbage", gzip.compress(b"0,1\n1,0\n")[:-9]):
+    whole = gzip.compress(b"0,1\n1,0\n")
+    for broken in (b"\x1f\x8b\x08\x00garbage", whole[:-9], whole[:10] + b"\xff" * 12 + whole[22:]):
         (tmp_path / "m.csv.gz").write_bytes(broken)
         with pytest.raises(ScenarioError, match=r"network\.matrix: m\.csv\.gz: it"):
             load(str(tmp_path / "one.toml"))

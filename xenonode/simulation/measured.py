@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import io
 import math
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -117,7 +118,7 @@ def _text(path: Path) -> str:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
         raise MeasuredError("it is no text") from None
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise MeasuredError(f"it is no whole gzip file: {error}") from None
     except OSError as error:
         raise MeasuredError(f"it cannot be read: {error.strerror or error}") from None
