@@ -241,3 +241,13 @@ def test_keys_are_listed_with_their_meaning(capsys: pytest.CaptureFixture[str]) 
     status, told, _ = simulate(capsys, "--keys")
     assert status == 0
     assert {"key": "nodes.servers", "default": "10", "about": "XenoServers (kind peers: search peers)"} in told
+
+
+@pytest.mark.parametrize(("option", "package"), [("--parquet", "pyarrow"), ("--plots", "matplotlib")])
+def test_a_package_that_is_missing_is_said_before_anything_runs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, option: str, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    status, _, error = simulate(capsys, "quick.toml", "--out", "out", option)
+    assert status == 1 and package in error and "pip install" in error
+    assert not Path("out").exists()

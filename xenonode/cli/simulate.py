@@ -82,7 +82,7 @@ def simulate(
     """
     from xenonode.simulation import scenario_file
     from xenonode.simulation.campaign.jobs import code_version, jobs_of, parse_seeds
-    from xenonode.simulation.campaign.results import Results
+    from xenonode.simulation.campaign.results import Results, load_pyarrow
     from xenonode.simulation.campaign.shrinking import read_injections
 
     if list_:
@@ -94,6 +94,12 @@ def simulate(
         return
     if not scenario:
         raise usage_error("no scenario is named", "name a file, or one of 'xenonode simulate --list'")
+    if parquet:  # what is missing is said before the runs, not after them
+        load_pyarrow()
+    if plots:
+        from xenonode.simulation.campaign.plots import load_pyplot
+
+        load_pyplot()
     given = None if injections is None else read_injections(injections)
     todo = jobs_of(scenario, run.overrides, parse_seeds(seeds), given)
     folder = Path(out or Path("simulations") / todo[0].scenario.name)

@@ -36,7 +36,7 @@ SHOWN = ("seed", "status", "virtual_s", "rpcs", "queries", "recall_mean", "searc
 
 def draw(tables: Tables, point_keys: Sequence[str]) -> dict[str, bytes]:
     """Every figure that there is data for, as PNG, by its file's name. Raises XenoError without matplotlib."""
-    pyplot = _pyplot()
+    pyplot = load_pyplot()
     drawn = {}
     for name, plot in _figures(tables, point_keys):
         figure, axes = pyplot.subplots(figsize=(7, 4.2))
@@ -159,7 +159,8 @@ def _cell(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
 
 
-def _pyplot() -> Any:
+def load_pyplot() -> Any:
+    """The module `matplotlib.pyplot`, drawing to memory. Raises XenoError without it."""
     try:
         import matplotlib
 

@@ -153,13 +153,19 @@ def _cell(value: Any) -> Any:
     return json.dumps(value, sort_keys=True) if isinstance(value, list | dict) else value
 
 
-def _parquet(rows: Sequence[Row]) -> bytes:
+def load_pyarrow() -> tuple[Any, Any]:
+    """The packages `pyarrow` and `pyarrow.parquet`. Raises XenoError without them."""
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
         step = "pip install 'xenonode[parquet]'"
         raise XenoError("Parquet needs the package pyarrow", step, "missing_package") from error
+    return pyarrow, parquet
+
+
+def _parquet(rows: Sequence[Row]) -> bytes:
+    pyarrow, parquet = load_pyarrow()
     columns = {}
     for name in _columns(rows):
         values = [_cell(row.get(name)) for row in rows]
