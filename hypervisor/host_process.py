@@ -25,7 +25,8 @@ from hypervisor import calls, embedded, guest_image
 from hypervisor.environment import EnvironmentSpec
 from hypervisor.errors import HypervisorError, ImageError, InvalidSpecError, RemoteError
 from hypervisor.image import Image, load_image
-from hypervisor.libvirt_adapter import HostSettings, LibvirtHost, start_events
+from hypervisor.libvirt_adapter import HostSettings, LibvirtHost
+from hypervisor.libvirt_driver import start_events
 from hypervisor.reaper import start_reaping
 
 WORKERS = 8  # libvirt's own daemon serves a driver with up to 20; a machine of ours has some ten guests

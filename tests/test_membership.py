@@ -21,12 +21,12 @@ from xenonode.corp.founding import corp_keys, found
 from xenonode.corp.service import CorpService
 from xenonode.corp.store import Store
 from xenonode.corp.terms import Terms
+from xenonode.corp_node import CORP_ANONYMOUS
 from xenonode.errors import XenoError
 from xenonode.first_schema import ENVIRONMENTS
 from xenonode.membership import Membership
 from xenonode.model.entity import Address, Registration
 from xenonode.model.schema import PublishedSchema
-from xenonode.node import CORP_ANONYMOUS
 from xenonode.simulation.disk import SimulatedDisk
 from xenonode.simulation.home import AUTHORITY_TEXT, SimulatedHome, certify
 from xenonode.simulation.run import Simulation

@@ -25,7 +25,7 @@ logger = logging.getLogger("xenonode.env")
 
 
 class Env(Protocol):
-    """The world as one node sees it; handed to every part by `xenonode.node`."""
+    """The world as one node sees it; handed to every part by `xenonode.corp_node` and `xenonode.server_node`."""
 
     @property
     def scheme(self) -> Scheme:

@@ -48,7 +48,7 @@ HOMES = {
     "numpy": ("summaries/", "xenonode/simulation/"),
     "xxhash": ("summaries/",),
     "lark": ("summaries/",),
-    "libvirt": ("hypervisor/libvirt_adapter.py", "xenonode/doctor.py"),  # the doctor only asks whether it loads
+    "libvirt": ("hypervisor/libvirt_driver.py", "xenonode/doctor.py"),  # the doctor only asks whether it loads
     "sqlalchemy": ("xenonode/corp/",),
     "alembic": ("xenonode/corp/",),
     # TLS; a guest's ssh host key; XenoCorp's identity records, encrypted at rest.

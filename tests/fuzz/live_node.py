@@ -99,76 +99,26 @@ def run(datagrams: int, seed: int = 11) -> Report:
 
 
 async def _run(world: World, datagrams: int, mutator: Mutator) -> Report:
-    rng, report = world.rng, Report(datagrams=datagrams)
+    report = Report(datagrams=datagrams)
     node, member = await world.node("node"), await world.node("member")
-    overlay, theirs = node.overlay(DIMENSION), member.overlay(DIMENSION)
     holding = hold(world, node, "node")
     genuine: list[bytes] = []
     world.overheard = lambda data, source, to: genuine.append(data)
-    await world.nodes["member"].start(theirs.join([node.address]))
+    await world.nodes["member"].start(member.overlay(DIMENSION).join([node.address]))
     world.overheard = None
-    session = member.sessions.peers[node.address].session
-    assert session is not None
     # From here on the member is only a key to us: it reads nothing, and what it is asked we answer.
     sent: list[bytes] = []
     world.simulation.network.send_datagram = (  # type: ignore[method-assign]
         lambda source, source_port, data, to, refused: sent.append(data)
     )
     _count(node, report)
-    requests = _requests(world, node)
-    shaker = world.shaker(member.signer, world.credential(member.signer))
-    hellos = [shaker.hello_datagram(shaker.hello(rng.getrandbits(64))) for _ in range(20)]
-    handshakes = [datagram.HELLO, datagram.WELCOME, datagram.COOKIE, datagram.RESET]
-    key = datagram.network_key(NETWORK)
-    tag = int.from_bytes(key[:4], "big")
-
-    def request() -> bytes:
-        kind = rng.choice(SERVED)
-        body = rng.choice(requests[kind])()
-        fields: list[Any] = [rng.getrandbits(32), kind, body]
-        choice = rng.randrange(4)
-        if choice == 0:
-            packed = mutator.fields_of(fields)
-        elif choice == 1 and kind == TRIE:
-            fields[2] = mutator.fields_of(wire.unpack(body))
-            packed = mutator.packed(fields)
-        else:
-            fields[2] = mutator.bytes_of(body)
-            packed = mutator.packed(fields)
-        return _sealed(session, datagram.REQUEST, overlay.tag if rng.random() < 0.95 else tag, packed)
-
-    def reply() -> bytes:
-        if len(node.calls.open) < 50:
-            for _ in range(4):
-                _ask_something(world, node)
-        call = rng.choice(list(node.calls.open.values()))
-        fields: list[Any] = [call.request_id, 0, _answer(world, node, call)]
-        choice = rng.randrange(4)
-        if choice == 0:
-            packed = mutator.fields_of(fields)
-        else:
-            fields[2] = mutator.bytes_of(fields[2])
-            packed = mutator.packed(fields)
-        return _sealed(session, datagram.REPLY, call.tag, packed)
-
-    def shake() -> bytes:
-        data = rng.choice(hellos)
-        body = mutator.bytes_of(data[datagram.HEADER_BYTES : -datagram.MAC_BYTES])
-        if rng.random() < 0.5:
-            body = (body + bytes(1_163))[:1_163]
-        return datagram.seal(rng.choice(handshakes), tag, rng.getrandbits(64), 0, body[:1_163], key)
-
-    def damaged() -> bytes:
-        if rng.random() < 0.3:
-            return rng.randbytes(rng.choice((0, 1, 36, 37, 100, 1_200, 1_201, 65_507)))
-        return mutator.bytes_of(rng.choice(genuine))
-
-    makers: list[tuple[Callable[[], bytes], bool]] = [(request, True), (damaged, False), (reply, True), (shake, False)]
+    forger = Forger(world, node, member, mutator, genuine)
+    makers = [(forger.request, True), (forger.damaged, False), (forger.reply, True), (forger.shake, False)]
     for number in range(datagrams):
-        make, sealed = makers[number % 4]
+        make, sealed = makers[number % len(makers)]
         data = make()
         sent.clear()
-        source = member.address if sealed or rng.random() < 0.5 else world.spoofed()
+        source = member.address if sealed or world.rng.random() < 0.5 else world.spoofed()
         report.sealed += sealed
         try:
             world.deliver(node, data, source)
@@ -191,6 +141,68 @@ async def _run(world: World, datagrams: int, mutator: Mutator) -> Report:
     holding.stop()
     await world.nodes["node"].start(node.close())
     return report
+
+
+class Forger:
+    """Makes the datagrams: what a member may say, mutated before its MAC, and what anybody can send, mutated after."""
+
+    def __init__(self, world: World, node: Endpoint, member: Endpoint, mutator: Mutator, genuine: list[bytes]) -> None:
+        self._world, self._node, self._rng, self._mutator = world, node, world.rng, mutator
+        self._genuine = genuine
+        self._session = member.sessions.peers[node.address].session
+        assert self._session is not None
+        self._overlay_tag = node.overlay(DIMENSION).tag
+        self._key = datagram.network_key(NETWORK)
+        self._network_tag = int.from_bytes(self._key[:4], "big")
+        self._requests = _requests(world, node)
+        shaker = world.shaker(member.signer, world.credential(member.signer))
+        self._hellos = [shaker.hello_datagram(shaker.hello(self._rng.getrandbits(64))) for _ in range(20)]
+
+    def request(self) -> bytes:
+        rng, mutator = self._rng, self._mutator
+        kind = rng.choice(SERVED)
+        body = rng.choice(self._requests[kind])()
+        fields: list[Any] = [rng.getrandbits(32), kind, body]
+        choice = rng.randrange(4)
+        if choice == 0:
+            packed = mutator.fields_of(fields)
+        elif choice == 1 and kind == TRIE:
+            fields[2] = mutator.fields_of(wire.unpack(body))
+            packed = mutator.packed(fields)
+        else:
+            fields[2] = mutator.bytes_of(body)
+            packed = mutator.packed(fields)
+        tag = self._overlay_tag if rng.random() < 0.95 else self._network_tag
+        return _sealed(self._session, datagram.REQUEST, tag, packed)
+
+    def reply(self) -> bytes:
+        world, node, rng, mutator = self._world, self._node, self._rng, self._mutator
+        if len(node.calls.open) < 50:
+            for _ in range(4):
+                _ask_something(world, node)
+        call = rng.choice(list(node.calls.open.values()))
+        fields: list[Any] = [call.request_id, 0, _answer(world, node, call)]
+        if rng.randrange(4) == 0:
+            packed = mutator.fields_of(fields)
+        else:
+            fields[2] = mutator.bytes_of(fields[2])
+            packed = mutator.packed(fields)
+        return _sealed(self._session, datagram.REPLY, call.tag, packed)
+
+    def shake(self) -> bytes:
+        rng = self._rng
+        data = rng.choice(self._hellos)
+        body = self._mutator.bytes_of(data[datagram.HEADER_BYTES : -datagram.MAC_BYTES])
+        if rng.random() < 0.5:
+            body = (body + bytes(1_163))[:1_163]
+        kind = rng.choice((datagram.HELLO, datagram.WELCOME, datagram.COOKIE, datagram.RESET))
+        return datagram.seal(kind, self._network_tag, rng.getrandbits(64), 0, body[:1_163], self._key)
+
+    def damaged(self) -> bytes:
+        rng = self._rng
+        if rng.random() < 0.3:
+            return rng.randbytes(rng.choice((0, 1, 36, 37, 100, 1_200, 1_201, 65_507)))
+        return self._mutator.bytes_of(rng.choice(self._genuine))
 
 
 def _sealed(session: Any, type: int, tag: int, body: bytes) -> bytes:

@@ -13,10 +13,11 @@ from hypervisor.simulated import SimulatedHypervisor, SimulatedMachine
 from xenonode.catalogue import ServerShape
 from xenonode.client import Client
 from xenonode.config import ClientConfig, CorpConfig
+from xenonode.corp_node import CorpNode
 from xenonode.env import LiveEnv
 from xenonode.home import LiveHome
 from xenonode.model.entity import Address
-from xenonode.node import CorpNode, ServerNode
+from xenonode.server_node import ServerNode
 from xenonode.simulation.machines import image
 from xenonode.simulation.world import World, server_config
 

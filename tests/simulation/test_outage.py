@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from xenonode.node import ServerNode
+from xenonode.server_node import ServerNode
 from xenonode.simulation.lease import Lease
 from xenonode.simulation.world import ServerHost, World
 

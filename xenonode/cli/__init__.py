@@ -1,1 +1,1 @@
-"""The command line: reads arguments, calls `xenonode.client` and `xenonode.node`, prints what they answer. No logic."""
+"""The command line: reads arguments, calls `xenonode.client` and the nodes, prints what they answer. No logic."""

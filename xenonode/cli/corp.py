@@ -48,8 +48,8 @@ def add_to(app: typer.Typer) -> None:
 
 async def init(run: Run) -> None:
     """Found a network: make its keys, its books and its network file. Doing it twice changes nothing."""
+    from xenonode.corp_node import CorpNode
     from xenonode.env import LiveEnv
-    from xenonode.node import CorpNode
 
     path = await CorpNode.found(run.corp_config(), LiveEnv())
     run.output.facts({"network": path}, (("network file", path),), "Network founded")
@@ -58,8 +58,8 @@ async def init(run: Run) -> None:
 
 async def serve(run: Run) -> None:
     """Run XenoCorp in the foreground: registrations, orders, claims, statements, and a seed of the search network."""
+    from xenonode.corp_node import CorpNode
     from xenonode.env import LiveEnv
-    from xenonode.node import CorpNode
 
     config = run.corp_config()
     await serve_until_stopped(run, config.folder, "XenoCorp", lambda: CorpNode.start(config, LiveEnv()))

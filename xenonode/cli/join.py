@@ -18,7 +18,7 @@ def add_to(app: typer.Typer) -> None:
 async def join(run: Run) -> None:
     """Run a XenoServer in the foreground: register, advertise what it offers, host sessions, claim payment."""
     from xenonode.env import LiveEnv
-    from xenonode.node import ServerNode
+    from xenonode.server_node import ServerNode
 
     config = run.server_config()
     await serve_until_stopped(run, config.folder, "XenoServer", lambda: ServerNode.start(config, LiveEnv()))

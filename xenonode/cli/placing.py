@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from summaries.group import Group
 from xenonode import units
 from xenonode.cli.command import Run, command, usage_error
 from xenonode.cli.looking import KEY_SHOWN
 from xenonode.errors import XenoError
 from xenonode.model.money import format_amount
 from xenonode.search.placing import PlacedGroup
+
+COLUMNS = ("member", "server", "owner", "country", "region", "cost", "ms to each (estimated)")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -42,14 +46,20 @@ async def place(
     group = read_plan(plan.read_bytes(), str(plan))
     async with run.client() as client:
         found = await client.finding.place(group, strict=not partial)
-    result = found.result
-    if not result.placed:
+    if not found.result.placed:
         raise _impossible(found)
-    copies = Counter(one.member for one in result.placed)
-    rows = []
-    for one, distances in zip(result.placed, result.distances_us):
+    run.output.rows(_told(plan, group, found), COLUMNS, _rows(group, found), "")
+    run.output.note(_worth(group, found))
+    if found.missing:
+        run.output.note(f"PARTIAL; could not be reached: {', '.join(found.missing)}")
+
+
+def _rows(group: Group, found: PlacedGroup) -> list[Sequence[object]]:
+    """The table: a server a line, numbered where a member has several."""
+    copies = Counter(one.member for one in found.result.placed)
+    rows: list[Sequence[object]] = []
+    for one, distances in zip(found.result.placed, found.result.distances_us):
         advert = found.servers[one.id].advert
-        apart = [f"{distance / 1000:.1f}" for distance in distances]
         rows.append(
             (
                 one.member if copies[one.member] == 1 else f"{one.member} {one.copy}",
@@ -58,10 +68,16 @@ async def place(
                 advert.advert.country,
                 advert.advert.region,
                 f"{format_amount(one.cost, group.currency)}/h",
-                " ".join(apart),
+                " ".join(f"{distance / 1000:.1f}" for distance in distances),
             )
         )
-    told = {
+    return rows
+
+
+def _told(plan: Path, group: Group, found: PlacedGroup) -> dict[str, object]:
+    """The same for programs, with all that is known of it."""
+    result = found.result
+    return {
         "plan": str(plan),
         "total_nano_per_hour": result.total,
         "currency": group.currency,
@@ -83,14 +99,15 @@ async def place(
         "steps": result.steps,
         "duration_ms": round(found.duration_ms, 1),
     }
-    columns = ("member", "server", "owner", "country", "region", "cost", "ms to each (estimated)")
-    run.output.rows(told, columns, rows, "")
+
+
+def _worth(group: Group, found: PlacedGroup) -> str:
+    """Whether anything could cost less, and what the answer cost."""
+    result = found.result
     total = units.format_price(result.total, group.currency, "h")
     worth = "no other choice costs less" if result.proved else "the cheapest of those looked at"
     took = f"{sum(result.looked_at)} candidates, {found.rpcs} questions, {found.duration_ms:.0f} ms"
-    run.output.note(f"{total} in all: {worth} ({took})")
-    if found.missing:
-        run.output.note(f"PARTIAL; could not be reached: {', '.join(found.missing)}")
+    return f"{total} in all: {worth} ({took})"
 
 
 def _impossible(found: PlacedGroup) -> XenoError:

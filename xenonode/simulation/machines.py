@@ -17,10 +17,10 @@ from xenonode.env import Env
 from xenonode.model.advert import Location
 from xenonode.model.entity import Address
 from xenonode.model.resources import NO_RESOURCES
-from xenonode.node import image_hash
 from xenonode.server.admission import Admission, Offer, environment_offers
 from xenonode.server.advertising import AdvertFacts, Advertiser
 from xenonode.server.journal import Journal
+from xenonode.server_node import image_hash
 from xenonode.simulation.disk import SimulatedDisk
 
 IMAGES = (

@@ -1,7 +1,7 @@
 """A simulated run: one loop, one network, one trace, and nodes that start, crash and come back.
 
 Decides: how those are put together from a seed, and when a run has failed. Leaves to others: what the nodes do
-(`xenonode.node`) and what the world throws at them (worlds, checkers).
+(`xenonode.server_node`) and what the world throws at them (worlds, checkers).
 
     run = Simulation(seed=7)
     node = run.add_node("alice")

@@ -29,12 +29,13 @@ from xenonode.corp.database import MEMORY, Database, open_database
 from xenonode.corp.founding import Founded, corp_keys, found
 from xenonode.corp.store import Store
 from xenonode.corp.transfers import Transfer
+from xenonode.corp_node import CorpNode
 from xenonode.first_schema import ENVIRONMENTS
 from xenonode.model.advert import Location, VerifiedAdvert
 from xenonode.model.entity import Address, Credential, Network, Trust
 from xenonode.model.schema import PublishedSchema
-from xenonode.node import CorpNode, ServerNode, registration
 from xenonode.search.publishing import Published, Publisher
+from xenonode.server_node import ServerNode, registration
 from xenonode.simulation.disk import SimulatedDisk, Trap
 from xenonode.simulation.env import derive
 from xenonode.simulation.home import AUTHORITY_TEXT, SimulatedHome, certify, login_key

@@ -1,0 +1,260 @@
+"""A XenoServer as a running node: it advertises, quotes, hosts sessions through its hypervisor, meters and claims."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from functools import partial
+from ipaddress import ip_address
+from typing import Any, Self
+
+from dht.contradictions import Contradiction
+from dht.envelope import Envelope
+from dht.errors import RemoteError
+from dht.reachability import UNREACHABLE
+from hypervisor import remote
+from hypervisor.adapter import Hypervisor
+from hypervisor.forwarded import ForwardedHypervisor
+from xenonode import membership
+from xenonode.config import ServerConfig
+from xenonode.control.pool import ConnectionPool
+from xenonode.env import Env
+from xenonode.errors import XenoError
+from xenonode.home import Home, LiveHome
+from xenonode.membership import Membership
+from xenonode.model.advert import Location
+from xenonode.model.entity import Address, Registration
+from xenonode.model.resources import NO_RESOURCES
+from xenonode.node import Node
+from xenonode.peer import describe_holdings
+from xenonode.search.kinds import ADVERT
+from xenonode.search.measuring import in_microseconds
+from xenonode.search.publishing import Publisher
+from xenonode.server.admission import Admission, Offer, environment_offers
+from xenonode.server.advertising import AdvertFacts, Advertiser
+from xenonode.server.audit_log import AuditLog
+from xenonode.server.journal import Journal
+from xenonode.server.ports import ControlCorp
+from xenonode.server.quoting import QuoteDesk
+from xenonode.server.service import ANONYMOUS, ServerService
+from xenonode.server.sessions import SessionManager
+
+LOGGER = logging.getLogger("xenonode.node")
+PUBLISH_CHECK_S = 1.0
+PUBLISH_AGAIN_S = 5.0
+REACHED_LOOKS, REACHED_AGAIN_S = 3, 5.0
+"""Where many servers start together, those who were to call have often met this one just before: then nobody strange
+comes, and one look would refuse a server that all can reach (found by a simulated seed)."""
+FAREWELL_S = 5.0
+"""A server that stops withdraws its advert, but does not wait long for holders that do not answer."""
+REJOIN_S = 5.0
+"""A join itself takes some twenty seconds to give up, so this adds little traffic to an absent network."""
+FORWARDED_PORTS = "ports.json"
+"""Which port of the control address leads to which guest. With a control address on loopback all clients are on this
+machine, and reach guests where they are."""
+EMBED = "embed"
+EMBED_URI = "qemu:///embed"
+
+
+class ServerNode(Node):
+    """A XenoServer: advertises, quotes, hosts sessions, meters, claims."""
+
+    role = "server"
+
+    @classmethod
+    async def start(cls, config: ServerConfig, env: Env) -> Self:
+        """Serve from the configured folder through the configured hypervisor. Raises XenoError."""
+        try:
+            network = config.network.read_bytes()
+        except OSError as error:
+            raise XenoError(
+                f"network file {config.network} cannot be read: {error.strerror}",
+                "copy it from XenoCorp's folder, where 'xenonode corp init' put it, and set network = \"...\"",
+                "network",
+            ) from error
+        home = LiveHome(config.folder)
+        try:
+            uri = EMBED_URI if config.hypervisor == EMBED else config.hypervisor
+            root = config.folder / "hypervisor"
+            hypervisor: Hypervisor = await remote.connect(uri, root=root, cache=config.images)
+            if not ip_address(config.control.host).is_loopback:
+                hypervisor = ForwardedHypervisor(hypervisor, config.control.host, root / FORWARDED_PORTS)
+        except BaseException:
+            home.leave()
+            raise
+        return await cls.run(config, env, home, network, hypervisor)
+
+    @classmethod
+    async def run(cls, config: ServerConfig, env: Env, home: Home, network: bytes, hypervisor: Hypervisor) -> Self:
+        """Serve from these parts, which end with the node."""
+        node = cls(env, home)
+        node._ending.callback(home.leave)
+        node._ending.push_async_callback(hypervisor.aclose)
+        try:
+            await node._start(config, network, hypervisor)
+        except BaseException:
+            await node.close()
+            raise
+        return node
+
+    async def _start(self, config: ServerConfig, network: bytes, hypervisor: Hypervisor) -> None:
+        env, home, signer = self.env, self.home, self.home.signer
+        started_ms = env.now_ms()
+        capabilities = await hypervisor.probe()
+        self.held = held = await membership.enter(home, env, network, partial(registration, config))
+        self._transport = transport = home.transport(held.papers.certificate, [held.papers.authority])
+        self._pool = ConnectionPool(transport)
+        self._ending.push_async_callback(self._pool.close)
+
+        offer = Offer(
+            machine=config.share,
+            kept=NO_RESOURCES,
+            cores=config.cores,
+            prices=config.prices,
+            environments=environment_offers(capabilities, image_hash),
+            receipt_period_min_ms=config.receipt_period_ms,
+        )
+        self.admission = admission = Admission(offer, capabilities)
+        journal, audit = Journal(home.disk), AuditLog(home.disk, signer, env.scheme)
+        await self._open(held, config.udp)
+        facts = AdvertFacts(
+            config.country,
+            config.region,
+            Address(*self.peer.endpoint.address),
+            config.control,
+            config.features,
+            started_ms,
+            held.published.epoch,
+            config.advert_period_ms,
+        )
+        self.advertiser = advertiser = Advertiser(signer, journal, admission, facts)
+        self.sessions = manager = SessionManager(
+            env=env,
+            signer=signer,
+            trust=held.trust,
+            hypervisor=hypervisor,
+            admission=admission,
+            journal=journal,
+            audit=audit,
+            corp=ControlCorp(self._call_corp),
+            changed=advertiser.changed,
+        )
+        await manager.start()
+        self._ending.push_async_callback(manager.close)
+        desk = QuoteDesk(signer, env.scheme, admission, audit, self._advert, env.now_ms)
+        service = ServerService(manager, desk, admission, audit, self._advert, signer.public_key)
+        await self._serve(config.control, transport, service.handlers(), ANONYMOUS)
+        self.publisher = Publisher(self.peer.schema, self.peer.adverts, self.peer.asker, env)
+        self.peer.endpoint.handle(ADVERT, self._show_advert)
+        await self._appear()
+        staying = membership.stay(home, env, held, self._call_corp, partial(registration, config), self._renewed)
+        self._ending.callback(env.spawn(staying, "renew credential").cancel)
+
+    async def _appear(self) -> None:
+        """Join the overlays and advertise. With guests to look after, an absent network is no reason not to start."""
+        try:
+            await self._join()
+        except XenoError as error:
+            if all(session.closed for session in self.sessions.sessions.values()):
+                raise
+            LOGGER.warning("sessions go on without a network: %s", error)
+            self._ending.callback(self.env.spawn(self._appear_later(), "join").cancel)
+            return
+        await self._publish()
+        self._ending.push_async_callback(self._withdraw)
+        self._ending.callback(self.env.spawn(self._stay_published(), "publish").cancel)
+
+    async def _check_reachable(self) -> None:
+        for _ in range(REACHED_LOOKS):
+            if await self._reached() != UNREACHABLE:
+                return
+            await asyncio.sleep(REACHED_AGAIN_S)
+        if self.peer.endpoint.reachability == UNREACHABLE:
+            next_step = "then start this server again; 'xenonode doctor' looks at the rest"
+            raise XenoError(self.peer.endpoint.reachability_advice, next_step, "unreachable")
+
+    async def _appear_later(self) -> None:
+        await asyncio.sleep(REJOIN_S)
+        await self._appear()
+
+    def status(self) -> dict[str, object]:
+        """What `xenonode status` shows."""
+        capabilities = self.admission.capabilities
+        return {
+            **self._status(),
+            "entity": self.held.credential.entity,
+            "key": self.home.signer.public_key.hex(),
+            "hypervisor": capabilities.uri,
+            "virtualisation": capabilities.virtualisation,
+            "notices": list(capabilities.notices),
+            "holdings": describe_holdings(self.peer),
+        }
+
+    # -- advertising -------------------------------------------------------------------------------------
+
+    def _advert(self) -> Envelope | None:
+        return self.advertiser.current
+
+    def _show_advert(self, peer: object, body: bytes, reply: Any) -> None:
+        advert = self.advertiser.current
+        if advert is None:
+            reply.busy(1_000)
+        else:
+            reply(advert.raw)
+
+    async def _publish(self, *, gone: bool = False) -> None:
+        credential = self.held.papers.credential
+        envelope = self.advertiser.issue(self.env.now_ms(), self._location(), credential, gone=gone)
+        outcome = await self.publisher.publish(envelope.raw)
+        if outcome.pending:
+            LOGGER.warning("advert %d is not durable yet in %s", outcome.seq, ", ".join(outcome.pending))
+
+    async def _stay_published(self) -> None:
+        while True:
+            await asyncio.sleep(PUBLISH_CHECK_S)
+            due = self.advertiser.due(self.env.now_ms(), self._location())
+            if due or self.publisher.schema is not self.peer.schema:
+                self.publisher.schema = self.peer.schema
+                try:
+                    await self._publish()
+                except (RemoteError, XenoError, OSError) as error:
+                    # A clock that is wrong for a while, a disk that is full: neither may end advertising for good.
+                    LOGGER.warning("the advert cannot be renewed, and will be tried again: %s", error)
+                    await asyncio.sleep(PUBLISH_AGAIN_S)
+
+    def _location(self) -> Location:
+        return Location(*in_microseconds(self.peer.endpoint.coordinate))
+
+    async def _withdraw(self) -> None:
+        try:
+            async with asyncio.timeout(FAREWELL_S):
+                await self._publish(gone=True)
+        except (TimeoutError, RemoteError, XenoError) as error:
+            LOGGER.warning("the advert could not be withdrawn and will expire: %s", error)
+
+    # -- XenoCorp ----------------------------------------------------------------------------------------
+
+    async def _bring(self, proof: Contradiction) -> None:
+        await self._call_corp("fraud.report", {"first": proof.first, "second": proof.second})
+
+    async def _call_corp(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
+        network = self.held.network
+        return await self._pool.call(network.corp_control.pair, network.corp_key, method, body)
+
+    def _renewed(self, held: Membership) -> None:
+        self.held = held
+        self.peer.endpoint.renew(held.papers.credential)
+        self.home.renew(self._transport, held.papers.certificate)
+
+
+def registration(config: ServerConfig, network_id: bytes, now_ms: int) -> Registration:
+    """Who a server's owner is, from its configuration."""
+    return Registration(
+        "server", config.legal_name, config.country, config.email, config.proof_reference, network_id, now_ms
+    )
+
+
+def image_hash(image_id: str) -> bytes:
+    """What an agreement names an image by: the hash of its id, which itself ends in the hash of its parts."""
+    return hashlib.sha256(image_id.encode()).digest()
