@@ -25,7 +25,7 @@ class Climbing:
             return
         if node.prefix == ROOT:
             node.claimed, node.settled = node.zone, True
-        if node.settled:
+        if node.settled and node.waiters:
             waiting = []
             for waiter in node.waiters:
                 if node.claimed.covers(waiter.zone):
@@ -35,8 +35,8 @@ class Climbing:
             node.waiters = waiting
         if node.is_idle and not node.version:
             return  # an empty leaf that no parent has heard of
-        if not node.climbing and not (node.settled and node.claimed.covers(node.zone)):
-            if not node.claimed.covers(node.zone):
+        if not node.climbing and not (node.settled and node.is_covered):
+            if not node.is_covered:
                 node.grew = True
             self.climb(node, now_ms)
 

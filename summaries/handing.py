@@ -55,7 +55,7 @@ class Handing:
 
     def hand_over(self, node: TrieNode, now_ms: int) -> None:
         """Send rows that belong below to their leaf: offer them first, then insert what is wanted."""
-        if not node.ready or not node.is_split or not len(node.rows):
+        if not node.ready or not len(node.rows) or not node.is_split:
             return
         if not node.hand_over_ms:
             # Replicas split together. Those whose turn is later find most of the work done.
@@ -96,7 +96,7 @@ class Handing:
             self._state.reply(request, Moved(node.destination(message.postings[0].key)))
             return
         wanted = tuple(range(len(message.postings)))
-        if node is not None and node.ready and node.settled and node.claimed.covers(node.zone):
+        if node is not None and node.ready and node.settled and node.is_covered:
             held = [node.rows.find(one.id, one.key) for one in message.postings]
             wanted = tuple(
                 place

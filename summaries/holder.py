@@ -136,7 +136,7 @@ class Holder:
                 self._handing.remind(node, now_ms)
             self._climbing.settle(node, now_ms)
             self._handing.hand_over(node, now_ms)
-            self._tallying.tell(node, self._handing.turn(node.prefix), now_ms)
+            self._tallying.tell(node, self._handing.turn, now_ms)
         self._keeping.count()
         self._tallying.forget_gone()
         self._handing.forget_gone()

@@ -48,7 +48,7 @@ class Keeping:
         newest = max(held.seq if held else -1, buried)
         if point.seq < newest or point.seq == buried:
             # Who hears Stale drops its older row: not before every summary includes the newer one.
-            seen = held is None or held.seq < newest or (node.settled and node.claimed.covers(node.zone))
+            seen = held is None or held.seq < newest or (node.settled and node.is_covered)
             self._state.reply(request, Stale(newest) if seen else NotReady(RETRY_MS))
             return
         if held is not None and held.seq == point.seq:

@@ -62,13 +62,22 @@ class TrieNode:
     hand_over_ms: int = 0  # when our turn to hand rows down comes
     ready: bool = False
     waiters: list[Waiter] = field(default_factory=list)
+    _compared: tuple[Zone, Zone, bool] | None = None  # claim, zone, and whether the one covers the other
 
     def __post_init__(self) -> None:
         self.zone = self.claimed = Zone.empty(self.schema)
 
     @property
     def is_split(self) -> bool:
-        return bool(self.splits & split_bit(self.prefix))
+        return bool(self.splits and self.splits & split_bit(self.prefix))
+
+    @property
+    def is_covered(self) -> bool:
+        """Whether all that is here is inside what we last told our parent. Asked every second, and seldom new."""
+        known = self._compared
+        if known is None or known[0] is not self.claimed or known[1] is not self.zone:
+            known = self._compared = self.claimed, self.zone, self.claimed.covers(self.zone)
+        return known[2]
 
     @property
     def is_idle(self) -> bool:

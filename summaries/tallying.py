@@ -8,6 +8,7 @@ for each environment.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import xxhash
@@ -78,15 +79,17 @@ class Tallying:
                 del tellers[min(sorted(tellers), key=lambda one: tellers[one].heard_ms)]
             tellers[sender] = _Told(order, message.aggregate, now_ms)
 
-    def tell(self, node: TrieNode, turn: int, now_ms: int) -> None:
-        """Tell the parent's holders what a node comes to, when that is due."""
+    def tell(self, node: TrieNode, turn: Callable[[Prefix], int], now_ms: int) -> None:
+        """Tell the parent's holders what a node comes to, when that is due; `turn` says how many do so before us."""
         parent = node.prefix.parent
         if parent is None or not node.settled or self._state.axis.kind == "categorical":
             return
-        telling = self._telling.setdefault(node.prefix, _Telling())
+        telling = self._telling.get(node.prefix)
+        if telling is None:
+            telling = self._telling[node.prefix] = _Telling()
         if now_ms < telling.due_ms:
             return
-        telling.due_ms = now_ms + (OTHERS_TOLD_MS if turn else TOLD_MS)
+        telling.due_ms = now_ms + (OTHERS_TOLD_MS if turn(node.prefix) else TOLD_MS)
         aggregate = self._of(node, now_ms)
         if aggregate is None:
             telling.due_ms = now_ms + UNKNOWN_MS

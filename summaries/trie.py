@@ -152,18 +152,16 @@ def cover(first: int, last: int) -> list[Prefix]:
 
 def trie_key(network_id: bytes, schema_epoch: int, dimension: str, prefix: Prefix) -> bytes:
     """The DHT key of a trie node. Every field is length-prefixed, so no two nodes share a hash."""
-    digest = sha256()
     aligned = prefix.first & _MASK if prefix.length else 0
-    for field in (
+    fields = (
         b"xeno-ap1",
         network_id,
         schema_epoch.to_bytes(8, "big"),
         dimension.encode(),
         bytes([prefix.length]),
         aligned.to_bytes(8, "big"),
-    ):
-        digest.update(len(field).to_bytes(2, "big") + field)
-    return digest.digest()[:20]
+    )
+    return sha256(b"".join([len(field).to_bytes(2, "big") + field for field in fields])).digest()[:20]
 
 
 def splitmix64(value: int) -> int:

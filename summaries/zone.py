@@ -10,6 +10,7 @@ but the counts, which add.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from operator import ge, le
 
 import xxhash
 
@@ -92,12 +93,12 @@ class Zone:
         if other.count == 0:
             return True
         return (
-            all(mine <= theirs for mine, theirs in zip(self.lows, other.lows))
-            and all(mine >= theirs for mine, theirs in zip(self.highs, other.highs))
+            all(map(le, self.lows, other.lows))
+            and all(map(ge, self.highs, other.highs))
             and not other.environments & ~self.environments
             and not other.words & ~self.words
-            and all(mine <= theirs for mine, theirs in zip(self.box[:3], other.box[:3]))
-            and all(mine >= theirs for mine, theirs in zip(self.box[3:], other.box[3:]))
+            and all(map(le, self.box[:3], other.box[:3]))
+            and all(map(ge, self.box[3:], other.box[3:]))
             and self.height <= other.height
             and self.price <= other.price
         )
@@ -127,7 +128,10 @@ class Zone:
             return self
         # Never fewer than the other has: a zone that counts nothing is taken for an empty one.
         counted = min(max(self.count + count, other.count), MAX_COUNT)
-        return replace(self.union(other), count=counted, leaves=min(max(self.leaves + leaves, other.leaves), MAX_COUNT))
+        leaves = min(max(self.leaves + leaves, other.leaves), MAX_COUNT)
+        if counted == self.count and leaves == self.leaves and self.covers(other):
+            return self  # what is told again is seldom news
+        return replace(self.union(other), count=counted, leaves=leaves)
 
     def roomy(self) -> Zone:
         """A wider zone, with room for what probably comes next: else each of many new points would widen it again."""
@@ -148,6 +152,8 @@ class Zone:
 
     def same_set(self, other: Zone) -> Zone:
         """The zone of one set as two replicas saw it: bounds unite, counts do not add."""
+        if self.count >= other.count and self.leaves >= other.leaves and self.covers(other):
+            return self
         both = self.union(other)
         return replace(both, count=max(self.count, other.count), leaves=max(self.leaves, other.leaves))
 
