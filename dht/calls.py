@@ -128,10 +128,8 @@ class Calls:
             return
         expected = call.contact
         if expected is not None:
-            actual = peer.contacts.get(call.tag)
-            if actual is None:
-                actual = self._endpoint.overlays[call.tag].contact_of(peer)
-            if actual.node_id != expected.node_id:
+            actual = peer.contacts.get(call.tag) or self._endpoint.overlays[call.tag].contact_of(peer)
+            if actual is not expected and actual.node_id != expected.node_id:
                 error = PeerIdentityError(f"another node answers at {peer.address}")
                 self._endpoint.loop.call_soon(self.end, call, error, b"")
                 return

@@ -21,7 +21,9 @@ PACKED_V4_BYTES = NODE_ID_BYTES + 6
 PACKED_V6_BYTES = NODE_ID_BYTES + 18
 # Interned contacts and parsed hosts: 8 overlays of 10,000 simulated nodes fit.
 _INTERNED = 1 << 17
-_FOUR = struct.Struct(f"{PACKED_V4_BYTES}s")
+# A datagram has no room for more than 44 in its 1,163 bytes; how a list of so many IPv4 ones is cut into its parts.
+_MAX_CONTACTS = 44
+_CUTS = [struct.Struct(f"{PACKED_V4_BYTES}s" * count) for count in range(_MAX_CONTACTS + 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,10 @@ class Contact:
     @staticmethod
     def unpack(packed: bytes) -> Contact:
         """The contact in 26 or 38 bytes."""
-        return _unpack(packed)
+        return _contacts.get(packed) or _unpack(packed)
+
+
+_contacts: dict[bytes, Contact] = {}
 
 
 def pack_address(address: Address) -> bytes:
@@ -91,11 +96,12 @@ def unpack_contacts(data: bytes, most: int) -> list[Contact]:
         raise WireError("no count of contacts")
     four_end = 1 + data[0] * PACKED_V4_BYTES
     six, rest = divmod(len(data) - four_end, PACKED_V6_BYTES)
-    if rest or six < 0 or data[0] + six > most:
+    if rest or six < 0 or data[0] + six > min(most, _MAX_CONTACTS):
         raise WireError(f"{len(data)} bytes are not at most {most} contacts")
-    found = [_unpack(packed) for (packed,) in _FOUR.iter_unpack(data[1:four_end])]
+    known, cut = _contacts, _CUTS[data[0]]
+    found = [known.get(packed) or _unpack(packed) for packed in cut.unpack_from(data, 1)]
     if six:
-        found += [_unpack(data[at : at + PACKED_V6_BYTES]) for at in range(four_end, len(data), PACKED_V6_BYTES)]
+        found += [Contact.unpack(data[at : at + PACKED_V6_BYTES]) for at in range(four_end, len(data), PACKED_V6_BYTES)]
     return found
 
 
@@ -133,11 +139,15 @@ def _host_bytes(host: str) -> bytes:
         raise LocalError(f"not an IP address: {host!r}") from None
 
 
-@lru_cache(maxsize=_INTERNED)
 def _unpack(packed: bytes) -> Contact:
     if len(packed) not in (PACKED_V4_BYTES, PACKED_V6_BYTES):
         raise WireError(f"a contact is 26 or 38 bytes, not {len(packed)}")
-    return Contact(packed[:NODE_ID_BYTES], _address(packed[NODE_ID_BYTES:]))
+    contact = Contact(packed[:NODE_ID_BYTES], _address(packed[NODE_ID_BYTES:]))
+    if len(_contacts) >= _INTERNED:
+        # Who is in use lives on where it is used; all others are read anew.
+        _contacts.clear()
+    _contacts[contact.packed] = contact
+    return contact
 
 
 @lru_cache(maxsize=_INTERNED)

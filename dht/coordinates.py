@@ -104,20 +104,21 @@ class Locator:
         return sorted(samples)[(len(samples) - 1) // 2]
 
     def _moved(self, own: Coordinate, peer: Coordinate, force: float, error: float) -> Coordinate:
-        away = [own.x_ms - peer.x_ms, own.y_ms - peer.y_ms, own.z_ms - peer.z_ms]
-        length = math.hypot(*away)
+        away_x, away_y, away_z = own.x_ms - peer.x_ms, own.y_ms - peer.y_ms, own.z_ms - peer.z_ms
+        length = math.hypot(away_x, away_y, away_z)
         height = own.height_ms
         if length > 1e-6:
-            unit = [part / length for part in away]
+            unit_x, unit_y, unit_z = away_x / length, away_y / length, away_z / length
             height = max(MIN_HEIGHT_MS, (own.height_ms + peer.height_ms) * force / length + own.height_ms)
         else:
             # Two nodes in one place leave it in a direction of chance (Dabek, section 3.2).
             chance = [self._rng.uniform(-1, 1) for _ in range(3)]
             size = math.hypot(*chance) or 1.0
-            unit = [part / size for part in chance]
-        place = [own_part + part * force for own_part, part in zip((own.x_ms, own.y_ms, own.z_ms), unit, strict=True)]
+            unit_x, unit_y, unit_z = (part / size for part in chance)
         limit = MAX_EXTENT_MS
-        x, y, z = (max(-limit, min(limit, part)) for part in place)
+        x = max(-limit, min(limit, own.x_ms + unit_x * force))
+        y = max(-limit, min(limit, own.y_ms + unit_y * force))
+        z = max(-limit, min(limit, own.z_ms + unit_z * force))
         return Coordinate(x, y, z, min(height, limit), error)
 
     def _pulled(self, own: Coordinate) -> Coordinate:

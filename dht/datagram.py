@@ -14,9 +14,10 @@ one is answered by VERSIONS, the versions that this node speaks, so that its sen
 from __future__ import annotations
 
 import hashlib
-import hmac
 import struct
 from collections.abc import Iterable
+from hashlib import blake2b
+from hmac import compare_digest
 
 from .errors import LocalError
 
@@ -37,13 +38,13 @@ HELLO, WELCOME, COOKIE, RESET, REQUEST, REPLY, VERSIONS = (VERSION << 4 | kind f
 def seal(type: int, overlay: int, session: int, counter: int, body: bytes, key: bytes) -> bytes:
     """A whole datagram."""
     data = HEADER.pack(type, overlay, session, counter) + body
-    return data + hashlib.blake2b(data, digest_size=MAC_BYTES, key=key).digest()
+    return data + blake2b(data, digest_size=MAC_BYTES, key=key).digest()
 
 
 def genuine(data: bytes, key: bytes) -> bool:
     """Whether the MAC at the end of `data` is the key's own."""
-    mac = hashlib.blake2b(data[:-MAC_BYTES], digest_size=MAC_BYTES, key=key).digest()
-    return hmac.compare_digest(mac, data[-MAC_BYTES:])
+    mac = blake2b(data[:-MAC_BYTES], digest_size=MAC_BYTES, key=key).digest()
+    return compare_digest(mac, data[-MAC_BYTES:])
 
 
 def network_key(network_id: bytes) -> bytes:

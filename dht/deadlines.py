@@ -35,11 +35,17 @@ class Deadlines:
     def add(self, duration_ms: int, item: Waiting, expire: Callable[[Any], None]) -> None:
         """Call `expire(item)` after the duration, unless `item.done` by then."""
         step = _FINE_STEP_MS if duration_ms <= _FINE_UNTIL_MS else _COARSE_STEP_MS
-        rounded = min(-(-duration_ms // step) * step, MAX_DURATION_MS)
+        rounded = -(-duration_ms // step) * step
         queue = self._queues.get(rounded)
         if queue is None:
-            queue = self._queues[rounded] = _Queue(self._loop, rounded / 1_000, self._on_fault)
-        queue.add(item, expire)
+            rounded = min(rounded, MAX_DURATION_MS)
+            queue = self._queues[rounded] = self._queues.get(rounded) or _Queue(
+                self._loop, rounded / 1_000, self._on_fault
+            )
+        due_s = self._loop.time() + queue.duration_s
+        queue.entries.append((due_s, item, expire))
+        if queue.timer is None:
+            queue.begin(due_s)
 
     def close(self) -> None:
         """Forget everything that waits."""
@@ -49,31 +55,28 @@ class Deadlines:
 
 
 class _Queue:
-    __slots__ = ("_duration_s", "_entries", "_loop", "_on_fault", "_timer")
+    __slots__ = ("_loop", "_on_fault", "duration_s", "entries", "timer")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, duration_s: float, on_fault: Callable[[Exception], None]
     ) -> None:
         self._loop = loop
-        self._duration_s = duration_s
+        self.duration_s = duration_s
         self._on_fault = on_fault
-        self._entries: deque[tuple[float, Waiting, Callable[[Any], None]]] = deque()
-        self._timer: asyncio.TimerHandle | None = None
+        self.entries: deque[tuple[float, Waiting, Callable[[Any], None]]] = deque()
+        self.timer: asyncio.TimerHandle | None = None
 
-    def add(self, item: Waiting, expire: Callable[[Any], None]) -> None:
-        due_s = self._loop.time() + self._duration_s
-        self._entries.append((due_s, item, expire))
-        if self._timer is None:
-            self._timer = self._loop.call_at(due_s, self._fire)
+    def begin(self, due_s: float) -> None:
+        self.timer = self._loop.call_at(due_s, self._fire)
 
     def close(self) -> None:
-        self._entries.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self.entries.clear()
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
     def _fire(self) -> None:
-        entries = self._entries
+        entries = self.entries
         now_s = self._loop.time() + 1e-6
         while entries:
             due_s, item, expire = entries[0]
@@ -87,4 +90,4 @@ class _Queue:
                     self._on_fault(error)
             else:
                 entries.popleft()
-        self._timer = self._loop.call_at(entries[0][0], self._fire) if entries else None
+        self.timer = self._loop.call_at(entries[0][0], self._fire) if entries else None

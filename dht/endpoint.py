@@ -21,6 +21,17 @@ from .calls import Callback, Calls, error_of, into
 from .contact import Address, admits
 from .contradictions import Contradictions
 from .coordinates import Coordinate
+from .datagram import (
+    HEADER,
+    HEADER_BYTES,
+    MAC_BYTES,
+    MAX_DATAGRAM_BYTES,
+    MIN_DATAGRAM_BYTES,
+    REPLY,
+    REQUEST,
+    genuine,
+    seal,
+)
 from .deadlines import Deadlines
 from .errors import DhtError, LocalError, PeerIdentityError, RemoteError, WireError
 from .handshake import Handshaker, Member
@@ -298,11 +309,12 @@ class Endpoint:
         if call.resent:
             # Nobody knows which of the two was answered (RFC 6298, Karn's rule).
             return
-        rtt_ms = (call.peer.heard_s - call.sent_s) * 1_000
-        call.peer.measured(rtt_ms)
+        peer = call.peer
+        rtt_ms = (peer.heard_s - call.sent_s) * 1_000
+        peer.measured(rtt_ms)
         self.sessions.pace.measured(rtt_ms)
         self.round_trips.add(rtt_ms)
-        self._vitals.observe(call.peer.address, rtt_ms, body, self.now_ms())
+        self._vitals.observe(peer.address, rtt_ms, body, self.now_ms())
 
     def check(self, address: Address) -> None:
         """Ping a peer whose silence raised a doubt."""
@@ -314,7 +326,7 @@ class Endpoint:
         if session is None or self._socket is None:
             self.counters["reply-without-session"] += 1
             return
-        self.send_sealed(datagram.REPLY, session, tag, wire.pack([request_id, status, body]))
+        self.send_sealed(REPLY, session, tag, wire.pack([request_id, status, body]))
 
     def _no_time(self) -> float:
         raise LocalError("the endpoint is not open")
@@ -322,7 +334,7 @@ class Endpoint:
     def send_sealed(self, type: int, session: Session, tag: int, body: bytes) -> None:
         """Send a datagram of a session, with its next counter and its MAC."""
         counter = session.counter = session.counter + 1
-        self.send(datagram.seal(type, tag, session.send_session, counter, body, session.send_key), session.address)
+        self.send(seal(type, tag, session.send_session, counter, body, session.send_key), session.address)
 
     def send(self, data: bytes, address: Address) -> None:
         """Give a datagram to the socket, while there is one."""
@@ -349,18 +361,18 @@ class Endpoint:
     def _dispatch(self, data: bytes, address: Address) -> None:
         counters = self.counters
         counters["received"] += 1
-        if not datagram.MIN_DATAGRAM_BYTES <= len(data) <= datagram.MAX_DATAGRAM_BYTES:
+        if not MIN_DATAGRAM_BYTES <= len(data) <= MAX_DATAGRAM_BYTES:
             counters["bad-length"] += 1
             return
-        type, tag, session_id, counter = datagram.HEADER.unpack_from(data)
-        if type != datagram.REQUEST and type != datagram.REPLY:
+        type, tag, session_id, counter = HEADER.unpack_from(data)
+        if type != REQUEST and type != REPLY:
             self.sessions.shaken(type, tag, session_id, counter, data, address)
             return
         session = self.sessions.by_number.get(session_id)
         if session is None or session.address != address:
             self.sessions.stray(session_id, counter, address)
             return
-        if not datagram.genuine(data, session.receive_key):
+        if not genuine(data, session.receive_key):
             counters["bad-mac"] += 1
             return
         if not session.admit(counter):
@@ -370,13 +382,13 @@ class Endpoint:
         peer.heard_s = self.time()
         if peer.failures:
             self.sessions.found(peer)
-        fields = wire.unpack_flat(data[datagram.HEADER_BYTES : -datagram.MAC_BYTES])
+        fields = wire.unpack_flat(data[HEADER_BYTES:-MAC_BYTES])
         if len(fields) != 3:
             raise WireError("a request or reply has three fields")
         request_id, code, body = fields
         if request_id.__class__ is not int or code.__class__ is not int or body.__class__ is not bytes:
             raise WireError("a request or reply is two integers and bytes")
-        if type == datagram.REPLY:
+        if type == REPLY:
             self._replied(peer, tag, request_id, code, body)
         else:
             self.answering.requested(peer, tag, request_id, code, body)

@@ -228,6 +228,14 @@ class Lookup:
             answered.sort(key=_distance_of)
         return [each.contact for each in answered[: self.k]]
 
+    def forget(self) -> None:
+        """Let go of all contacts, once nobody asks any more: they know their path, so nothing else would free them."""
+        for path in self._paths:
+            path.candidates.clear()
+        self._candidates.clear()
+        self._told.clear()
+        self._blame = self._admit = None
+
     def path_of(self, contact: Contact) -> int:
         """On which of the disjoint paths this contact is; -1 when on none."""
         candidate = self._candidates.get(contact.node_id)

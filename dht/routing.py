@@ -33,6 +33,9 @@ MAX_WAITING = K
 # Against eclipse: contacts from one /24 or /48 in a bucket, and in the whole table.
 MAX_GROUP_IN_BUCKET = 2
 MAX_GROUP_IN_TABLE = 10
+# Once a waiting list is full, one in so many of those who come by is written down: a sample of the latest does as well
+# as all of them, and among 500 nodes they are most of whom a node hears.
+WAITING_SAMPLE = 8
 # Contacts of a far bucket that one lookup exchanges: half a bucket an hour, so that nobody gets many in at once.
 MAX_EXCHANGED = 10
 
@@ -45,6 +48,7 @@ class Bucket(KBucket):  # type: ignore[misc]
 
     def __init__(self, low: int, high: int, ksize: int, used_ms: int = 0) -> None:
         self.used_ms = used_ms
+        self.knocks = 0
         super().__init__(low, high, ksize)
         self.max_replacement_nodes = MAX_WAITING
         self.nodes: dict[int, Contact] = {}
@@ -61,6 +65,13 @@ class Bucket(KBucket):  # type: ignore[misc]
         """Put a contact into the bucket."""
         self.forget_waiting(contact)
         self.nodes[contact.number] = contact
+
+    def turns_away(self) -> bool:
+        """Whether one who comes by while all places are taken is not even written down; asking counts."""
+        if len(self.replacement_nodes) < self.max_replacement_nodes:
+            return False
+        self.knocks = (self.knocks + 1) % WAITING_SAMPLE
+        return self.knocks != 0
 
     def wait(self, contact: Contact) -> None:
         """Remember a contact for which there is no place; the latest are kept."""
@@ -156,7 +167,8 @@ class Table(RoutingTable):  # type: ignore[misc]
         if number == self.number:
             return False
         if len(bucket.nodes) >= self.ksize and bucket is not self.levels[-1]:
-            self._wait(bucket, node)
+            if not bucket.turns_away():
+                self._wait(bucket, node)
             return False
         if capped and self._capped(bucket, group(node.address, self.profile)):
             return False
@@ -212,20 +224,35 @@ class Table(RoutingTable):  # type: ignore[misc]
 
     def nearest(self, target: int, k: int) -> list[Contact]:
         """The k known contacts nearest to an id, nearest first."""
-        levels = self.levels
-        shared_bits = ID_BITS - (self.number ^ target).bit_length()
-        level = min(shared_bits, len(levels) - 1)
-        near = {number ^ target: contact for number, contact in levels[level].nodes.items()}
-        if len(near) < k:
-            # All deeper levels differ from the target first where our own id does, and then each one above.
-            for bucket in levels[level + 1 :]:
-                for number, contact in bucket.nodes.items():
-                    near[number ^ target] = contact
-            while len(near) < k and level:
+        return sorted(self.around(target, k), key=lambda contact: contact.number ^ target)
+
+    def around(self, target: int, k: int) -> list[Contact]:
+        """`nearest` in an order of no meaning, for whoever sorts them anyway.
+
+        The target's own level is nearest to it; all deeper ones differ from it first where our own id does, and then
+        each one above. So only the last that is needed, of which some are left out, has to be looked at in detail.
+        """
+        levels, level = self.levels, self._level(target)
+        found: list[Contact] = []
+        group, deeper = levels[level : level + 1], levels[level + 1 :]
+        while True:
+            near: list[Contact] = []
+            for bucket in group:
+                near += bucket.nodes.values()
+            excess = len(found) + len(near) - k
+            if excess > 0:
+                near.sort(key=lambda contact: contact.number ^ target)
+                del near[-excess:]
+            found += near
+            if excess >= 0:
+                return found
+            if deeper:
+                group, deeper = deeper, []
+            elif level:
                 level -= 1
-                for number, contact in levels[level].nodes.items():
-                    near[number ^ target] = contact
-        return [near[distance] for distance in sorted(near)[:k]]
+                group = levels[level : level + 1]
+            else:
+                return found
 
     def find_neighbors(self, node: Node, k: int | None = None, exclude: Node | None = None) -> list[Contact]:
         """The library's name for `nearest`."""

@@ -217,13 +217,12 @@ class Serving:
 
     def _packed_nearest(self, peer: Peer, key: bytes) -> bytes:
         overlay = self._overlay
-        target = int.from_bytes(key, "big")
         asker = peer.contacts.get(overlay.tag)
-        found = overlay.table.nearest(target, K)
-        if asker is not None and found and asker.number ^ target <= found[-1].number ^ target:
-            # Nobody needs to be told of itself.
-            found = [contact for contact in overlay.table.nearest(target, K + 1) if contact is not asker][:K]
-        return pack_contacts(found)
+        if asker is None:
+            return pack_contacts(overlay.table.around(int.from_bytes(key, "big"), K))
+        # Nobody needs to be told of itself.
+        found = overlay.table.around(int.from_bytes(key, "big"), K + 1)
+        return pack_contacts([contact for contact in found if contact is not asker][:K])
 
 
 def check_kind(kind: int) -> None:

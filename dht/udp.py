@@ -28,8 +28,8 @@ class UdpSocket:
 
     def __init__(self, stream: Any, transport: Any, drained: asyncio.Event, counters: Counter[str]) -> None:
         self._stream = stream
-        self._transport = transport
-        self._drained = drained
+        self._sendto = transport.sendto
+        self._is_drained = drained.is_set
         self._counters = counters
         # A socket of both families knows IPv4 addresses as ::ffff:a.b.c.d (RFC 4291, section 2.5.5.2).
         self._both_families = self.bound[0] == "::"
@@ -64,14 +64,14 @@ class UdpSocket:
 
     def send(self, data: bytes, address: Address) -> None:
         """Give a datagram to the socket; what it cannot take now is dropped and counted."""
-        if not self._drained.is_set():
+        if not self._is_drained():
             self._counters["send-buffer-full"] += 1
             return
         self._counters["sent"] += 1
+        if self._both_families and ":" not in address[0]:
+            address = (_MAPPED + address[0], address[1])
         try:
-            if self._both_families and ":" not in address[0]:
-                address = (_MAPPED + address[0], address[1])
-            self._transport.sendto(data, address)
+            self._sendto(data, address)
         except OSError:
             self._counters["send-failed"] += 1
 

@@ -64,7 +64,7 @@ class Walk:
         self._on_done = on_done
         self._over = False
         self._began_s = overlay.endpoint.time()
-        start = overlay.table.nearest(target, max(K, k)) if seeds is None else seeds
+        start = overlay.table.around(target, max(K, k)) if seeds is None else seeds
         self._lookup = Lookup(
             target, start, k=k, own_id=overlay.node_id, disjoint=disjoint, admit=self._admits, alpha=alpha
         )
@@ -105,7 +105,9 @@ class Walk:
             self._over = True
             took_ms = (self._endpoint.time() - self._began_s) * 1_000
             self._overlay.measures.looked_up(took_ms, self._lookup.asked)
-            self._on_done(self._lookup.result())
+            found, tell, self._on_done = self._lookup.result(), self._on_done, _heard
+            self._lookup.forget()
+            tell(found)
 
     def _hedge(self, call: Call) -> None:
         """Where few are asked at a time the next one need not wait for a time-out."""
@@ -287,6 +289,10 @@ class ReadingWalk(Walk):
         with contextlib.suppress(LocalError):
             self._endpoint.call(holder.address, self._overlay.tag, GET, request, turned, contact=holder)
             self._open_pages += 1
+
+
+def _heard(found: list[Contact]) -> None:
+    """Nobody is told twice, and whoever was told need not be kept."""
 
 
 def _forget(call: Call, error: DhtError | None, body: bytes) -> None:

@@ -287,13 +287,19 @@ class Network:
         if self.translated and self._translator_drops(source, source_port, destination, to[1]):
             self.statistics.blocked += 1
             return
-        conditions = self.conditions_of(source, destination)
+        if source is destination or self.conditions_between is not None:
+            conditions = self.conditions_of(source, destination)
+        else:
+            conditions = self.conditions
         if conditions.calm and len(data) <= conditions.mtu_bytes and not self.clogs:
             # The pair's count goes on, so that what is drawn once chance returns does not depend on this.
             sent, identity = source.sent, destination.identity
             count = sent.get(identity, 0)
             sent[identity] = count + 1
-            due_ns = self.loop.now_ns + self.latency_ns(source, destination)
+            if source is destination or self.latency_us is not None:
+                due_ns = self.loop.now_ns + self.latency_ns(source, destination)
+            else:
+                due_ns = self.loop.now_ns + conditions.latency_us * 1_000
             if conditions.jitter_us:
                 # The second of what `draw` would return.
                 pair = _PAIR.pack(source.identity, identity, count)
