@@ -7,11 +7,13 @@ A contact's states:
 
     new --ask--> asked --slow--> late --overdue--> overdue
     asked, late, overdue --answer--> answered
-    asked, late, overdue --time-out, refusal, nonsense--> failed
+    asked, late, overdue --time-out, too busy--> silent
+    asked, late, overdue --refusal, nonsense--> failed
 
     new --all who named it have lied--> doubted --somebody else names it--> new
 
-While late, its slot is free for another question; once overdue, the lookup does not wait for it either.
+While late, its slot is free for another question; once overdue, the lookup does not wait for it either. Who is late,
+overdue or silent at the end may be there all the same: what was found is then not known to be all there is.
 
 Sources: Maymounkov and Mazieres 2002 (alpha in flight; the k nearest must have answered); Baumgart and Mies
 2007, S/Kademlia (disjoint paths: no contact is asked on two paths); libtorrent's traversal (a slow peer's
@@ -43,7 +45,7 @@ HOSTILE_BLAME, SILENT_BLAME, GOOD_CREDIT, MAX_BLAME = 3, 1, 2, 6
 MAX_CANDIDATES = 400
 
 _distance_of = attrgetter("distance")
-_NEW, _ASKED, _LATE, _OVERDUE, _ANSWERED, _FAILED, _DOUBTED = range(7)
+_NEW, _ASKED, _LATE, _OVERDUE, _ANSWERED, _SILENT, _FAILED, _DOUBTED = range(8)
 
 
 class _Candidate:
@@ -205,11 +207,11 @@ class Lookup:
         self._judge(candidate, SILENT_BLAME)
         return self._advance()
 
-    def failed(self, contact: Contact, *, hostile: bool = False) -> list[Contact]:
-        """A time-out, a refusal or (`hostile`) an answer that no honest peer gives; whom to ask now."""
+    def failed(self, contact: Contact, *, hostile: bool = False, silent: bool = False) -> list[Contact]:
+        """A refusal, or (`silent`) no answer, or (`hostile`) one that no honest peer gives; whom to ask now."""
         if hostile:
             self.hostile.append(contact)
-        candidate = self._close(contact, _FAILED)
+        candidate = self._close(contact, _SILENT if silent else _FAILED)
         if candidate is None:
             return []
         self._judge(candidate, HOSTILE_BLAME if hostile else SILENT_BLAME)
@@ -227,6 +229,11 @@ class Lookup:
         if len(self._paths) > 1:
             answered.sort(key=_distance_of)
         return [each.contact for each in answered[: self.k]]
+
+    def silent(self) -> list[Contact]:
+        """Who was asked and did not answer, nearest first."""
+        mute = [each for path in self._paths for each in path.candidates if each.state in (_LATE, _OVERDUE, _SILENT)]
+        return [each.contact for each in sorted(mute, key=_distance_of)]
 
     def forget(self) -> None:
         """Let go of all contacts, once nobody asks any more: they know their path, so nothing else would free them."""
@@ -309,7 +316,7 @@ class Lookup:
             path.in_flight -= 1
         elif before != _LATE and before != _OVERDUE:
             return None
-        if state == _FAILED or before != _ASKED:
+        if state != _ANSWERED or before != _ASKED:
             path.limit = -1
         elif candidate.distance <= path.limit:
             path.waiting -= 1
@@ -335,7 +342,7 @@ class Lookup:
             state = candidates[index].state
             if state == _ANSWERED:
                 path.settled += 1
-            elif state != _FAILED:
+            elif state != _FAILED and state != _SILENT:
                 break
             index += 1
         path.judged = index

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .chunking import Download
@@ -34,6 +34,20 @@ Answer = Callable[[bytes | None, DhtError | None], None]
 
 # Maymounkov and Mazieres 2002, section 2.3: a bucket without a lookup in an hour is refreshed.
 REFRESH_MS = 3_600_000
+# Who is remembered of those who fell silent: as many as an answer of a lookup has.
+MAX_MISSED = K
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a lookup came to: who answered, who did not, and who was left alone for having been silent before.
+
+    Fewer answers than were asked for are all there are only where nobody was silent.
+    """
+
+    found: list[Contact]
+    silent: list[Contact]
+    lost: list[Contact]
 
 
 class Overlay:
@@ -53,6 +67,7 @@ class Overlay:
         # Whether this node takes part: until it leaves.
         self.active = True
         self._exchange_ms = 0
+        self._missed: dict[bytes, tuple[Contact, float]] = {}
         self.joining = Joining(self)
         self.publishing = Publishing(self)
         self.serving = Serving(self)
@@ -71,6 +86,7 @@ class Overlay:
         self.active = False
         await self.joining.leave()
         self.table.flush()
+        self._missed.clear()
         self.publishing.clear()
 
     def warm_start(self, contacts: Sequence[Contact]) -> None:
@@ -95,10 +111,28 @@ class Overlay:
         target = int.from_bytes(check_key(key), "big")
         Walk(self, key, lambda found: callback(self._with_self(found, target, k)), k=k, disjoint=disjoint).begin()
 
+    async def survey(self, key: bytes, k: int = K) -> Survey:
+        """`find`, and who may be there besides."""
+        future: asyncio.Future[Survey] = self.endpoint.loop.create_future()
+        target = int.from_bytes(check_key(key), "big")
+
+        def done(found: list[Contact]) -> None:
+            if not future.done():
+                future.set_result(Survey(self._with_self(found, target, k), walk.silent, walk.lost))
+
+        walk = Walk(self, key, done, k=k)
+        walk.begin()
+        return await future
+
     def known(self, key: bytes, k: int = K) -> list[Contact]:
         """The k nearest of our own table (and ourselves, when we are a server), without asking anybody."""
         target = int.from_bytes(check_key(key), "big")
         return self._with_self(self.table.nearest(target, k), target, k)
+
+    def missed(self, within_s: float) -> list[Contact]:
+        """Who fell silent in the last so many seconds, without a goodbye, and was not heard since."""
+        since_s = self.endpoint.time() - within_s
+        return [contact for contact, lost_s in self._missed.values() if lost_s >= since_s]
 
     # -- records -------------------------------------------------------------------------------------
 
@@ -331,6 +365,8 @@ class Overlay:
     def heard(self, peer: Peer) -> None:
         """A server took part in this overlay under a session of its own."""
         contact = peer.contacts.get(self.tag) or self.contact_of(peer)
+        if self._missed:
+            self._missed.pop(contact.node_id, None)
         known = self.table.get(contact)
         if known is not contact and self.active and self.table.add_contact(contact):
             self._changed()
@@ -346,10 +382,14 @@ class Overlay:
         """Nobody answers at this address any more."""
         for contact in self.table.at(address):
             self.drop(contact)
+            if len(self._missed) >= MAX_MISSED:
+                del self._missed[next(iter(self._missed))]
+            self._missed[contact.node_id] = contact, self.endpoint.time()
 
     def drop(self, contact: Contact) -> None:
         """Take a contact out; one that waited for its place is asked whether it is there."""
         before = len(self.table)
+        self._missed.pop(contact.node_id, None)
         waiting = self.table.remove_contact(contact)
         if len(self.table) != before:
             self._changed()

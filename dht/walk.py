@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING
 from . import wire
 from .calls import HARD_TIMEOUT_MS
 from .contact import Contact, admits, unpack_contacts
-from .errors import DhtError, LocalError, PeerIdentityError, RemoteError, WireError
+from .errors import (
+    DhtError,
+    LocalError,
+    PeerBusyError,
+    PeerIdentityError,
+    PeerTimeoutError,
+    RemoteError,
+    WireError,
+)
 from .lookup import ALPHA, Lookup
 from .peers import GRACE_MS, MAX_SOFT_TIMEOUT_MS, Call
 from .record import Record, open_record
@@ -63,6 +71,9 @@ class Walk:
         self._body = key if body is None else body
         self._on_done = on_done
         self._over = False
+        # Who was asked and did not answer, nearest first: known at the end.
+        self.silent: list[Contact] = []
+        self._lost: dict[bytes, Contact] = {}
         self._began_s = overlay.endpoint.time()
         start = overlay.table.around(target, max(K, k)) if seeds is None else seeds
         self._lookup = Lookup(
@@ -73,6 +84,11 @@ class Walk:
     def begin(self) -> None:
         """Ask the first contacts."""
         self._go_on(self._lookup.start())
+
+    @property
+    def lost(self) -> list[Contact]:
+        """Who was not asked, having been silent a moment ago, though others still name them."""
+        return list(self._lost.values())
 
     def _go_on(self, contacts: list[Contact]) -> None:
         endpoint, lookup = self._endpoint, self._lookup
@@ -90,7 +106,7 @@ class Walk:
                 )
             except LocalError:
                 # The endpoint is closing, or full of calls: the walk ends with what it has.
-                contacts += lookup.failed(contact)
+                contacts += lookup.failed(contact, silent=True)
                 continue
             peer = call.peer
             slow_ms = peer.soft_timeout_ms if peer.session is not None else endpoint.sessions.pace.cold_timeout_ms
@@ -106,6 +122,7 @@ class Walk:
             took_ms = (self._endpoint.time() - self._began_s) * 1_000
             self._overlay.measures.looked_up(took_ms, self._lookup.asked)
             found, tell, self._on_done = self._lookup.result(), self._on_done, _heard
+            self.silent = self._lookup.silent()
             self._lookup.forget()
             tell(found)
 
@@ -151,7 +168,8 @@ class Walk:
             self._endpoint.counters["hostile-answer"] += 1
         if isinstance(error, PeerIdentityError):
             self._overlay.drop(contact)
-        self._go_on(self._lookup.failed(contact, hostile=hostile))
+        silent = isinstance(error, PeerTimeoutError | PeerBusyError)
+        self._go_on(self._lookup.failed(contact, hostile=hostile, silent=silent))
 
     def _read(self, call: Call, body: bytes) -> list[Contact]:
         self._endpoint.observe(call, body)
@@ -159,7 +177,13 @@ class Walk:
 
     def _admits(self, contact: Contact) -> bool:
         endpoint, address = self._endpoint, contact.address
-        return admits(address[0], endpoint.profile) and not endpoint.sessions.is_lost(address)
+        if not admits(address[0], endpoint.profile):
+            return False
+        if endpoint.sessions.is_lost(address):
+            if len(self._lost) < K:
+                self._lost[contact.node_id] = contact
+            return False
+        return True
 
 
 class ReadingWalk(Walk):

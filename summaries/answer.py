@@ -14,6 +14,7 @@ from typing import Any
 
 import xxhash
 
+from summaries.asks import REPLICAS
 from summaries.filter import CompiledFilter, Filter
 from summaries.forms import MAX_HOLDERS, child_fields, entry_fields, outlined_fields, posting_fields
 from summaries.messages import (
@@ -92,9 +93,14 @@ def _mark(holders: list[bytes]) -> int:
 
 
 def named(holders: list[bytes], prefix: Prefix, reader: bytes, most: int) -> tuple[bytes, ...]:
-    """Different readers start at different replicas, so that one holder does not serve them all."""
+    """Different readers start at different replicas, so that one holder does not serve them all.
+
+    A strict reader needs all but one of those that are known, and finds the R nearest by itself: where former holders
+    are known besides, all are named.
+    """
     turn = xxhash.xxh3_64_intdigest(reader + prefix.bits.to_bytes(8, "big")) % len(holders)
-    return tuple((holders[turn:] + holders[:turn])[: min(most, MAX_HOLDERS)])
+    wanted = most if len(holders) <= REPLICAS + 1 else len(holders)
+    return tuple((holders[turn:] + holders[:turn])[: min(wanted, MAX_HOLDERS)])
 
 
 def digest_of(children: Iterable[Child], marks: Iterable[int], rows: Iterable[Packable] = ()) -> int:

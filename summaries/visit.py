@@ -40,6 +40,7 @@ class Visit:
     limit: int = 0
     digests: set[int] = field(default_factory=set)  # of answers that were read whole, or are known already
     need: int = 1
+    least: int = 1  # the same where the network has no more nodes to ask
     sources: list[Source] = field(default_factory=list)
     open: int = 0  # sources asked that are not settled, parked ones too
     whole: int = 0  # of these, how many are being read whole
@@ -62,7 +63,8 @@ class Visit:
         if strict:
             # Two of three even where the parent has heard of one: two others may have a row that it lacks.
             spare = replicas // 2
-            self.need = max(replicas - spare, self.known_holders - spare)
+            self.least = max(1, self.known_holders - spare)
+            self.need = max(replicas - spare, self.least)
         if every:  # an honest one among liars is enough
             self.need = max(self.need, replicas)
         self.sources = [Source(holder) for holder in self.holders]
@@ -133,7 +135,7 @@ class Visit:
     @property
     def is_complete(self) -> bool:
         """Whether nothing acknowledged can have been missed here."""
-        return self.succeeded >= self.need or (self.succeeded > 0 and self.absent > 0 and not self.failed)
+        return self.succeeded >= self.need or (self.succeeded >= self.least and self.absent > 0 and not self.failed)
 
     def take(self, answer: Answer) -> None:
         """Unite one page with what other replicas said."""

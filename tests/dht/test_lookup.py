@@ -225,3 +225,17 @@ def test_what_only_a_liar_named_is_not_asked_and_what_others_named_as_well_is() 
         contact = asked.pop(0)
         asked += lookup.failed(contact, hostile=True) if contact in invented else lookup.answered(contact, [])
     assert lookup.done and set(real) <= set(lookup.result())
+
+
+def test_who_did_not_answer_is_told_and_who_refused_is_not() -> None:
+    quick, late, mute, refusing, lying = SWARM.contacts[:5]
+    lookup = Lookup(0, [quick, late, mute, refusing, lying], k=K, alpha=5)
+    assert len(lookup.start()) == 5
+    lookup.slow(late)
+    lookup.answered(quick, [])
+    lookup.failed(mute, silent=True)
+    lookup.failed(refusing)
+    lookup.failed(lying, hostile=True)
+    lookup.overdue(late)
+    assert lookup.done and lookup.result() == [quick]
+    assert lookup.silent() == sorted([late, mute], key=lambda contact: contact.number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from summaries.answer import named
 from summaries.asks import REPLICAS
 from summaries.trie import ROOT
 from summaries.visit import Visit
@@ -25,3 +26,21 @@ def test_a_small_network_is_read_as_far_as_it_goes(there_are: int, turn: int) ->
     assert visit.is_over and visit.is_complete
     assert len([replica for replica in asked if replica < there_are]) == min(there_are, 2)
     assert len(asked) == len(set(asked))
+
+
+def test_no_further_node_to_ask_does_not_stand_in_for_holders_that_are_known() -> None:
+    visit = Visit(0, ROOT, known_holders=6, holders=(b"first",))
+    visit.prepare(True, 0)
+    for _ in range(3):  # the one that is named, and two that were found
+        ((source, digest_only),) = visit.next_sources()[:1]
+        visit.answered(source, 7, digest_only)
+    while asking := visit.next_sources():
+        for source, digest_only in asking:
+            visit.miss(source, digest_only, absent=True)
+    assert visit.is_over and not visit.is_complete
+
+
+@pytest.mark.parametrize("known, most, told", [(1, 2, 1), (4, 2, 2), (5, 2, 5), (6, 1, 6)])
+def test_where_former_holders_are_known_all_are_named(known: int, most: int, told: int) -> None:
+    holders = [bytes([number]) for number in range(known)]
+    assert len(set(named(holders, ROOT, b"reader", most))) == told

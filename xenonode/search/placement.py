@@ -3,8 +3,11 @@
 Decides how long a lookup's answer is believed, and for which other keys it is an answer too. A lookup returns every
 node within a distance of its target; for a key so near to the target that its R nearest nodes lie safely inside that
 distance, no other node can be nearer (the XOR metric's triangle inequality), so in a small network a few lookups
-answer for all keys. What was looked up is believed the longer the quieter the network is, and no longer once a
-holder is silent or a nearer node is known; what is merely old is confirmed by asking the R holders themselves.
+answer for all keys. Nobody is known about as far off as the nearest one that was silent; and where fewer than R
+answered, those who were silent are holders all the same: silence must not make a network smaller than it is, or a part
+of it would be searched for all of it. What was looked up is believed the longer the quieter the network is, and no
+longer once a holder is silent or a nearer node is known; what is merely old is confirmed by asking the R holders
+themselves.
 
 Sources: search.md of the design gives R = 3 and 15 s for cached paths; a lookup asks for more than R, because the
 nearest of eight that answered are the nearest there are, while the nearest of three often are not.
@@ -31,6 +34,10 @@ REMEMBERED_MOST_S = 300.0
 """When our own table has not changed for so long, nobody near has come or gone: two heartbeats of an advert."""
 CONFIRMED_WITHIN_S = 2 * REMEMBERED_MOST_S
 """What is too old to be believed can still be confirmed by the holders themselves, for as long again."""
+DOUBTED_S = 4.0
+"""Two hard time-outs of a question: by then who was silent has answered, or is lost."""
+MISSED_S = 450.0
+"""An advert's life, three periods: what holders had who were lost longer ago has expired, or was told again."""
 NEIGHBOURHOODS_MAX = 64
 PREFIXES_REMEMBERED_MAX = 4_096
 
@@ -44,6 +51,7 @@ class _Neighbourhood:
     reach: int
     looked_up_s: float
     changes: int  # of the table, when these contacts were last compared with it
+    doubted: bool = False  # whether somebody nearer than the last of them was silent, or they were
 
 
 class Placement:
@@ -112,17 +120,23 @@ class Placement:
                 now_s = asyncio.get_running_loop().time()
                 return self._remember(prefix, _Neighbourhood(found, key, held.reach, now_s, self._changes))
         count = LOOKED_UP_SMALL if len(self.overlay.table) < SMALL_NETWORK else LOOKED_UP
-        found = await self.overlay.find(packed, count)
-        if not found:
+        survey = await self.overlay.survey(packed, count)
+        contacts, silent = survey.found[: self.replicas], survey.silent
+        if len(contacts) < self.replicas:
+            known = {contact.node_id: contact for contact in self.overlay.missed(MISSED_S) + survey.lost + silent}
+            silent = _nearest(key, [one for one in known.values() if one not in contacts])
+            contacts = _nearest(key, contacts + silent[: self.replicas - len(contacts)])
+        if not contacts:
             return []
         now_s = asyncio.get_running_loop().time()
-        # Fewer than we asked for are all there are.
-        reach = found[-1].number ^ key if len(found) >= count else 1 << 160
+        # Fewer than we asked for are all there are, where nobody was silent.
+        reach = survey.found[-1].number ^ key if len(survey.found) >= count else 1 << 160
+        sure = min(reach, silent[0].number ^ key) if silent else reach
         if len(self._neighbourhoods) >= NEIGHBOURHOODS_MAX:
             del self._neighbourhoods[0]
-        self._neighbourhoods.append(_Neighbourhood(found, key, reach, now_s, self._changes))
-        contacts = found[: self.replicas]
-        held = _Neighbourhood(contacts, key, contacts[-1].number ^ key, now_s, self._changes)
+        self._neighbourhoods.append(_Neighbourhood(survey.found, key, sure, now_s, self._changes))
+        last = contacts[-1].number ^ key
+        held = _Neighbourhood(contacts, key, last, now_s, self._changes, sure <= last)
         return self._remember(prefix, held)
 
     def forget(self, prefix: Prefix) -> None:
@@ -157,7 +171,7 @@ class Placement:
     def _believed(self, held: _Neighbourhood, now_s: float) -> bool:
         """What the table has been for a while, it will probably be for as long again."""
         quiet_s = min(max(held.looked_up_s - self._changed_s, REMEMBERED_S), REMEMBERED_MOST_S)
-        return now_s < held.looked_up_s + quiet_s
+        return now_s < held.looked_up_s + (DOUBTED_S if held.doubted else quiet_s)
 
     def _holds(self, held: _Neighbourhood, now_s: float) -> bool:
         """Whether holders are still believed: not too old, and none that we have met since is nearer."""
@@ -177,12 +191,16 @@ class Placement:
         self._changed_s = asyncio.get_running_loop().time()
 
 
+def _nearest(key: int, contacts: list[Contact]) -> list[Contact]:
+    return sorted(contacts, key=lambda contact: contact.number ^ key)
+
+
 def _nearest_within(wide: _Neighbourhood, key: int, count: int) -> list[Contact] | None:
     """The `count` nodes nearest to a key, where a neighbourhood proves that they are."""
     offset = key ^ wide.centre
     if offset >= wide.reach:
         return None
-    nearest = sorted(wide.contacts, key=lambda contact: contact.number ^ key)[:count]
+    nearest = _nearest(key, wide.contacts)[:count]
     # Whoever is outside is at least `reach` from the centre, hence at least reach - offset from the key.
     if len(nearest) < count and wide.reach < 1 << 160:
         return None
