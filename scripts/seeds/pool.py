@@ -1,7 +1,8 @@
-"""Seeds to results, in a few processes at a time.
+"""Seeds to outcomes, in a few processes at a time.
 
 Each seed runs in a process of its own with a hash seed of its own, so that nothing is left over from another one, and
-an order of sets would show: a seed in two of them has to give one trace.
+an order of sets would show: a seed in two of them has to give one trace. Leaves to `kept` what is on the disk already,
+and to `table` what all of it came to.
 """
 
 from __future__ import annotations
@@ -10,20 +11,24 @@ import json
 import os
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 900
-"""Of one seed: some seventy times what it should take."""
-PLANNED_LEAST = 4
-"""A fault of a few seconds may meet nothing in one seed, or in two."""
-SEEDS_SHOWN = 10
-"""In each line of the table."""
+"""Of one seed: some forty times what it should take."""
+
+
+@dataclass(frozen=True, order=True)
+class Job:
+    """One run: a size, a seed, and the PYTHONHASHSEED of its process."""
+
+    size: str
+    seed: int
+    hash_seed: str = "0"
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,20 @@ class Outcome:
     broken: str
     bites: dict[str, int] = field(default_factory=dict)
     injections: list[dict[str, Any]] = field(default_factory=list)
+    size: str = "full"
+    hash_seed: str = "0"
+
+    @property
+    def job(self) -> Job:
+        """What was to be run."""
+        return Job(self.size, self.seed, self.hash_seed)
+
+    @property
+    def line(self) -> str:
+        """One line for people."""
+        verdict = "BROKEN" if self.broken else "held"
+        again = "" if self.hash_seed == "0" else f", hash seed {self.hash_seed}"
+        return f"{self.size} seed {self.seed}{again}: {verdict}, trace {self.trace}, {self.cpu_s} CPU s"
 
     @property
     def text(self) -> str:
@@ -46,13 +65,11 @@ class Outcome:
         return json.dumps(asdict(self))
 
 
-def run_many(
-    jobs: Sequence[tuple[int, str]], processes: int, tell: Callable[[Outcome], None], size: str = "full"
-) -> list[Outcome]:
-    """Run (seed, PYTHONHASHSEED) pairs; outcomes in the order of the jobs. `tell` hears of each when it is done."""
+def run_many(jobs: Sequence[Job], processes: int, tell: Callable[[Outcome], None]) -> list[Outcome]:
+    """Run them; outcomes in the order of the jobs. `tell` hears of each when it is done, one at a time."""
     found: dict[int, Outcome] = {}
     with ThreadPoolExecutor(processes) as pool:
-        futures = {pool.submit(run_one, seed, hash_seed, size): place for place, (seed, hash_seed) in enumerate(jobs)}
+        futures = {pool.submit(run_one, job): place for place, job in enumerate(jobs)}
         try:
             for future in as_completed(futures):
                 outcome = found[futures[future]] = future.result()
@@ -63,49 +80,17 @@ def run_many(
     return [found[place] for place in range(len(jobs))]
 
 
-def run_one(
-    seed: int, hash_seed: str = "0", size: str = "full", *arguments: str, module: str = "scripts.seeds.one"
-) -> Outcome:
+def run_one(job: Job, *arguments: str, module: str = "scripts.seeds.one") -> Outcome:
     """One seed in a process of its own; one that dies is an outcome, too."""
-    command = [sys.executable, "-m", module, str(seed), size, *arguments]
-    environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    command = [sys.executable, "-m", module, str(job.seed), job.size, *arguments]
+    environment = {**os.environ, "PYTHONHASHSEED": job.hash_seed}
+    failed = Outcome(job.seed, "", 0.0, 0.0, 0, 0, "", size=job.size, hash_seed=job.hash_seed)
     try:
         done = subprocess.run(
             command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, check=False
         )
     except subprocess.TimeoutExpired:
-        return Outcome(seed, "", 0.0, 0.0, 0, 0, f"not done after {LIMIT_S} s")
+        return replace(failed, broken=f"not done after {LIMIT_S} s")
     if done.returncode or not done.stdout.strip():
-        return Outcome(seed, "", 0.0, 0.0, 0, 0, f"its process failed: {done.stderr[-4_000:]}")
-    return Outcome(**json.loads(done.stdout.splitlines()[-1]))
-
-
-def table(outcomes: Sequence[Outcome], kinds: Sequence[str]) -> Iterator[str]:
-    """For each kind of fault: how many seeds planned it, in how many it struck, how often in all, and in which seeds.
-
-    Of those each is shown with how often; one that planned the kind and never met it has a dash.
-    """
-    yield f"{'fault':20}{'planned':>8}{'struck':>7}{'times':>9}  seed: times"
-    for kind in kinds:
-        planned = [one for one in outcomes if any(each["kind"] == kind for each in one.injections)]
-        struck = {one.seed: one.bites.get(kind, 0) for one in planned}
-        shown = [f"{seed}: {times or '-'}" for seed, times in list(struck.items())[:SEEDS_SHOWN]]
-        more = ", ..." if len(struck) > SEEDS_SHOWN else ""
-        counted = f"{len(struck):8}{sum(times > 0 for times in struck.values()):7}{sum(struck.values()):9}"
-        yield f"{kind:20}{counted}  {', '.join(shown)}{more}".rstrip()
-    cpu_s = sorted(outcome.cpu_s for outcome in outcomes) or [0.0]
-    yield (
-        f"{len(outcomes)} seeds, {sum(bool(outcome.broken) for outcome in outcomes)} broken; CPU seconds a seed: "
-        f"median {cpu_s[len(cpu_s) // 2]:.1f}, most {cpu_s[-1]:.1f}; "
-        f"{sum(outcome.datagrams for outcome in outcomes)} datagrams, "
-        f"{sum(outcome.virtual_s for outcome in outcomes) / 3_600:.1f} virtual hours"
-    )
-
-
-def never_struck(outcomes: Sequence[Outcome]) -> list[str]:
-    """Kinds that enough seeds planned for one to strike, and that struck in none: such a fault tests nothing."""
-    planned = Counter(kind for outcome in outcomes for kind in sorted({one["kind"] for one in outcome.injections}))
-    return [
-        kind for kind, seeds in sorted(planned.items())
-        if seeds >= PLANNED_LEAST and not any(outcome.bites.get(kind) for outcome in outcomes)
-    ]  # fmt: skip
+        return replace(failed, broken=f"its process failed: {done.stderr[-4_000:]}")
+    return replace(Outcome(**json.loads(done.stdout.splitlines()[-1])), size=job.size, hash_seed=job.hash_seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scripts.seeds.pool import run_one
+from scripts.seeds.pool import Job, run_one
 
 MODULE = "tests.simulation.mutants.plants"
 SIZE = "small"
@@ -23,7 +23,7 @@ HOLDS = (0,)
 @pytest.mark.parametrize("name", CAUGHT)
 def test_a_planted_bug_is_caught(name: str) -> None:
     seed, invariant = CAUGHT[name]
-    outcome = run_one(seed, "0", SIZE, name, module=MODULE)
+    outcome = run_one(Job(SIZE, seed), name, module=MODULE)
     assert outcome.broken.startswith(invariant), outcome.broken or "nothing was noticed"
     assert f"scripts/simulate_seeds --seeds {seed} --small" in outcome.broken
 
@@ -31,4 +31,4 @@ def test_a_planted_bug_is_caught(name: str) -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", HOLDS)
 def test_without_it_the_same_seed_holds(seed: int) -> None:
-    assert run_one(seed, "0", SIZE).broken == ""
+    assert run_one(Job(SIZE, seed)).broken == ""
