@@ -41,6 +41,7 @@ from summaries.zone import MAX_COUNT
 
 _FRAME_BYTES = 120  # kind, prefix, counts, and a cursor with a contact in it
 _PAGE_ITEMS = 100
+OUTLINED = 2  # holders named in an outline, as many as a strict search reads: a relaxed one takes either
 _CHILD_MARK, _ROW_MARK = Struct(">QBqL"), Struct(">Qq")
 
 
@@ -74,7 +75,7 @@ def outline(node: TrieNode, overview: Overview, reader: bytes) -> Outline:
     """One page of all children, their zones with them."""
     children = []
     for prefix, zone, holders in node.children():
-        children.append(Outlined(prefix, zone, _mark(holders), len(holders), named(holders, prefix, reader, 1)))
+        children.append(Outlined(prefix, zone, _mark(holders), len(holders), named(holders, prefix, reader, OUTLINED)))
     if not children and len(node.rows):
         children.append(Outlined(node.prefix, node.zone, 0, 0, ()))  # a leaf: itself
     room = MAX_MESSAGE_BYTES - _FRAME_BYTES

@@ -18,7 +18,7 @@ from summaries.errors import RemoteError
 from summaries.idset import IdSet
 from summaries.messages import AdvertIs, Fetch, Moved, Row
 from summaries.point import Point
-from summaries.query import Query, matches
+from summaries.query import Query, matcher
 from summaries.result import Match, Tally
 from summaries.trie import Prefix
 from summaries.visit import Source
@@ -77,7 +77,8 @@ class Candidates:
         numbers: Iterator[int],
         out: list[Ask | Probe],
     ) -> None:
-        self._query, self._verify, self._finish, self._exclude = query, verify, finish, exclude
+        self._query, self._verify, self._finish, self._exclude = query, verify, finish, exclude if len(exclude) else ()
+        self._matches = matcher(query.where)
         self._within = within
         self._tally, self._numbers, self._out = tally, numbers, out
         self._fetches: dict[int, tuple[Candidate, int]] = {}
@@ -117,7 +118,7 @@ class Candidates:
                     return False
                 made = self._candidates[row.id] = Candidate(row, dimension, depth, row.rank, row.seq)
                 made.claim(row, prefix, source)
-                self._renew(made, made.rank, old is None)
+                self._renew(made, made.rank, True)
             elif not old.own:
                 self._claimed_again(old, row, prefix, source)
         return True
@@ -227,8 +228,8 @@ class Candidates:
             point = None
         if point is None and self._ask_next(candidate):
             return
-        self._drop_live(candidate)
         if point is None and candidate.match is None:
+            self._drop_live(candidate)
             candidate.state = "rejected"
             if candidate.evaded:
                 self.unverified[row.id] = None
@@ -239,7 +240,8 @@ class Candidates:
             return
         if point is not None:
             candidate.own, candidate.seq, candidate.match = copy_of is None, point.seq, None
-            if point.gone or point.expires_s <= now_ms // 1000 or not matches(self._query, point.attributes):
+            if point.gone or point.expires_s <= now_ms // 1000 or not self._matches(point.attributes):
+                self._drop_live(candidate)
                 candidate.state = "rejected"
                 self._tally.rejected += 1
                 return
@@ -247,8 +249,11 @@ class Candidates:
             contact = point.contact or row.contact
             candidate.match = Match(point.id, point.seq, rank, contact, point, advert, round_trip_us)
         assert candidate.match is not None
-        candidate.state, candidate.rank = "verified", candidate.match.rank
-        insort(self._live, (candidate.rank, row.id))
+        candidate.state = "verified"
+        if candidate.rank != candidate.match.rank:
+            self._drop_live(candidate)
+            candidate.rank = candidate.match.rank
+            insort(self._live, (candidate.rank, row.id))
 
     def _probe(self, candidate: Candidate, contact: bytes) -> None:
         probe = Probe(next(self._numbers), contact, candidate.row.id, candidate.row.seq)

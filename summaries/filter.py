@@ -7,7 +7,8 @@ A holder needs nothing else of a query, so the text's grammar never reaches the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isqrt
 from typing import Any, cast
@@ -58,6 +59,10 @@ class Comparison:
         return self._compare(attributes) is not self.negated
 
     def _compare(self, attributes: Attributes) -> bool:
+        actual = attributes.get(self.attribute)
+        if type(actual) is int and type(self.value) is int:  # most are: first, since each row and advert comes here
+            same = not self.currency or attributes.get("currency") == self.currency
+            return same and _ordered(actual, self.operator, self.value)
         if isinstance(self.value, tuple):
             kind, _, name = self.attribute.partition(".")
             return any(
@@ -68,7 +73,6 @@ class Comparison:
             offered = cast("tuple[tuple[str, str, str], ...]", attributes.get("environments", ()))
             found = any(one[0] == self.attribute and one[1] == self.value for one in offered)
             return found is (self.operator == "=")
-        actual = attributes.get(self.attribute)
         if actual is None or (self.currency and attributes.get("currency") != self.currency):
             return False
         if isinstance(actual, tuple):
@@ -274,18 +278,13 @@ def closest(hosts: Sequence[Coordinate], zone: Zone) -> int:
 _OPPOSITE = {"=": "!=", "!=": "=", "<": ">=", "<=": ">", ">": "<=", ">=": "<"}
 
 
+_HOLDS: dict[str, Callable[[Any, Any], bool]] = {
+    "=": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
+}  # fmt: skip
+
+
 def _ordered(actual: Any, operator: str, value: Any) -> bool:
-    if operator == "=":
-        return bool(actual == value)
-    if operator == "!=":
-        return bool(actual != value)
-    if operator == "<":
-        return bool(actual < value)
-    if operator == "<=":
-        return bool(actual <= value)
-    if operator == ">":
-        return bool(actual > value)
-    return bool(actual >= value)
+    return _HOLDS[operator](actual, value)
 
 
 def _distance(a: Coordinate, b: Coordinate) -> int:

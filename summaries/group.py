@@ -2,7 +2,9 @@
 
 Decides how many candidates of each member are looked at, and when that is enough. The cheapest 64 of each are found in
 parallel, the best choice among them is exact (branching.py), and it is the best of all where no server that was not
-listed could lower the total; else, and before saying that there is none, 512 are looked at, then all.
+listed could lower the total; else, and before saying that there is none, 512 are looked at, then all. No member looks
+where its servers could be in no choice: too far from the hosts of those that it must be near, or, once there is a
+choice, dearer than any that could lower its total.
 
     Group -> wanted() -> queries;  take(member, ...) for each;  until finished -> result
 """
@@ -13,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from summaries.branching import Candidate, Choice, Relation, in_order, optimum
+from summaries.cost import CostTest
 from summaries.errors import LocalError
 from summaries.filter import Comparison, Coordinate, furthest
 from summaries.query import Condition, Near, Query, conjunction
@@ -32,11 +35,11 @@ class Member:
     near: Near | None = None
     count: int = 1
 
-    def query(self, currency: str, limit: int | None) -> Query:
+    def query(self, currency: str, limit: int | None, *further: Condition) -> Query:
         """Servers that could have it, cheapest first."""
         names = ("cpu.available", "memory.available", "disk.available")
         needs = [Comparison(name, ">=", amount) for name, amount in zip(names, self.amounts) if amount]
-        parts: list[Condition] = [self.where, *needs, Comparison("currency", "=", currency)]
+        parts: list[Condition] = [self.where, *needs, Comparison("currency", "=", currency), *further]
         if self.near is not None:
             parts.append(self.near)
         return Query(conjunction(*parts), Order("cost", currency=currency, amounts=self.amounts), limit)
@@ -108,6 +111,8 @@ class GroupSearch:
         self._level = [0] * len(group.members)
         self._found: list[list[Candidate] | None] = [None] * len(group.members)
         self._exhausted = [False] * len(group.members)
+        self._implied = [_implied(group, member) for member in group.members]
+        self._ceilings: dict[int, int] = {}  # what a server of a member may cost, since there is a choice
         self._owner = [at for at, one in enumerate(group.members) for _ in range(one.count)]
         self._steps = 0
         self._choice: Choice | None = None
@@ -117,7 +122,7 @@ class GroupSearch:
         """The queries to run now, each with its member's place."""
         members, currency = self._group.members, self._group.currency
         return [
-            (at, member.query(currency, self._widths[self._level[at]]))
+            (at, member.query(currency, self._widths[self._level[at]], *self._implied[at], *self._affordable(at)))
             for at, member in enumerate(members)
             if self._found[at] is None and not self.finished
         ]
@@ -159,7 +164,7 @@ class GroupSearch:
         found = optimum([lists[owner] for owner in self._owner], relations, self._owner)
         self._steps += found.steps
         self._choice = found.choice
-        helpful = self._could_help(lists)
+        helpful = self._could_help(lists, relations)
         self._proved = found.proved and not helpful
         more = [at for at in helpful if self._level[at] + 1 < len(self._widths)]
         if self._proved or not more:
@@ -168,11 +173,55 @@ class GroupSearch:
         for at in more:
             self._level[at] += 1
             self._found[at] = None
+            if self._choice is not None:
+                self._ceilings[at] = self._choice.total - _others_least(lists, self._owner, at)
 
-    def _could_help(self, lists: list[list[Candidate]]) -> list[int]:
+    def _could_help(self, lists: list[list[Candidate]], relations: Sequence[Relation]) -> list[int]:
         """Members of whom a server that was not listed could make a choice possible, or cheaper."""
-        open_ = [at for at, done in enumerate(self._exhausted) if not done]
         if self._choice is None:
-            return open_
-        least = sum(lists[owner][0].cost for owner in self._owner)
-        return [at for at in open_ if least - lists[at][0].cost + lists[at][-1].cost < self._choice.total]
+            for at in self._ceilings:  # there was a choice, and its servers changed meanwhile: dearer ones count again
+                self._exhausted[at] = False
+            self._ceilings.clear()
+            return [] if self._hopeless(lists, relations) else self._open()
+        total = self._choice.total
+        return [at for at in self._open() if _others_least(lists, self._owner, at) + lists[at][-1].cost < total]
+
+    def _open(self) -> list[int]:
+        return [at for at, done in enumerate(self._exhausted) if not done]
+
+    def _hopeless(self, lists: list[list[Candidate]], relations: Sequence[Relation]) -> bool:
+        """Whether the members whose servers are all listed cannot be placed, whatever the others have to offer."""
+        known = [place for place, owner in enumerate(self._owner) if self._exhausted[owner]]
+        at = {place: number for number, place in enumerate(known)}
+        among = [
+            Relation(at[one.first], at[one.second], one.least_us, one.most_us)
+            for one in relations
+            if one.first in at and one.second in at
+        ]
+        owners = [self._owner[place] for place in known]
+        found = optimum([lists[owner] for owner in owners], among, owners)
+        self._steps += found.steps
+        return found.proved and found.choice is None
+
+    def _affordable(self, at: int) -> list[Condition]:
+        amounts = self._group.members[at].amounts
+        if at not in self._ceilings or not any(amounts):
+            return []
+        return [CostTest(amounts, "<=", self._ceilings[at], self._group.currency)]
+
+
+def _others_least(lists: list[list[Candidate]], owners: Sequence[int], at: int) -> int:
+    """What a choice costs at least, but for one server of a member."""
+    return sum(lists[owner][0].cost for owner in owners) - lists[at][0].cost
+
+
+def _implied(group: Group, member: Member) -> list[Condition]:
+    """How far a member may be from the hosts of those that it must be near: the triangle inequality, in integers."""
+    reach = {one.name: one.near for one in group.members if one.near is not None and one.name != member.name}
+    found = {
+        Near(near.hosts, near.limit_us + between.most_us + 1): None  # each distance is rounded down
+        for between in group.between
+        for name, near in reach.items()
+        if between.most_us is not None and {between.first, between.second} == {member.name, name}
+    }
+    return list(found)

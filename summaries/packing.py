@@ -55,20 +55,20 @@ def unpack_rows(data: object, most: int) -> list[Packable]:
         raise MessageError("packed rows have a fixed width, and a page has not so many")
     least_seq = int.from_bytes(data[3:11])
     least_rank = int.from_bytes(data[11:19], signed=True)
+    number = int.from_bytes
     found = []
-    at = HEADER_BYTES
-    for _ in range(count):
-        id = int.from_bytes(data[at : at + 8])
-        seq = least_seq + int.from_bytes(data[at + 8 : at + 8 + seq_width])
-        place = at + 8 + seq_width
-        rank = least_rank + int.from_bytes(data[place : place + rank_width])
-        length = data[place + rank_width]
-        place += rank_width + 1
-        if seq > LARGEST_SEQUENCE or not -LARGEST <= rank <= LARGEST or length > contact_width:
-            raise MessageError("a packed row is out of range")
-        found.append((id, seq, rank, data[place : place + length]))
-        at += width
-    if pack_rows(found) != data:
+    for at in range(HEADER_BYTES, len(data), width):
+        rank_at = at + 8 + seq_width
+        length_at = rank_at + rank_width
+        contact, end = data[length_at + 1 : at + width], data[length_at]
+        if end > contact_width or any(contact[end:]):
+            raise MessageError("a packed contact is longer than its column, or followed by more")
+        seq, rank = least_seq + number(data[at + 8 : rank_at]), least_rank + number(data[rank_at:length_at])
+        found.append((number(data[at : at + 8]), seq, rank, contact[:end]))
+    seqs, ranks = [row[1] for row in found], [row[2] for row in found]
+    if max(seqs) > LARGEST_SEQUENCE or min(ranks) < -LARGEST or max(ranks) > LARGEST:
+        raise MessageError("a packed row is out of range")
+    if (min(seqs), min(ranks), _widths(found)) != (least_seq, least_rank, (seq_width, rank_width, contact_width)):
         raise MessageError("packed rows are not in their shortest form")
     return found
 

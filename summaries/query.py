@@ -7,7 +7,7 @@ reads text; plan.py decides where to ask.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from summaries.attributes import ATTRIBUTES, ENVIRONMENT_KINDS, NANO, Attributes
@@ -48,6 +48,7 @@ class Not:
 
 
 Condition = Comparison | CostTest | Near | AllOf | AnyOf | Not
+Matcher = Callable[[Attributes], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +91,27 @@ def negation(part: Condition) -> Condition:
 
 def matches(query: Query | Condition, attributes: Attributes) -> bool:
     """Whether an advert matches, exactly."""
-    where = query.where if isinstance(query, Query) else query
+    return matcher(query.where if isinstance(query, Query) else query)(attributes)
+
+
+def matcher(where: Condition) -> Matcher:
+    """The same as a function, for who matches many adverts with one condition."""
     if isinstance(where, (Comparison, CostTest)):
-        return where.holds(attributes)
-    if isinstance(where, Not):
-        return not matches(where.part, attributes)
+        return where.holds
     if isinstance(where, Near):
-        return _within(where).holds(attributes)
-    if isinstance(where, AllOf):
-        return all(matches(part, attributes) for part in where.parts)
-    return any(matches(part, attributes) for part in where.parts)
+        return _within(where).holds
+    if isinstance(where, Not):
+        inner = matcher(where.part)
+        return lambda attributes: not inner(attributes)
+    parts, every = [matcher(part) for part in where.parts], isinstance(where, AllOf)
+
+    def holds(attributes: Attributes) -> bool:
+        for part in parts:
+            if part(attributes) is not every:
+                return not every
+        return every
+
+    return holds
 
 
 def filter_of(query: Query, budget_bytes: int = MAX_FILTER_BYTES) -> tuple[Filter, bool]:

@@ -9,11 +9,12 @@ is another one. A relaxed read takes one.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from summaries.asks import REPLICAS
 from summaries.messages import Answer, Child
-from summaries.trie import Prefix
+from summaries.trie import Prefix, splitmix64
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Visit:
     pruned: int = 0
 
     def prepare(self, strict: bool, turn: int, replicas: int = REPLICAS, *, every: bool = False) -> None:
-        """Decide how many answers are needed, and in which order to ask; `turn` spreads readers over the replicas."""
+        """Decide how many answers are needed, and in which order to ask; `turn` spreads searches over the replicas."""
         if strict:
             # Two of three even where the parent has heard of one: two others may have a row that it lacks.
             spare = replicas // 2
@@ -67,9 +68,7 @@ class Visit:
             self.need = max(replicas - spare, self.least)
         if every:  # an honest one among liars is enough
             self.need = max(self.need, replicas)
-        self.sources = [Source(holder) for holder in self.holders]
-        first = 0 if self.holders else turn
-        self.sources += [Source(None, (first + replica) % replicas) for replica in range(replicas)]
+        self.sources = sources_of(self.prefix, self.holders, turn, replicas)
 
     def confirm(self) -> None:
         """One replica is not enough after all: a strict search goes on from here."""
@@ -166,6 +165,19 @@ class Visit:
 
     def _is_below(self, child: Prefix) -> bool:
         return child.length > self.prefix.length and self.prefix.covers(child)
+
+
+def sources_of(prefix: Prefix, holders: Sequence[bytes], turn: int, replicas: int = REPLICAS) -> list[Source]:
+    """Whom to ask for a prefix: its named holders, then the nearest others; `turn` spreads searches over the replicas.
+
+    Those who are named hold the prefix for certain, so any of them may begin. Of others the nearest is it most likely.
+    """
+    first = splitmix64(turn ^ prefix.first)
+    if not holders:
+        return [Source(None, (first + replica) % replicas) for replica in range(replicas)]
+    start = first % len(holders)
+    begun = [*holders[start:], *holders[:start]]
+    return [Source(holder) for holder in begun] + [Source(None, replica) for replica in range(replicas)]
 
 
 def _both(a: Child, b: Child) -> Child:

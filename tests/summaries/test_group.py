@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from itertools import product
 from math import isqrt
+from typing import cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from summaries.branching import Candidate, Choice, Relation, in_order, optimum
-from summaries.filter import Comparison
+from summaries.cost import CostTest
+from summaries.filter import Comparison, Coordinate, furthest
 from summaries.group import Between, Group, GroupSearch, Member
+from summaries.query import AllOf, Near
 
 places = st.tuples(st.integers(0, 40), st.integers(0, 40), st.integers(0, 5), st.integers(0, 4))
 candidates = st.lists(
@@ -105,3 +108,50 @@ def test_what_is_enough_is_not_widened() -> None:
     search, asked = world(group, {"one": servers}, (64, 512, None))
     assert asked == 1 and search.result.proved and search.result.total == 0
     assert search.result.looked_at == (64,)
+
+
+hosts = st.tuples(st.integers(0, 40), st.integers(0, 40), st.integers(0, 5), st.integers(0, 4))
+
+
+def nearby(group: Group, servers: dict[str, list[Candidate]], widths: tuple[int | None, ...]) -> GroupSearch:
+    """As `world`, but the queries' places and costs are held against every server."""
+    search = GroupSearch(group, widths)
+    while not search.finished:
+        for at, query in search.wanted():
+            parts = query.where.parts if isinstance(query.where, AllOf) else (query.where,)
+            found = in_order(servers[group.members[at].name])
+            for one in parts:
+                if isinstance(one, Near):
+                    points = [cast(Coordinate, host) for host in one.hosts]
+                    found = [each for each in found if furthest(points, each.place) <= one.limit_us]
+                elif isinstance(one, CostTest):
+                    found = [each for each in found if each.cost <= one.limit]
+            search.take(at, found[: query.limit])
+    return search
+
+
+@settings(max_examples=300, deadline=None)
+@given(candidates, candidates, hosts, st.integers(0, 60), st.integers(0, 40), st.integers(1, 2), st.integers(0, 9))
+def test_what_no_choice_can_have_is_not_looked_at_and_the_optimum_stays(
+    front: list[Candidate], store: list[Candidate], host: Coordinate, limit: int, most: int, count: int, least: int
+) -> None:
+    group = Group(
+        (
+            Member("front", Comparison("cores", ">=", 1), (100, 0, 0), Near((host,), limit), count=count),
+            Member("store", Comparison("cores", ">=", 2), (200, 1 << 30, 0)),
+        ),
+        (Between("front", "store", 0, most), Between("front", "front", least)),
+    )
+    result = nearby(group, {"front": front, "store": store}, (1, 3, None)).result
+    close = [one for one in front if furthest((host,), one.place) <= limit]
+    among = [Relation(at, count, 0, most) for at in range(count)] + ([Relation(0, 1, least)] if count == 2 else [])
+    assert result.proved
+    assert (result.total if result.placed else None) == brute([close] * count + [store], among)
+
+
+def test_a_group_of_which_one_part_cannot_be_placed_is_given_up_at_once() -> None:
+    near = Member("near", Comparison("cores", ">=", 1), (1, 0, 0), count=2)
+    group = Group((near, Member("any", Comparison("cores", ">=", 1), (1, 0, 0))), (Between("near", "near", 1_000),))
+    far = [Candidate(id, id, (id, 0, 0, 0)) for id in range(1_000)]
+    search, asked = world(group, {"near": far[:5], "any": far}, (64, 512, None))
+    assert search.result.proved and not search.result.placed and asked == 2

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from summaries.answer import named
 from summaries.asks import REPLICAS
-from summaries.trie import ROOT
-from summaries.visit import Visit
+from summaries.trie import ROOT, Prefix
+from summaries.visit import Source, Visit, sources_of
 
 
 @pytest.mark.parametrize("turn", range(REPLICAS))
@@ -46,3 +50,21 @@ def test_no_further_node_to_ask_does_not_stand_in_for_holders_that_are_known() -
 def test_where_former_holders_are_known_all_are_named(known: int, most: int, told: int) -> None:
     holders = [bytes([number]) for number in range(known)]
     assert len(set(named(holders, ROOT, b"reader", most))) == told
+
+
+@pytest.mark.parametrize("named", [(), (b"one", b"two"), (b"one", b"two", b"three")])
+def test_searches_spread_evenly_over_whom_they_may_ask(named: tuple[bytes, ...]) -> None:
+    shares: Counter[Source] = Counter()
+    for turn in range(1_200):
+        shares[sources_of(Prefix(5, 4), named, turn)[0]] += 1
+    there_are = len(named) or REPLICAS
+    assert len(shares) == there_are
+    assert all(abs(share - 1_200 / there_are) <= 120 / there_are for share in shares.values())
+
+
+@given(st.integers(0, 1 << 32), st.integers(0, 3), st.integers(3, 7))
+def test_everybody_has_a_chance_and_those_who_are_named_come_first(turn: int, named: int, replicas: int) -> None:
+    holders = [bytes([one]) for one in range(named)]
+    sources = sources_of(Prefix(5, 4), holders, turn, replicas)
+    assert {source.holder for source in sources[:named]} == set(holders)
+    assert sorted(source.replica for source in sources[named:]) == list(range(replicas))

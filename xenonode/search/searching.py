@@ -14,7 +14,7 @@ from functools import partial
 from dht.contact import unpack_address
 from dht.endpoint import Endpoint
 from dht.errors import DhtError
-from summaries.asks import REPLICAS, Ask, Outcome, Probe
+from summaries.asks import Ask, Outcome, Probe
 from summaries.execute import Counts, Search
 from summaries.explain import Explanation, why_empty
 from summaries.idset import IdSet
@@ -105,7 +105,7 @@ class Searcher:
         loop = asyncio.get_running_loop()
         resolved = await self.resolve(query)
         began_s, bytes_out, bytes_in = loop.time(), self.asker.bytes_out, self.asker.bytes_in
-        turn = self.env.rng("searches").randrange(REPLICAS)
+        turn = self.env.rng("searches").getrandbits(32)  # so that every search spreads anew over the replicas
         if memory is None and self.env.now_ms() - self._searched_ms < ROOT_LIFE_MS:
             await self.read_roots(constrained(self.schema, resolved), turn)
         self._searched_ms = self.env.now_ms()

@@ -82,7 +82,7 @@ class Quiet:
             parse(question.text, currency="USD").resolve({}, (0, 0, 0, 0)),
             self.adverts.verify,
             roots=client.roots if remembered else {},
-            turn=client.turn,
+            turn=self.network.turn(),
             max_rpcs=8 * len(self.columns.ids) + 1_000,  # enough for a question that matches everything
         )
         self.network.search(search, cost)

@@ -29,7 +29,7 @@ from summaries.trie import Prefix, trie_key
 from xenonode.simulation.search_bench.adverts import NOW_MS, AdvertSet
 
 NETWORK_ID = b"search benchmark"
-CLIENTS = 16  # that ask in turn
+CLIENTS = 64  # that ask in turn: with fewer, chance makes one replica the favourite of most
 TICKS_MAX = 600  # of one second, in which a publication must end
 
 
@@ -51,10 +51,9 @@ class Cost:
 
 @dataclass(slots=True)
 class Client:
-    """One that asks: readers start at different replicas, and each remembers roots of its own."""
+    """One that asks; each remembers roots of its own."""
 
     contact: bytes
-    turn: int
     roots: dict[str, RootView] = field(default_factory=dict)
 
 
@@ -164,9 +163,12 @@ class IndexNetwork:
 
     def new_client(self) -> Client:
         """One who has not searched yet; it is its turn."""
-        turn = self._rng.randrange(REPLICAS)
-        self.client = Client(Contact(self._rng.randbytes(20), ("10.250.0.1", 4_000)).packed, turn)
+        self.client = Client(Contact(self._rng.randbytes(20), ("10.250.0.1", 4_000)).packed)
         return self.client
+
+    def turn(self) -> int:
+        """Drawn by each search: where among the replicas it starts."""
+        return self._rng.getrandbits(32)
 
     def next_client(self) -> Client:
         """It is the next one's turn."""
@@ -184,7 +186,7 @@ class IndexNetwork:
         for name in names:
             if name in client.roots:
                 continue
-            reading = RootReading(name, client.turn)
+            reading = RootReading(name, self.turn())
             asks = reading.start(self.now_ms)
             while asks:
                 ask = asks.pop()

@@ -21,6 +21,7 @@ CLASSES = ("conjunction", "union", "topk", "nearest", "cheapest_within")
 LIMIT = 10
 MANY = 1_000
 DRAWS_MAX = 200  # of one query with 1 to 1,000 answers
+NARROWED = 20  # draws after each of which one attribute more is named: among a million adverts two of five match many
 _AMOUNTS = ("cpu.available", "cores", "memory.available", "disk.available", "net.available")
 _PRICES = ("price.cpu", "price.memory", "price.disk")
 _WITHIN_US = (20_000, 40_000, 80_000)
@@ -33,20 +34,21 @@ def draw(rng: Random, kind: str, points: list[Point], queries: int, count: Count
     found = []
     for _ in range(queries):
         query = _one(rng, kind, points)
-        for _ in range(DRAWS_MAX):
+        for drawn in range(DRAWS_MAX):
             if 1 <= count(query, MANY) <= MANY:
                 break
-            query = _one(rng, kind, points)
+            query = _one(rng, kind, points, drawn // NARROWED)
         found.append(query)
     return found
 
 
-def _one(rng: Random, kind: str, points: list[Point]) -> Query:
-    where = _conjunction(rng, rng.choice(points))
+def _one(rng: Random, kind: str, points: list[Point], more: int = 0) -> Query:
+    where = _conjunction(rng, rng.choice(points), more)
     if kind == "conjunction":
         return Query(where)
     if kind == "union":
-        return Query(disjunction(where, *(_conjunction(rng, rng.choice(points)) for _ in range(rng.choice((1, 1, 2))))))
+        others = [_conjunction(rng, rng.choice(points), more) for _ in range(rng.choice((1, 1, 2)))]
+        return Query(disjunction(where, *others))
     if kind == "topk":
         return Query(where, Order("price.cpu", currency="USD"), LIMIT)
     host = random_host(rng)
@@ -56,9 +58,10 @@ def _one(rng: Random, kind: str, points: list[Point]) -> Query:
     return Query(conjunction(near, where), Order("price.cpu", currency="USD"), LIMIT)
 
 
-def _conjunction(rng: Random, point: Point) -> Condition:
+def _conjunction(rng: Random, point: Point, more: int) -> Condition:
     values = point.attributes
-    names = rng.sample((*_AMOUNTS, *_PRICES, "os", "feature", "country"), rng.choice((2, 3, 3, 4, 5)))
+    known = (*_AMOUNTS, *_PRICES, "os", "feature", "country")
+    names = rng.sample(known, min(rng.choice((2, 3, 3, 4, 5)) + more, len(known)))
     return conjunction(*(_test(rng, name, values) for name in names))
 
 

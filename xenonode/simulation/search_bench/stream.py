@@ -55,7 +55,7 @@ def load(bench: Bench, seed: int, searches: int, *, strict: bool) -> Load:
         if number % SEARCHES_A_CLIENT:  # as a live searcher: the first search of all reads what it needs
             network.read_roots_of(client, constrained(bench.schema, query), cost)
         search = Search(
-            bench.schema, query, bench.adverts.verify, strict=strict, roots=client.roots, turn=client.turn,
+            bench.schema, query, bench.adverts.verify, strict=strict, roots=client.roots, turn=network.turn(),
             finish="none",
         )  # fmt: skip
         network.search(search, cost)
