@@ -199,6 +199,11 @@ class Records:
         key, address = matching[0]
         return bytes.fromhex(key), address
 
+    def address_of(self, server: bytes) -> Address | None:
+        """Where a search found a server last; None where none did."""
+        address = self._found().get(server.hex())
+        return None if address is None else Address(*address)
+
     def _found(self) -> dict[str, tuple[str, int]]:
         raw = self._disk.read(FOUND)
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from dht.errors import RemoteError
@@ -15,7 +16,7 @@ from dht.identity import Signer
 from xenonode.client.checking import Accepted, Share, faults, resized
 from xenonode.client.opening import POLL_S, CallCorp, CallServer, Opening, Progress
 from xenonode.client.records import Records, Reserving, SessionRecord, SessionView, view
-from xenonode.control.errors import ControlError
+from xenonode.control.errors import UNREACHABLE, ControlError
 from xenonode.env import Env
 from xenonode.errors import XenoError
 from xenonode.model.entity import CLOCK_TOLERANCE_MS, Address, Trust
@@ -355,7 +356,16 @@ class Sessions:
         return record, told
 
     async def _ask(self, record: SessionRecord, method: str, body: dict[str, Any]) -> dict[str, Any]:
-        return await self._call_server(record.server, record.control.pair, method, body)
+        """Ask a session's server; one that moved, where a search has found it since."""
+        try:
+            return await self._call_server(record.server, record.control.pair, method, body)
+        except ControlError as error:
+            moved = self._records.address_of(record.server)
+            if error.code != UNREACHABLE or moved is None or moved == record.control:
+                raise
+        answer = await self._call_server(record.server, moved.pair, method, body)
+        self._records.change(record.id, partial(replace, control=moved))
+        return answer
 
     def _unreachable(self, record: SessionRecord, reason: str) -> SessionView:
         try:
