@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dht.lookup import ALPHA
 from summaries.trie import ROOT
 from xenonode.search.placement import REMEMBERED_MOST_S, REPLICAS, Placement
+from xenonode.simulation.network import Conditions
 from xenonode.simulation.overlays import OverlayNode, OverlayWorld
 
 KEY = bytes(range(20))
@@ -66,3 +67,18 @@ def test_a_newcomer_takes_its_place() -> None:
 
 async def _remembered(placement: Placement) -> object:
     return placement.remembered(ROOT)
+
+
+def test_holders_are_found_among_many_nodes_though_datagrams_are_lost() -> None:
+    with OverlayWorld(1, 250, conditions=Conditions(loss_ppm=20_000)) as world:
+        world.begin()
+        keys = [world.random_key() for _ in range(40)]
+        right, questions = 0, 0
+        for key, node in zip(keys, world.nodes):
+            placement = node.node.call(lambda node=node, key=key: Placement(node.overlay("cores"), lambda prefix: key))  # type: ignore[misc]
+            before = node.endpoint.calls.begun
+            found = world.simulation.run(node.node.start(placement.find(ROOT)))  # type: ignore[arg-type]
+            right += found == world.nearest("cores", key, REPLICAS)
+            questions += node.endpoint.calls.begun - before
+        assert right == len(keys)
+        assert questions < 9 * len(keys)

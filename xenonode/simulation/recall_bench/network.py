@@ -27,7 +27,7 @@ from xenonode.simulation.recall_bench.lies import Liar
 
 TIMEOUT_MS = 2_000
 PATIENCE = 2  # times that a question is sent before it counts as unanswered, as the endpoint does
-NEAR = 8  # nodes nearest to a prefix that are heard on its behalf: placement's LOOKED_UP
+NEAR = 8  # nodes nearest to a prefix that are heard on its behalf: placement's NEAR
 LEAST_MS, MOST_MS = 10, 80  # one way
 
 
