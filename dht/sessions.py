@@ -8,12 +8,13 @@ a half-open session becomes a peer's only when a genuine datagram under its key 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from . import datagram, wire
 from .contact import Address, admits, group, intern_address
 from .errors import LocalError, PeerTimeoutError
-from .handshake import Handshaker
+from .handshake import Handshaker, SessionKeys
 from .limits import LIMITS, Bucket, Places
 from .peers import Greeting, Pace, Peer, Session
 
@@ -63,6 +64,8 @@ class Sessions:
         self._review_s = 0.0
         self._lost: OrderedDict[Address, float] = OrderedDict()
         self._entities: dict[bytes, str] = {}
+        self.known_before: Callable[[Address], SessionKeys | None] | None = None
+        """A simulator's word on sessions that stood before its run began; live, nobody has one."""
 
     def peer_at(self, address: Address) -> Peer:
         """The peer at an address, met or not; at the bound the longest silent ones are forgotten."""
@@ -140,11 +143,17 @@ class Sessions:
 
     def greet(self, peer: Peer) -> None:
         """Begin a handshake, unless one is on its way."""
-        if peer.greeting is None:
+        if peer.session is None and self.known_before is not None and (keys := self.known_before(peer.address)):
+            self.resume(keys, peer.address)
+        elif peer.greeting is None:
             outgoing = self._shaker.hello(self._endpoint.rng.getrandbits(64))
             greeting = peer.greeting = Greeting(peer, outgoing)
             self.greetings[outgoing.session] = greeting
             self._send_hello(greeting)
+
+    def resume(self, keys: SessionKeys, address: Address) -> None:
+        """Go on with a session that stood before."""
+        self._establish(self.peer_at(address), Session(keys, address, self._endpoint.time()))
 
     def _send_hello(self, greeting: Greeting) -> None:
         greeting.attempts += 1

@@ -33,6 +33,7 @@ from xenonode.peer import SEEDS_MAX, Peer
 from xenonode.search.kinds import ADVERT
 from xenonode.search.publishing import Published, Publisher
 from xenonode.search.searching import SearchAnswer
+from xenonode.simulation.acquaintances import Acquaintances
 from xenonode.simulation.env import EPOCH_MS, derive
 from xenonode.simulation.errors import SimulationError
 from xenonode.simulation.machines import LONGEST_PERIOD_MS, Machine
@@ -177,9 +178,12 @@ class Crowd(Stage):
         conditions: Conditions | None = None,
         scheme: Scheme | None = None,
         traced: bool = True,
+        acquainted: bool = True,
     ) -> None:
+        """With `acquainted`, who is in whose table has a session, as after a while of life; else all are strangers."""
         super().__init__()
         self.advertising, self.period_ms = advertising, period_ms
+        self._acquainted = acquainted
         self.geography = Geography()
         self.places = self.geography.places
         self.simulation = Simulation(
@@ -277,6 +281,11 @@ class Crowd(Stage):
             await host.node.start(host.open(), "open")
         for dimension in self.published.schema.dimensions:
             self._warm(dimension.name)
+        if self._acquainted:
+            acquaintances = Acquaintances(self.simulation)
+            for server in self.servers:
+                assert server.peer is not None
+                acquaintances.add(server.node, server.peer.endpoint)
         self.freeze()
 
     async def publish_all(self) -> None:
