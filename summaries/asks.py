@@ -21,7 +21,7 @@ class Ask:
     """Send `message` to `holder`, or without one to the `replica`-th nearest node of the prefix's key.
 
     Nearest means nearest to trie_key(network, epoch, dimension, prefix), counting from 0 and leaving
-    out `exclude`. Wait `after_ms` first.
+    out `exclude`; `named` are nodes of whom two told that they hold it. Wait `after_ms` first.
     """
 
     number: int
@@ -32,6 +32,7 @@ class Ask:
     replica: int = 0
     exclude: tuple[bytes, ...] = ()
     after_ms: int = 0
+    named: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,7 +164,7 @@ _SHAPES: dict[Any, tuple[Codec, ...]] = {
     Tallied: (_PREFIX, many(_PART, MAX_ITEMS), many(_TALLY_CHILD, MAX_ITEMS), _TOTAL, _U64, boolean()),
     Outline: (_PREFIX, many(_OUTLINED, MAX_ITEMS), _TOTAL, boolean()),
     Accepted: (_U64,),
-    Moved: (_PREFIX,),
+    Moved: (_PREFIX, many(_CONTACT, MAX_HOLDERS)),
     Here: (),
     Stale: (_SEQ,),
     Answer: (_PREFIX, _CHILDREN, _ROWS, _COUNT, _COUNT, _TOTAL, _U64),

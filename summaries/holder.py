@@ -216,7 +216,7 @@ class Holder:
             raise MessageError("the key is not under this prefix")
         else:
             where = node.destination(message.key)
-            self._state.reply(request, Here() if where == node.prefix else Moved(where))
+            self._state.reply(request, Here() if where == node.prefix else Moved(where, node.holders_of(where)))
 
     def _fetch(self, node: TrieNode, message: Fetch, request: object) -> None:
         advert = node.rows.raw_of(message.id)

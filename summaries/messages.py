@@ -209,10 +209,11 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """Not here any more: that prefix is split, try this one below it."""
+    """Not here any more: that prefix is split, try this one below it. To Locate: with those who told of it."""
 
     KIND: ClassVar[int] = 17
     prefix: Prefix
+    holders: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

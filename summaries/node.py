@@ -160,6 +160,10 @@ class TrieNode:
                 found.append((child, zone, holders))
         return found
 
+    def holders_of(self, child: Prefix) -> tuple[bytes, ...]:
+        """Who told of a child, as long as it has something."""
+        return tuple(sorted(one for one, entry in self.entries.get(child, {}).items() if entry.zone.count))
+
     def frontier(self) -> list[Prefix]:
         """The unsplit prefixes below a split node that is no aggregation point itself."""
         if self.prefix.is_anchor or not self.is_split:

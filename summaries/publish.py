@@ -53,7 +53,8 @@ class _Task:
     open: int = 0
     generation: int = 0
     deeper: Prefix | None = None
-    ways: list[Prefix] = field(default_factory=list)  # where the holders that were asked say that the key belongs
+    ways: list[Moved] = field(default_factory=list)  # where the holders that were asked say that the key belongs
+    named: tuple[bytes, ...] = ()  # who holds the leaf or aggregation point that we go to, if two told
     wait_ms: int = RETRY_MS
     refused: list[str] = field(default_factory=list)
 
@@ -161,9 +162,9 @@ class Publication:
         task.open -= 1
         anchor = ask.prefix
         if isinstance(reply, Here) or (isinstance(reply, NotReady) and anchor != ROOT):
-            task.ways.append(anchor)  # not ready: a leaf that nobody has created yet; inserting creates it
+            task.ways.append(Moved(anchor))  # not ready: a leaf that nobody has created yet; inserting creates it
         elif isinstance(reply, Moved) and self._is_deeper(reply.prefix, anchor, task):
-            task.ways.append(reply.prefix)
+            task.ways.append(reply)
         elif isinstance(reply, NotReady):
             task.wait_ms = max(task.wait_ms, reply.retry_ms)
         if task.open:
@@ -172,7 +173,10 @@ class Publication:
             self._retry(task, task.wait_ms)
             return
         # Who stops too early is put right by Moved; who goes too deep makes leaves that should not be.
-        where = min(task.ways, key=_depth)
+        where = min((way.prefix for way in task.ways), key=_depth)
+        told = [way.holders for way in task.ways if way.prefix == where]
+        # One alone could name its like; of what one liar and one honest holder name the nearest are the right ones.
+        task.named = tuple(dict.fromkeys(sum(told, ()))) if len(told) > 1 and all(told) else ()
         if where.is_anchor and where != anchor:
             self._locate(task, where)
         else:
@@ -204,7 +208,7 @@ class Publication:
         if task.deeper is None or task.moves > MAX_MOVES:
             self._retry(task, RETRY_MS)
             return
-        task.leaf, task.deeper = task.deeper, None
+        task.leaf, task.deeper, task.named = task.deeper, None, ()
         self._write(task)
 
     def _retry(self, task: _Task, after_ms: int) -> None:
@@ -213,7 +217,7 @@ class Publication:
             task.state = "failed"
             return
         # A cached leaf may be long gone; the root knows the way. Each try waits longer.
-        task.leaf, task.deeper, task.stands = ROOT, None, False
+        task.leaf, task.deeper, task.stands, task.named = ROOT, None, False, ()
         self._begin(task, after_ms * task.tries)
 
     def _is_deeper(self, where: Prefix, than: Prefix, task: _Task) -> bool:
@@ -233,7 +237,7 @@ class Publication:
         self._number += 1
         self._asks[self._number] = (task, task.generation)
         task.open += 1
-        self._out.append(Ask(self._number, self.dimension, prefix, message, None, replica, (), after_ms))
+        self._out.append(Ask(self._number, self.dimension, prefix, message, None, replica, (), after_ms, task.named))
 
     def _flush(self) -> list[Ask]:
         out, self._out = self._out, []

@@ -58,7 +58,7 @@ class Asker:
             if ask.holder is not None:
                 self._call(placement, ask, Contact.unpack(ask.holder), done)
                 return
-            holders = placement.remembered(ask.prefix)
+            holders = placement.remembered(ask.prefix) or placement.told(ask.prefix, ask.named)
             if holders is not None:
                 self._to_replica(placement, ask, holders, done)
                 return

@@ -16,10 +16,11 @@ somebody was silent in it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dht.contact import Contact
+from dht.errors import WireError
 from dht.overlay import Overlay
 from summaries.trie import Prefix
 
@@ -93,6 +94,20 @@ class Placement:
             elif prefix not in self._known:
                 self._remember(prefix, held)
         return None
+
+    def told(self, prefix: Prefix, named: Sequence[bytes]) -> list[Contact] | None:
+        """The nearest of those who are named as holders, unless they are too few or we know somebody who is nearer."""
+        try:
+            different = {contact.number: contact for contact in map(Contact.unpack, named)}
+        except WireError:
+            return None
+        if len(different) < self.replicas:
+            return None
+        key = int.from_bytes(self._key_of(prefix), "big")
+        contacts = sorted(different.values(), key=lambda contact: contact.number ^ key)[: self.replicas]
+        now_s = asyncio.get_running_loop().time()
+        held = _Neighbourhood(contacts, key, contacts[-1].number ^ key, now_s, -1)
+        return self._remember(prefix, held) if self._holds(held, now_s) else None
 
     async def find(self, prefix: Prefix) -> list[Contact]:
         """The holders, by a lookup if need be; who asks while one is under way shares it."""
