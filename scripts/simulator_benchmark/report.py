@@ -27,9 +27,10 @@ WORDS = {
 }
 
 
-def run_one(kind: str, nodes: int, seed: int, queries: int, hash_seed: str) -> dict[str, Any]:
+def run_one(kind: str, nodes: int, options: argparse.Namespace, hash_seed: str) -> dict[str, Any]:
     """One size, in a process with this hash seed."""
-    arguments = [kind, *map(str, (nodes, OVERLAYS, seed, queries))]
+    numbers = (nodes, OVERLAYS, options.seed, options.queries, options.capacity, int(options.strangers))
+    arguments = [kind, *map(str, numbers)]
     command = [sys.executable, "-m", "scripts.simulator_benchmark.sizes", *arguments]
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
     done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True)
@@ -60,6 +61,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=7, help="turns of each contender (default 7)")
     parser.add_argument("--batch", type=int, default=60, help="lookups a turn (default 60)")
     parser.add_argument("--queries", type=int, default=40, help="of each size (default 40)")
+    parser.add_argument("--capacity", type=int, default=512, help="rows of a leaf (default 512)")
+    parser.add_argument("--strangers", action="store_true", help="nobody has greeted those in its tables before")
     parser.add_argument("--repeat", action="store_true", help="run each size again under another hash seed")
     parser.add_argument("--seed", type=int, default=1, help="of everything (default 1)")
     parser.add_argument("--json", action="store_true", help="print all figures as one object in the last line")
@@ -74,11 +77,11 @@ def main(arguments: list[str] | None = None) -> int:
     runs, differ = [], False
     for kind, sizes in (("publish", options.sizes), ("lookups", options.lookups)):
         for nodes in (int(size) for size in sizes.split(",") if size):
-            told = run_one(kind, nodes, options.seed, options.queries, "1")
+            told = run_one(kind, nodes, options, "1")
             runs.append(told)
             print(row(told), flush=True)
             if options.repeat:
-                again = run_one(kind, nodes, options.seed, options.queries, "77")
+                again = run_one(kind, nodes, options, "77")
                 same = again["trace"] == told["trace"]
                 differ = differ or not same
                 print(f"{'':>21}again under another hash seed: {'the same' if same else 'ANOTHER TRACE'}", flush=True)

@@ -1,6 +1,7 @@
 """One world of one size in a process of its own: what it costs to begin, to publish and to ask, and what it weighs.
 
-Run as `python -m scripts.simulator_benchmark.sizes KIND NODES OVERLAYS SEED QUERIES`; prints one JSON object.
+Run as `python -m scripts.simulator_benchmark.sizes KIND NODES OVERLAYS SEED QUERIES CAPACITY STRANGERS`, the last one 0
+or 1; prints one JSON object.
 """
 
 from __future__ import annotations
@@ -60,11 +61,12 @@ class Meter:
         return round((resident_bytes() - self.bytes) / 1e3 / nodes, 1)
 
 
-def publish(nodes: int, overlays: int, seed: int, queries: int) -> dict[str, Any]:
+def publish(nodes: int, overlays: int, seed: int, queries: int, capacity: int, strangers: int) -> dict[str, Any]:
     """A crowd: tables filled, an advert of each node published, then searches, whose answers the oracle checks."""
     Crowd(seed, peers=2).simulation.loop.close()  # what is loaded once is not a node's
     meter = Meter()
-    with Crowd(seed, peers=nodes, dimensions=dimensions(overlays)) as crowd:
+    names = dimensions(overlays)
+    with Crowd(seed, peers=nodes, dimensions=names, leaf_capacity=capacity, acquainted=not strangers) as crowd:
         crowd.run(crowd.open())
         warm, bare_kb = meter.cost(), meter.kb_a_node(nodes)
         crowd.run(until=crowd.now_s + SETTLE_S)
@@ -83,7 +85,7 @@ def publish(nodes: int, overlays: int, seed: int, queries: int) -> dict[str, Any
         return {**meter.cost(), **counted, **memory, **told}
 
 
-def lookups(nodes: int, overlays: int, seed: int, queries: int) -> dict[str, Any]:
+def lookups(nodes: int, overlays: int, seed: int, queries: int, capacity: int, strangers: int) -> dict[str, Any]:
     """Bare overlays with full tables, and lookups in them by nodes of chance."""
     meter = Meter()
     names = dimensions(overlays)[:overlays]
@@ -110,9 +112,9 @@ def lookups(nodes: int, overlays: int, seed: int, queries: int) -> dict[str, Any
 def main() -> None:
     """See the module."""
     kind, *numbers = sys.argv[1:]
-    nodes, overlays, seed, queries = map(int, numbers)
+    nodes, overlays, *rest = map(int, numbers)
     work = {"publish": publish, "lookups": lookups}[kind]
-    print(json.dumps({"kind": kind, "nodes": nodes, "overlays": overlays, **work(nodes, overlays, seed, queries)}))
+    print(json.dumps({"kind": kind, "nodes": nodes, "overlays": overlays, **work(nodes, overlays, *rest)}))
 
 
 if __name__ == "__main__":

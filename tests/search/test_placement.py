@@ -65,6 +65,23 @@ def test_a_newcomer_takes_its_place() -> None:
         assert right
 
 
+def test_named_holders_are_believed_unless_too_few_are_named_or_somebody_nearer_is_known() -> None:
+    with placed() as (world, node, placement):
+        named = [contact.packed for contact in world.nearest("cores", KEY, REPLICAS + 2)]
+
+        async def told(named: list[bytes]) -> object:
+            return placement.told(ROOT, named)
+
+        def ask(named: list[bytes]) -> object:
+            return node.node.call(lambda: world.simulation.run(told(named)))
+
+        assert ask(named[:2]) is ask([named[0], named[0], named[1]]) is None
+        assert ask([*named[:2], b"nobody"]) is None
+        assert ask(named[2:]) is None  # in a network of 60 everybody knows the two who are nearer
+        assert ask(named[::-1]) == world.nearest("cores", KEY, REPLICAS)
+        assert find(world, node, placement) == (True, 0)
+
+
 async def _remembered(placement: Placement) -> object:
     return placement.remembered(ROOT)
 

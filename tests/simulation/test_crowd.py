@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from random import Random
 
 import pytest
 
 from dht.identity import ED25519
+from dht.peers import Greeting
 from summaries.schema import ENVIRONMENT, LOCATION
 from xenonode.simulation.crowd import Crowd, CrowdHost
 from xenonode.simulation.errors import BranchError, SimulationError
@@ -87,6 +89,40 @@ def test_a_branch_happens_elsewhere() -> None:
         assert (crowd.trace.hexdigest(), crowd.now_s, len(crowd.adverts())) == (before, now_s, 12)
         after = crowd.step(3)
         assert now_s < after < now_s + 60
+
+
+def greetings(crowd: Crowd) -> int:
+    """Handshakes that peers began while everybody published."""
+    begun = 0
+    for server in crowd.servers:
+        assert server.peer is not None
+        sessions = server.peer.endpoint.sessions
+        greet = sessions._send_hello
+
+        def counted(greeting: Greeting, greet: Callable[[Greeting], None] = greet) -> None:
+            nonlocal begun
+            begun += not greeting.attempts
+            greet(greeting)
+
+        sessions._send_hello = counted  # type: ignore[method-assign]
+    crowd.run(crowd.publish_all())
+    return begun
+
+
+def test_peers_of_a_warm_world_have_greeted_those_in_their_tables_and_a_peer_that_came_back_greets_anew() -> None:
+    with Crowd(5, peers=24, dimensions=FEW) as crowd, Crowd(5, peers=24, dimensions=FEW, acquainted=False) as cold:
+        crowd.run(crowd.open())
+        cold.run(cold.open())
+        assert greetings(crowd) == 0 < greetings(cold)
+        back = crowd.servers[3]
+        back.crash()
+        crowd.run(back.restart())
+        assert back.peer is not None
+        other = crowd.servers[4].peer
+        assert other is not None
+        crowd.run(back.node.start(back.peer.endpoint.ping(other.endpoint.address)))
+        sessions = other.endpoint.sessions.peers[back.peer.endpoint.address]
+        assert sessions.session is not None and sessions.former is not None  # a new one beside that of before
 
 
 def test_real_signatures_are_an_option() -> None:

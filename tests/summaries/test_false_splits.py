@@ -10,8 +10,22 @@ from summaries_world import World, attributes
 
 from summaries.filter import Filter
 from summaries.holder import Holder, Push, Reply
-from summaries.messages import Accepted, Digest, Insert, Marked, Message, Pull, Read, Refused, ZoneUpdate
+from summaries.messages import (
+    Accepted,
+    Digest,
+    Insert,
+    Locate,
+    Marked,
+    Message,
+    Moved,
+    Pull,
+    Read,
+    Refused,
+    ZoneUpdate,
+)  # fmt: skip
 from summaries.parse import parse
+from summaries.point import Point
+from summaries.publish import Publication
 from summaries.rank import Order
 from summaries.schema import Schema
 from summaries.trie import ROOT, Prefix, keys_of, needed_splits, region, split_bit
@@ -66,6 +80,32 @@ def test_two_holders_that_agree_are_believed_in_what_they_agree_on() -> None:
     assert holder.nodes()[ROOT].splits == region(Prefix(0, 1))
     tell(holder, Marked(ROOT, 1), b"other")
     assert holder.nodes()[ROOT].splits == region(Prefix(0, 1)) | 1
+
+
+def test_who_asks_for_the_way_is_told_who_holds_the_child() -> None:
+    holder = leaf()
+    for sender in (b"one", b"other"):
+        tell(holder, zone_of(Prefix(0, 1), 0), sender)
+        tell(holder, Marked(ROOT, 1), sender)
+    assert tell(holder, Locate(ROOT, 5), b"publisher") == Moved(Prefix(0, 1), (b"one", b"other"))
+    assert tell(holder, Locate(ROOT, 1 << 63), b"publisher") == Moved(Prefix(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("length", "holders", "named"),
+    [(1, (b"c", b"b"), {b"a", b"b", b"c"}), (1, (), set()), (2, (b"c",), set()), (0, (), set())],
+    ids=["both", "one names nobody", "one leads deeper", "one is silent"],
+)
+def test_a_publisher_goes_by_the_holders_that_two_name(
+    length: int, holders: tuple[bytes, ...], named: set[bytes]
+) -> None:
+    point = Point.from_attributes(SCHEMA, id=1, seq=1, expires_s=9, attributes=SAMPLE[0])  # type: ignore[arg-type]
+    key = keys_of(SCHEMA, NAME, point)[0]
+    publication = Publication(SCHEMA, NAME, point, b"advert")
+    first, other = publication.start()
+    assert not publication.answered(first, Moved(Prefix(key >> 63, 1), (b"a", b"b")))
+    asks = publication.answered(other, Moved(Prefix(key >> 64 - length, length), holders) if length else None)
+    assert len(asks) == 3 and all(isinstance(ask.message, Insert) and set(ask.named) == named for ask in asks)
 
 
 def test_that_a_child_exists_is_no_proof_of_a_split() -> None:

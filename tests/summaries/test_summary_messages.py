@@ -82,6 +82,7 @@ MESSAGES = [
     Offer(DEEP, (Posting(1, 2, 3),)),
     Wanted((0, 3)),
     Moved(DEEP),
+    Moved(DEEP, (b"h" * 26, b"i" * 38)),
     Here(),
     Stale(2**64 - 2),
     Answer(ROOT, (), (), 5, 6, 3, 4),
