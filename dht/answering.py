@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from .contact import pack_address
 from .errors import LocalError, RemoteError
-from .limits import LIMITS, Bucket
+from .limits import LIMITS
 from .peers import Peer
 from .reply import BUSY, Reply
 
@@ -46,14 +46,13 @@ class Answering:
         """One genuine request, if its sender may ask that much."""
         endpoint = self._endpoint
         allowance = self._limits.requests
-        bucket = peer.allowance
-        if bucket is None:
-            bucket = peer.allowance = Bucket(allowance, peer.heard_s)
-        if not bucket.take(allowance, peer.heard_s):
+        spent_s = allowance.take(peer.spent_s, peer.heard_s)
+        if spent_s is None:
             endpoint.counters["rate-limited"] += 1
             retry_ms = int(1_000 * allowance.burst / allowance.per_s / 4) + 1
             endpoint.respond(peer, tag, request_id, BUSY, retry_ms.to_bytes(4, "big"))
             return
+        peer.spent_s = spent_s
         self.handle(peer, tag, kind, body, Reply(endpoint, peer, tag, request_id))
 
     def handle(self, peer: Peer, tag: int, kind: int, body: bytes, reply: Reply) -> None:

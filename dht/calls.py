@@ -128,7 +128,8 @@ class Calls:
             return
         expected = call.contact
         if expected is not None:
-            actual = peer.contacts.get(call.tag) or self._endpoint.overlays[call.tag].contact_of(peer)
+            overlay = self._endpoint.overlays[call.tag]
+            actual = overlay.known_contact(peer) or overlay.contact_of(peer)
             if actual is not expected and actual.node_id != expected.node_id:
                 error = PeerIdentityError(f"another node answers at {peer.address}")
                 self._endpoint.loop.call_soon(self.end, call, error, b"")

@@ -6,12 +6,13 @@ a right part to `chunks` and where a value belongs to `publishing`.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from . import wire
+from .aging import Aging
 from .chunks import Assembly
 from .contact import Contact
 from .errors import DhtError, LocalError, RemoteError, WireError
@@ -47,7 +48,7 @@ class Incoming:
     """The values that one holder is taking in; they count for nothing until they are complete."""
 
     def __init__(self) -> None:
-        self._open: OrderedDict[tuple[bytes, bytes], _Incoming] = OrderedDict()
+        self._open: Aging[tuple[bytes, bytes], _Incoming] = Aging()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -76,7 +77,7 @@ class Incoming:
             raise WireError("a part of no value that is on its way")
         known.assembly.add(index, part)
         known.heard_ms = now_ms
-        self._open.move_to_end((key, owner))
+        self._open.touch((key, owner))
         if not known.assembly.complete:
             return None
         del self._open[key, owner]

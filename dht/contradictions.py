@@ -7,10 +7,11 @@ and to whoever verifies adverts; and what becomes of the owner to the listeners.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from .aging import Aging
 from .envelope import Envelope, contradicts
 from .record import Record
 
@@ -35,7 +36,7 @@ class Contradictions:
         self._counters = counters
         self._on_fault = on_fault
         self._listeners: list[Callable[[Contradiction], None]] = []
-        self._told: OrderedDict[bytes, None] = OrderedDict()
+        self._told: Aging[bytes, None] = Aging()
 
     def listen(self, callback: Callable[[Contradiction], None]) -> None:
         """Call this with each proof, from now on."""
@@ -59,7 +60,7 @@ class Contradictions:
             return
         self._told[pair] = None
         if len(self._told) > MAX_TOLD:
-            self._told.popitem(last=False)
+            self._told.pop_oldest()
         self._counters["equivocations"] += 1
         first, second = sorted((one.raw, other.raw))
         for listener in self._listeners:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import random
+import struct
 from dataclasses import dataclass
 
 ERROR_CONFIDENCE = 0.25
@@ -31,6 +32,8 @@ MAX_STEP_MS = 40.0
 MAX_EXTENT_MS = 5_000.0
 # Links whose last samples are kept.
 MAX_LINKS = 512
+
+_SAMPLE = struct.Struct("d")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,8 @@ class Locator:
     def __init__(self, rng: random.Random) -> None:
         self.coordinate = Coordinate()
         self._rng = rng
-        self._links: dict[object, tuple[float, ...]] = {}
+        # The last samples of each, packed: as tuples of numbers they would weigh three times as much.
+        self._links: dict[object, bytes] = {}
 
     def observe(self, link: object, rtt_ms: float, peer: Coordinate) -> Coordinate:
         """Take a sample in; samples that cannot be true change nothing."""
@@ -97,8 +101,9 @@ class Locator:
 
     def _filtered(self, link: object, rtt_ms: float) -> float:
         links = self._links
-        samples = (*links.pop(link, ()), rtt_ms)[-SAMPLES_IN_MEDIAN:]
-        links[link] = samples
+        before = links.pop(link, b"")
+        samples = (*_samples(before), rtt_ms)[-SAMPLES_IN_MEDIAN:]
+        links[link] = before[-8 * (SAMPLES_IN_MEDIAN - 1) :] + _SAMPLE.pack(rtt_ms)
         if len(links) > MAX_LINKS:
             del links[next(iter(links))]
         return sorted(samples)[(len(samples) - 1) // 2]
@@ -128,3 +133,7 @@ class Locator:
             return own
         kept = 1 - min(distance, (distance / GRAVITY_RHO_MS) ** 2) / distance
         return Coordinate(own.x_ms * kept, own.y_ms * kept, own.z_ms * kept, own.height_ms, own.error)
+
+
+def _samples(packed: bytes) -> list[float]:
+    return [sample for (sample,) in _SAMPLE.iter_unpack(packed)]

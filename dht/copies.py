@@ -8,8 +8,7 @@ over-caching). Copies are only given to readers who ask for one owner's value an
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
+from .aging import Aging
 from .record import Record
 
 # A copy at the edge of the holders lives for so long; a reader of a copy sees nothing older than this.
@@ -31,7 +30,7 @@ class Copies:
     """Copies by key and owner, the longest unread forgotten first."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[bytes, bytes], tuple[int, Record]] = OrderedDict()
+        self._kept: Aging[tuple[bytes, bytes], tuple[int, Record]] = Aging()
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -47,9 +46,9 @@ class Copies:
             # Renewing would let readers keep an old value alive for ever.
             return False
         self._kept[name] = (until_ms, record)
-        self._kept.move_to_end(name)
+        self._kept.touch(name)
         if len(self._kept) > MAX_COPIES:
-            self._kept.popitem(last=False)
+            self._kept.pop_oldest()
         return True
 
     def get(self, key: bytes, owner: bytes, now_ms: int) -> Record | None:
@@ -61,5 +60,5 @@ class Copies:
         if kept[0] <= now_ms:
             del self._kept[name]
             return None
-        self._kept.move_to_end(name)
+        self._kept.touch(name)
         return kept[1]

@@ -35,7 +35,7 @@ from .datagram import (
 from .deadlines import Deadlines
 from .errors import DhtError, LocalError, PeerIdentityError, RemoteError, WireError
 from .handshake import Handshaker, Member
-from .identity import ED25519, X25519_EXCHANGE, KeyExchange, Scheme, Signer
+from .identity import ED25519, KEY_BYTES, X25519_EXCHANGE, KeyExchange, Scheme, Signer
 from .limits import LIMITS
 from .metrics import ROUND_TRIP_MS, Histogram, prometheus_text
 from .overlay import Overlay
@@ -334,7 +334,7 @@ class Endpoint:
     def send_sealed(self, type: int, session: Session, tag: int, body: bytes) -> None:
         """Send a datagram of a session, with its next counter and its MAC."""
         counter = session.counter = session.counter + 1
-        self.send(seal(type, tag, session.send_session, counter, body, session.send_key), session.address)
+        self.send(seal(type, tag, session.send_session, counter, body, session.keys[:KEY_BYTES]), session.address)
 
     def send(self, data: bytes, address: Address) -> None:
         """Give a datagram to the socket, while there is one."""
@@ -372,7 +372,7 @@ class Endpoint:
         if session is None or session.address != address:
             self.sessions.stray(session_id, counter, address)
             return
-        if not genuine(data, session.receive_key):
+        if not genuine(data, session.keys[KEY_BYTES:]):
             counters["bad-mac"] += 1
             return
         if not session.admit(counter):

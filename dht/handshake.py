@@ -36,6 +36,8 @@ COOKIE_EPOCH_MS = 60_000
 # The rest of HELLO takes 150 B; a credential is about 300 B. It must fit WELCOME as well.
 MAX_CREDENTIAL_BYTES = 900
 _CLIENT_FLAG = 1
+# Members that are one object each; beyond that all are met anew: 4 MB, and all of a large simulated network.
+MAX_MEMBERS = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,9 @@ class Member:
     entity: str
     expires_ms: int
     serves: bool
+
+
+_members: dict[Member, Member] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +147,7 @@ class Handshaker:
             demanded = self._cookie(address, session, now_ms // COOKIE_EPOCH_MS)
             return seal(COOKIE, self.network_tag, session, 0, wire.pack([demanded]), self.network_key), None
         hello_digest = self._hello_digest(session, ephemeral, flags, credential)
-        member = self._member_check(credential, now_ms)
+        member = _interned(self._member_check(credential, now_ms))
         if not self._scheme.verify(member.public_key, b"xeno-hello1\0" + hello_digest, signature):
             raise PeerIdentityError("a HELLO that its credential's key did not sign")
         secret = self._rng.randbytes(KEY_BYTES)
@@ -175,7 +180,7 @@ class Handshaker:
         if type(peer_session) is not int or not 0 <= peer_session < 2**64:
             raise RemoteError("a WELCOME without a session")
         digest = self._welcome_digest(outgoing.digest, peer_session, ephemeral, flags, credential)
-        member = self._member_check(credential, now_ms)
+        member = _interned(self._member_check(credential, now_ms))
         if not self._scheme.verify(member.public_key, b"xeno-welcome1\0" + digest, signature):
             raise PeerIdentityError("a WELCOME that its credential's key did not sign")
         first, second = self._keys(outgoing.secret, ephemeral, digest)
@@ -204,6 +209,13 @@ class Handshaker:
     def _is_cookie(self, cookie: bytes, address: Address, session: int, now_ms: int) -> bool:
         epoch = now_ms // COOKIE_EPOCH_MS
         return any(hmac.compare_digest(cookie, self._cookie(address, session, each)) for each in (epoch, epoch - 1))
+
+
+def _interned(member: Member) -> Member:
+    """The one object that stands for this member in all nodes of this process, of which simulators have thousands."""
+    if len(_members) >= MAX_MEMBERS:
+        _members.clear()
+    return _members.setdefault(member, member)
 
 
 def _is_client(flags: int, member: Member) -> bool:

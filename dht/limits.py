@@ -5,11 +5,15 @@ Decides whether a request is within its allowance. Pure; time is handed in.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
+
+from .aging import Aging
 
 # Places remembered; the longest silent one is forgotten first, and by then its bucket is full again.
 MAX_PLACES = 4_096
+
+# Thousands of additions of a step that is no binary fraction are off by less.
+_ROUNDING = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +22,14 @@ class Allowance:
 
     per_s: float
     burst: float
+
+    def take(self, spent_s: float, now_s: float) -> float | None:
+        """Take one of what is spent until `spent_s`: until when it is then, or None when nothing is left.
+
+        A token bucket in one number, the moment at which it is full again (ITU-T I.371, the cell rate algorithm).
+        """
+        until_s = (spent_s if spent_s > now_s else now_s) + 1 / self.per_s
+        return until_s if (until_s - now_s) * self.per_s <= self.burst + _ROUNDING else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +77,7 @@ class Places:
 
     def __init__(self, allowance: Allowance) -> None:
         self._allowance = allowance
-        self._buckets: OrderedDict[object, Bucket] = OrderedDict()
+        self._buckets: Aging[object, Bucket] = Aging()
 
     def __len__(self) -> int:
         return len(self._buckets)
@@ -77,9 +89,9 @@ class Places:
             self._forget_full(now_s)
             bucket = self._buckets[place] = Bucket(self._allowance, now_s)
             if len(self._buckets) > MAX_PLACES:
-                self._buckets.popitem(last=False)
+                self._buckets.pop_oldest()
         else:
-            self._buckets.move_to_end(place)
+            self._buckets.touch(place)
         return bucket.take(self._allowance, now_s)
 
     def _forget_full(self, now_s: float) -> None:

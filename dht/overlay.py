@@ -57,6 +57,8 @@ class Overlay:
         self.endpoint = endpoint
         self.dimension = dimension
         self.tag = tag
+        # Among the endpoint's overlays, of which none is ever taken away.
+        self._place = len(endpoint.overlays)
         self.node_id = node_id(dimension, endpoint.member.public_key, endpoint.member.issuer_nonce)
         self.table = Table(self.node_id, profile=endpoint.profile)
         self.shelf = Shelf()
@@ -354,17 +356,25 @@ class Overlay:
 
     def contact_of(self, peer: Peer) -> Contact:
         """The peer as a contact of this overlay; its id follows from its credential."""
-        contact = peer.contacts.get(self.tag)
+        contact = self.known_contact(peer)
         if contact is None:
             if peer.member is None:
                 raise LocalError("a peer without a handshake has no id")
             own_id = node_id(self.dimension, peer.member.public_key, peer.member.issuer_nonce)
-            contact = peer.contacts[self.tag] = Contact.unpack(Contact(own_id, peer.address).packed)
+            contact = Contact.unpack(Contact(own_id, peer.address).packed)
+            contacts = [*peer.contacts, *[None] * (len(self.endpoint.overlays) - len(peer.contacts))]
+            contacts[self._place] = contact
+            peer.contacts = tuple(contacts)
         return contact
+
+    def known_contact(self, peer: Peer) -> Contact | None:
+        """`contact_of`, if anybody needed it before."""
+        contacts, place = peer.contacts, self._place
+        return contacts[place] if place < len(contacts) else None
 
     def heard(self, peer: Peer) -> None:
         """A server took part in this overlay under a session of its own."""
-        contact = peer.contacts.get(self.tag) or self.contact_of(peer)
+        contact = self.known_contact(peer) or self.contact_of(peer)
         if self._missed:
             self._missed.pop(contact.node_id, None)
         known = self.table.get(contact)
@@ -375,7 +385,7 @@ class Overlay:
 
     def is_neighbour(self, peer: Peer) -> bool:
         """Whether the peer is in the table near ourselves."""
-        contact = peer.contacts.get(self.tag)
+        contact = self.known_contact(peer)
         return contact is not None and self.table.is_near(contact)
 
     def lost(self, address: Address) -> None:

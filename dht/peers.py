@@ -16,7 +16,6 @@ from .handshake import Member, Outgoing, SessionKeys
 
 if TYPE_CHECKING:
     from .errors import DhtError
-    from .limits import Bucket
 
 # A slow answer frees its slot after three round trips, between these: the cap bounds what one dead peer costs,
 # the floor keeps a busy single host from calling its own queue a loss.
@@ -42,26 +41,23 @@ class Session(ReplayWindow):
         "address",
         "counter",
         "is_client",
+        "keys",
         "member",
-        "opened_s",
         "own_session",
         "peer",
-        "receive_key",
-        "send_key",
         "send_session",
     )
 
-    def __init__(self, keys: SessionKeys, address: Address, now_s: float) -> None:
+    def __init__(self, keys: SessionKeys, address: Address) -> None:
         super().__init__()
         self.member = keys.member
         self.is_client = keys.is_client
         self.own_session = keys.own_session
         self.address = address
-        self.opened_s = now_s
         self.peer: Peer | None = None
         self.send_session = keys.peer_session
-        self.send_key = keys.send_key
-        self.receive_key = keys.receive_key
+        # The key that we send under, and the other side's: one object of 64 bytes, since a node has hundreds.
+        self.keys = keys.send_key + keys.receive_key
         self.counter = 0
 
 
@@ -83,7 +79,6 @@ class Peer:
 
     __slots__ = (
         "address",
-        "allowance",
         "calls",
         "contacts",
         "doubted",
@@ -96,6 +91,7 @@ class Peer:
         "reset_s",
         "rtt_ms",
         "session",
+        "spent_s",
         "tarries_until_s",
         "waiting",
     )
@@ -110,7 +106,8 @@ class Peer:
         self.greeting: Greeting | None = None
         # Calls that wait for a session; made when the first one does.
         self.waiting: list[Call] | None = None
-        self.contacts: dict[int, Contact] = {}
+        # By the overlays' places; none before it takes part in one.
+        self.contacts: tuple[Contact | None, ...] = ()
         self.calls = 0
         self.failures = 0
         self.heard_s = now_s
@@ -118,7 +115,8 @@ class Peer:
         self.reset_s = _NEVER_S
         self.rtt_ms = -1.0
         self.tarries_until_s = _NEVER_S
-        self.allowance: Bucket | None = None
+        # Until when its allowance of requests is used up.
+        self.spent_s = _NEVER_S
 
     @property
     def soft_timeout_ms(self) -> int:

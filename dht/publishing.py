@@ -10,11 +10,11 @@ the nearest one only, so much, and once: else whoever keeps arriving could make 
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from .aging import Aging
 from .chunking import Upload, unpack_missing
 from .chunks import cut
 from .contact import Contact
@@ -67,12 +67,12 @@ class Publishing:
     def __init__(self, overlay: Overlay) -> None:
         self._overlay = overlay
         self._endpoint = overlay.endpoint
-        self._publications: OrderedDict[tuple[bytes, bytes], _Publication] = OrderedDict()
+        self._publications: Aging[tuple[bytes, bytes], _Publication] = Aging()
         self._published_bytes = 0
-        self._stored_ms: OrderedDict[bytes, int] = OrderedDict()
-        self._newcomers: OrderedDict[bytes, Contact] = OrderedDict()
-        self._welcomed: OrderedDict[bytes, None] = OrderedDict()
-        self._gone: OrderedDict[bytes, Contact] = OrderedDict()
+        self._stored_ms: Aging[bytes, int] = Aging()
+        self._newcomers: Aging[bytes, Contact] = Aging()
+        self._welcomed: Aging[bytes, None] = Aging()
+        self._gone: Aging[bytes, Contact] = Aging()
 
     def publish(self, key: bytes, record: Record) -> None:
         """Store this record again until it expires; LocalError when too many are."""
@@ -160,7 +160,7 @@ class Publishing:
         if contact.node_id not in self._welcomed and len(self._overlay.shelf):
             self._newcomers[contact.node_id] = contact
             if len(self._newcomers) > MAX_NEWCOMERS:
-                self._newcomers.popitem(last=False)
+                self._newcomers.pop_oldest()
 
     def departed(self, contact: Contact) -> None:
         """A node is gone: what it held has one holder less."""
@@ -168,7 +168,7 @@ class Publishing:
         if len(self._overlay.shelf):
             self._gone[contact.node_id] = contact
             if len(self._gone) > MAX_GONE:
-                self._gone.popitem(last=False)
+                self._gone.pop_oldest()
 
     def note_stored(self, key: bytes, now_ms: int) -> None:
         """Somebody has just stored what lies under this key."""
@@ -206,29 +206,32 @@ class Publishing:
 
     def replace_gone(self) -> None:
         """Have stored again soon what a node held that went, where we are the nearest that is left."""
-        gone, self._gone = list(self._gone.values()), OrderedDict()
+        gone, self._gone = list(self._gone.values()), Aging()
         if not gone:
             return
         overlay = self._overlay
+        urgent: Aging[bytes, int] = Aging()
         for key in overlay.shelf.all_keys():
             target, near = int.from_bytes(key, "big"), overlay.known(key, REPLICAS)
             if near[0].node_id != overlay.node_id:
                 continue
             farthest = near[-1].number ^ target
             if any(contact.number ^ target < farthest for contact in gone) or len(near) < REPLICAS:
-                self._stored_ms[key] = 0
-                self._stored_ms.move_to_end(key, last=False)
+                self._stored_ms.pop(key, None)
+                urgent[key] = 0
+        urgent.update(self._stored_ms)
+        self._stored_ms = urgent
 
     def welcome(self, now_ms: int) -> None:
         """Give newcomers, once, what they should hold and we are the nearest to hold."""
         overlay = self._overlay
         for _ in range(min(NEWCOMERS_PER_TICK, len(self._newcomers))):
-            node_id, newcomer = self._newcomers.popitem(last=False)
+            node_id, newcomer = self._newcomers.pop_oldest()
             if overlay.table.get(newcomer) is not newcomer:
                 continue
             self._welcomed[node_id] = None
             if len(self._welcomed) > MAX_WELCOMED:
-                self._welcomed.popitem(last=False)
+                self._welcomed.pop_oldest()
             given, given_bytes = 0, 0
             for key in overlay.shelf.all_keys():
                 near = overlay.known(key, REPLICAS)

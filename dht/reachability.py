@@ -10,8 +10,9 @@ call. Sources: RFC 5389 (STUN: ask others how they see you), RFC 5780, section 4
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 
+from .aging import Aging
 from .contact import Address, group
 from .errors import LocalError
 
@@ -35,7 +36,7 @@ class Reachability:
 
     def __init__(self, profile: str) -> None:
         self._profile = profile
-        self._told: OrderedDict[object, Address] = OrderedDict()
+        self._told: Aging[object, Address] = Aging()
         self._reached_s = float("-inf")
         self._missed = 0
 
@@ -45,7 +46,7 @@ class Reachability:
         self._told.pop(place, None)
         self._told[place] = seen
         if len(self._told) > MAX_TELLERS:
-            self._told.popitem(last=False)
+            self._told.pop_oldest()
 
     def reached(self, now_s: float) -> None:
         """A stranger, to whom we never wrote, got through."""

@@ -7,8 +7,7 @@ it back, and nothing that the shelf still holds would speak against it. Pure.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
+from .aging import Aging
 from .record import Record
 
 # What is remembered: a writer is allowed 60 writes a minute, so the last minute of 64 of them. The latest are kept.
@@ -19,7 +18,7 @@ class Replaced:
     """The lowest sequence number that an owner may still use under a key, and until when that matters."""
 
     def __init__(self) -> None:
-        self._least: OrderedDict[tuple[bytes, bytes], tuple[int, int]] = OrderedDict()
+        self._least: Aging[tuple[bytes, bytes], tuple[int, int]] = Aging()
 
     def __len__(self) -> int:
         return len(self._least)
@@ -31,7 +30,7 @@ class Replaced:
         if until_ms > new.expires_ms:
             self._least[name] = (new.seq, until_ms)
             if len(self._least) > MAX_REPLACED:
-                self._least.popitem(last=False)
+                self._least.pop_oldest()
 
     def is_stale(self, key: bytes, record: Record, now_ms: int) -> bool:
         """Whether this record was replaced by one that has gone since."""

@@ -11,10 +11,10 @@ Found by simulated seeds of partitions: half a minute parted eight servers of th
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from .aging import Aging
 from .answering import PING
 from .contact import Address
 from .errors import DhtError
@@ -40,7 +40,7 @@ class Reunion:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        self._gone: OrderedDict[Address, float] = OrderedDict()  # since when
+        self._gone: Aging[Address, float] = Aging()  # since when
         self._seeds: dict[Address, None] = {}
         self._seeds_asked_s = self._met_s = float("-inf")
 
@@ -53,13 +53,13 @@ class Reunion:
         self._gone.pop(address, None)
         self._gone[address] = self._endpoint.time()
         if len(self._gone) > MAX_GONE:
-            self._gone.popitem(last=False)
+            self._gone.pop_oldest()
 
     def tick(self) -> None:
         """Ask a few of those who are not known to be back."""
         endpoint, now_s = self._endpoint, self._endpoint.time()
         while self._gone and next(iter(self._gone.values())) < now_s - GONE_S:
-            self._gone.popitem(last=False)
+            self._gone.pop_oldest()
         some = endpoint.rng.sample(sorted(self._gone), min(ASKED_AT_ONCE, len(self._gone)))
         if now_s - self._seeds_asked_s >= SEEDS_EVERY_S:
             self._seeds_asked_s = now_s

@@ -54,6 +54,15 @@ class Bucket(KBucket):  # type: ignore[misc]
         self.nodes: dict[int, Contact] = {}
         self.replacement_nodes: list[Contact] = []
 
+    @property
+    def range(self) -> tuple[int, int]:
+        """The least and the greatest id; kept as one number and a length, since a node has dozens of buckets."""
+        return (self._low, self._low + (1 << self._bits) - 1)
+
+    @range.setter
+    def range(self, ends: tuple[int, int]) -> None:
+        self._low, self._bits = ends[0], (ends[1] - ends[0]).bit_length()
+
     def touch_last_updated(self) -> None:
         """Nothing: the table keeps `used_ms` from the clock it is given."""
 

@@ -217,7 +217,7 @@ class Serving:
 
     def _packed_nearest(self, peer: Peer, key: bytes) -> bytes:
         overlay = self._overlay
-        asker = peer.contacts.get(overlay.tag)
+        asker = overlay.known_contact(peer)
         if asker is None:
             return pack_contacts(overlay.table.around(int.from_bytes(key, "big"), K))
         # Nobody needs to be told of itself.

@@ -7,11 +7,11 @@ a half-open session becomes a peer's only when a genuine datagram under its key 
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from . import datagram, wire
+from .aging import Aging
 from .contact import Address, admits, group, intern_address
 from .errors import LocalError, PeerTimeoutError
 from .handshake import Handshaker, SessionKeys
@@ -40,7 +40,8 @@ MAX_PINGS_PER_REVIEW = 8
 # How often all peers are gone through: idle times are counted in quarters of an hour, and with several hundred peers
 # this was half of what an idle node does.
 REVIEW_S = 60.0
-# Keys whose entity is remembered, to know whose a record is that another brings: 2 MB, and all of a large network.
+# Keys of former peers whose entity is remembered, to know whose a record is that another brings: 2 MB, and all of a
+# large network.
 MAX_ENTITIES = 16_384
 
 
@@ -60,9 +61,10 @@ class Sessions:
         self._hellos = Places(self._limits.hellos)
         self._strays = Places(self._limits.strays)
         self._free_hellos = Bucket(self._limits.free_hellos, 0.0)
-        self._half_open: OrderedDict[int, Session] = OrderedDict()
+        # By the number that we gave them: when each was opened.
+        self._half_open: Aging[int, float] = Aging()
         self._review_s = 0.0
-        self._lost: OrderedDict[Address, float] = OrderedDict()
+        self._lost: Aging[Address, float] = Aging()
         self._entities: dict[bytes, str] = {}
         self.known_before: Callable[[Address], SessionKeys | None] | None = None
         """A simulator's word on sessions that stood before its run began; live, nobody has one."""
@@ -85,12 +87,25 @@ class Sessions:
 
     def entity_of(self, public_key: bytes) -> str | None:
         """Whose key this is, if its holder was met and proved it."""
-        return self._entities.get(public_key)
+        entity = self._entities.get(public_key)
+        if entity is None:
+            members = (peer.member for peer in self.peers.values())
+            entity = next((each.entity for each in members if each is not None and each.public_key == public_key), None)
+            if entity is not None:
+                self._remember_entity(public_key, entity)
+        return entity
+
+    def _remember_entity(self, public_key: bytes, entity: str) -> None:
+        self._entities[public_key] = entity
+        if len(self._entities) > MAX_ENTITIES:
+            del self._entities[next(iter(self._entities))]
 
     def drop(self, peer: Peer) -> None:
         """Forget a peer and its sessions."""
         self._forget_sessions(peer)
         self.peers.pop(peer.address, None)
+        if peer.member is not None:
+            self._remember_entity(peer.member.public_key, peer.member.entity)
 
     def clear(self) -> None:
         """Forget everybody."""
@@ -120,7 +135,7 @@ class Sessions:
         if peer.failures >= FAILURES_UNTIL_LOST:
             self._lost[peer.address] = endpoint.time() + LOST_MEMORY_S
             if len(self._lost) > MAX_LOST:
-                self._lost.popitem(last=False)
+                self._lost.pop_oldest()
             for overlay in endpoint.overlays.values():
                 overlay.lost(peer.address)
             if not peer.is_client:
@@ -153,7 +168,7 @@ class Sessions:
 
     def resume(self, keys: SessionKeys, address: Address) -> None:
         """Go on with a session that stood before."""
-        self._establish(self.peer_at(address), Session(keys, address, self._endpoint.time()))
+        self._establish(self.peer_at(address), Session(keys, address))
 
     def _send_hello(self, greeting: Greeting) -> None:
         greeting.attempts += 1
@@ -201,7 +216,7 @@ class Sessions:
             elif type == datagram.WELCOME:
                 keys = self._shaker.finish(greeting.outgoing, body, self._endpoint.now_ms())
                 self._end_greeting(greeting)
-                session_now = Session(keys, greeting.peer.address, self._endpoint.time())
+                session_now = Session(keys, greeting.peer.address)
                 self._establish(greeting.peer, session_now)
                 if not session_now.counter:
                     # Both sides began at once and nothing waits any more: unused, it would stay half-open there.
@@ -258,9 +273,10 @@ class Sessions:
         own_session = endpoint.rng.getrandbits(64)
         data, keys = self._shaker.answer(session, body, own_session, address, endpoint.now_ms(), demand_cookie=demand)
         if keys is not None:
-            self.by_number[own_session] = self._half_open[own_session] = Session(keys, address, now_s)
+            self.by_number[own_session] = Session(keys, address)
+            self._half_open[own_session] = now_s
             if len(self._half_open) > MAX_HALF_OPEN:
-                oldest, _ = self._half_open.popitem(last=False)
+                oldest, _ = self._half_open.pop_oldest()
                 self.by_number.pop(oldest, None)
                 counters["half-open-dropped"] += 1
         endpoint.send(data, address)
@@ -291,9 +307,6 @@ class Sessions:
         ):
             self._replace(peer)
         peer.member = member
-        self._entities[member.public_key] = member.entity
-        if len(self._entities) > MAX_ENTITIES:
-            del self._entities[next(iter(self._entities))]
         peer.is_client = session.is_client
         self.heard(peer)
         session.peer = peer
@@ -305,10 +318,12 @@ class Sessions:
 
     def _replace(self, peer: Peer) -> None:
         """Another member answers at this address: what we knew of the former one is void."""
+        if peer.member is not None:
+            self._remember_entity(peer.member.public_key, peer.member.entity)
         self._endpoint.counters["peers-replaced"] += 1
         for overlay in self._endpoint.overlays.values():
             overlay.lost(peer.address)
-        peer.contacts.clear()
+        peer.contacts = ()
         peer.rtt_ms = -1.0
         self._forget_sessions(peer)
 
@@ -322,8 +337,8 @@ class Sessions:
         """Drop what is half-open, expired or idle for too long; ping a few of those that are silent."""
         endpoint = self._endpoint
         now_s, now_ms = endpoint.time(), endpoint.now_ms()
-        while self._half_open and next(iter(self._half_open.values())).opened_s < now_s - HALF_OPEN_S:
-            number, _ = self._half_open.popitem(last=False)
+        while self._half_open and next(iter(self._half_open.values())) < now_s - HALF_OPEN_S:
+            number, _ = self._half_open.pop_oldest()
             self.by_number.pop(number, None)
         if now_s < self._review_s:
             return

@@ -13,10 +13,11 @@ max-min fairness (Demers, Keshav and Shenker 1989: the longest queue pays) appli
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
+from .aging import Aging
 from .record import Record
 from .replaced import Replaced
 from .writers import MAX_BROUGHT
@@ -57,7 +58,7 @@ class Shelf:
         self._bytes: dict[str, int] = {}
         # (minus bytes, account), with outdated entries among them: the heaviest account is first.
         self._heaviest: list[tuple[int, str]] = []
-        self._writes: OrderedDict[str, deque[int]] = OrderedDict()
+        self._writes: Aging[str, deque[int]] = Aging()
         self._expiries: list[tuple[int, bytes, bytes, int]] = []
         self._replaced = Replaced()
         self._count = 0
@@ -186,9 +187,9 @@ class Shelf:
     def may_write(self, account: str, now_ms: int) -> bool:
         """Whether an account may write once more in this minute; asking counts."""
         writes = self._writes.setdefault(account, deque())
-        self._writes.move_to_end(account)
+        self._writes.touch(account)
         if len(self._writes) > MAX_WRITERS:
-            self._writes.popitem(last=False)
+            self._writes.pop_oldest()
         while writes and writes[0] <= now_ms - 60_000:
             writes.popleft()
         if len(writes) >= MAX_WRITES_PER_MINUTE:

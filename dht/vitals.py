@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import random
 import struct
-from collections import OrderedDict
 
+from .aging import Aging
 from .contact import Address
 from .coordinates import Coordinate, Locator
 from .errors import WireError
@@ -31,7 +31,7 @@ class Vitals:
         self._locator = Locator(rng)
         self._packed_place = _PLACE.pack(*self._locator.coordinate.to_fields())
         self._observations = 0
-        self._clocks: OrderedDict[Address, int] = OrderedDict()
+        self._clocks: Aging[Address, int] = Aging()
 
     @property
     def coordinate(self) -> Coordinate:
@@ -55,7 +55,7 @@ class Vitals:
         self._clocks.pop(address, None)
         self._clocks[address] = clock_ms - now_ms + int(rtt_ms / 2)
         if len(self._clocks) > MAX_CLOCKS:
-            self._clocks.popitem(last=False)
+            self._clocks.pop_oldest()
 
     def clock_skew_ms(self) -> int | None:
         """The peers' median clock minus ours; None while too few have told."""

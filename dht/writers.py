@@ -8,8 +8,10 @@ store for others, when they repair or give a newcomer what it should hold, so it
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict, deque
+from collections import deque
 from dataclasses import dataclass, field
+
+from .aging import Aging
 
 # Twice what a neighbour gives a newcomer at once (64 records); a repair brings up to 64 a minute.
 MAX_BROUGHT_PER_MINUTE = 128
@@ -29,7 +31,7 @@ class Writers:
     """What each entity has brought to one holder."""
 
     def __init__(self) -> None:
-        self._accounts: OrderedDict[str, _Account] = OrderedDict()
+        self._accounts: Aging[str, _Account] = Aging()
 
     def __len__(self) -> int:
         return len(self._accounts)
@@ -37,9 +39,9 @@ class Writers:
     def may_bring(self, entity: str, expires_ms: int, now_ms: int) -> bool:
         """Whether an entity may bring one more record of somebody else; asking counts."""
         account = self._accounts.setdefault(entity, _Account())
-        self._accounts.move_to_end(entity)
+        self._accounts.touch(entity)
         if len(self._accounts) > MAX_ENTITIES:
-            self._accounts.popitem(last=False)
+            self._accounts.pop_oldest()
         times_ms, expiries_ms = account.times_ms, account.expiries_ms
         while times_ms and times_ms[0] <= now_ms - 60_000:
             times_ms.popleft()
