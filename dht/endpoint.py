@@ -41,6 +41,7 @@ from .metrics import ROUND_TRIP_MS, Histogram, prometheus_text
 from .overlay import Overlay
 from .peers import Call, Peer, Session
 from .reaching import Reaching
+from .remembered import Remembered
 from .reply import REFUSED, Pong, Reply
 from .reunion import Reunion
 from .sessions import SESSION_LIMIT, Sessions
@@ -82,7 +83,8 @@ class Endpoint:
         if profile not in LIMITS:
             raise LocalError(f"profile {profile!r} is neither of {sorted(LIMITS)}")
         self.signer = signer
-        self.scheme = scheme
+        # A simulator's keyed hashes cost less than remembering them.
+        self.scheme: Scheme = Remembered(scheme) if scheme is ED25519 else scheme
         self.network_id = network_id
         self.now_ms = now_ms
         self.rng = rng
@@ -97,6 +99,7 @@ class Endpoint:
         self.contradictions = Contradictions(self.counters, self.fault)
         self.round_trips = Histogram(ROUND_TRIP_MS)
         self.overlays: dict[int, Overlay] = {}
+        self._named: dict[str, Overlay] = {}
         # Whom we knew before an outage.
         self.remembered: list[Address] = []
         self._remember_s = 0.0
@@ -192,12 +195,15 @@ class Endpoint:
 
     def overlay(self, dimension: str) -> Overlay:
         """The overlay of one dimension, created at the first call."""
+        overlay = self._named.get(dimension)
+        if overlay is not None:
+            return overlay
         tag = datagram.overlay_tag(self.network_id, dimension)
         overlay = self.overlays.get(tag)
         if overlay is None:
             if tag == self._network_tag:
                 raise LocalError(f"the tag of {dimension!r} is the network's own; choose another name")
-            overlay = self.overlays[tag] = Overlay(self, dimension, tag)
+            overlay = self.overlays[tag] = self._named[dimension] = Overlay(self, dimension, tag)
         elif overlay.dimension != dimension:
             raise LocalError(f"{dimension!r} and {overlay.dimension!r} have the same tag; choose another name")
         return overlay

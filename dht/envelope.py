@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from . import wire
@@ -20,6 +21,8 @@ from .identity import KEY_BYTES, SIGNATURE_BYTES, Scheme, Signer
 VERSION = 1
 # Type names are short words; the bound keeps a hostile one out of logs.
 MAX_TYPE_LENGTH = 48
+# Whether a text is a type is looked at once for so many of them; the platform has some forty.
+_TYPES_KNOWN = 256
 _TYPE_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_./")
 
 
@@ -120,5 +123,6 @@ def _as_body(value: Any) -> Mapping[str, Any]:
     return value
 
 
+@lru_cache(maxsize=_TYPES_KNOWN)
 def _is_type(type: str) -> bool:
     return 0 < len(type) <= MAX_TYPE_LENGTH and _TYPE_CHARACTERS.issuperset(type)

@@ -141,19 +141,12 @@ class Lookup:
         known = self._candidates
         if own_id is not None:
             known[own_id] = None
-        first: list[_Candidate] = []
-        for contact in seeds:
-            if contact.node_id not in known:
-                candidate = _Candidate(contact, contact.number ^ target, self._paths[0], None)
-                known[contact.node_id] = candidate
-                first.append(candidate)
-        first.sort(key=_distance_of)
+        nearest = {contact.number ^ target: contact for contact in seeds if contact.node_id not in known}
+        paths = len(self._paths)
         for index, path in enumerate(self._paths):
-            path.candidates = first[index :: len(self._paths)]
-            path.distances = [each.distance for each in path.candidates]
-            if index:
-                for candidate in path.candidates:
-                    candidate.path = path
+            path.distances = sorted(nearest)[index::paths]
+            path.candidates = [_Candidate(nearest[each], each, path, None) for each in path.distances]
+            known.update([(each.contact.node_id, each) for each in path.candidates])
 
     def start(self) -> list[Contact]:
         """The first contacts to ask; none when the lookup is over before it began."""
