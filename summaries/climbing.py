@@ -10,6 +10,7 @@ from summaries.messages import Accepted, NotReady, ZoneUpdate
 from summaries.node import TrieNode, Waiter
 from summaries.trie import ROOT
 
+FIRST_RETRY_MS, LAST_RETRY_MS = 1_000, 15_000  # doubled in between; at last as often as zones are tightened
 MAX_WAITERS = 256  # unanswered requests at one trie node; the oldest is told to retry
 
 
@@ -35,7 +36,7 @@ class Climbing:
             node.waiters = waiting
         if node.is_idle and not node.version:
             return  # an empty leaf that no parent has heard of
-        if not node.climbing and not (node.settled and node.is_covered):
+        if not node.climbing and node.climb_ms <= now_ms and not (node.settled and node.is_covered):
             if not node.is_covered:
                 node.grew = True
             self.climb(node, now_ms)
@@ -63,9 +64,15 @@ class Climbing:
             node.version, node.claimed, node.settled, node.climbing = version, zone, False, True
             node.told_ms = now_ms
 
+    def failed(self, node: TrieNode, now_ms: int) -> None:
+        """No quorum took this claim. Where others are nearer by now none ever will, so it sets out ever less often."""
+        node.climbing = False
+        node.climb_ms = now_ms + min(FIRST_RETRY_MS << min(node.failures, 8), LAST_RETRY_MS)
+        node.failures += 1
+
     def arrived(self, node: TrieNode, version: int, now_ms: int) -> None:
         """A quorum of the parent's holders has this claim."""
-        node.climbing = False
+        node.climbing, node.climb_ms, node.failures = False, 0, 0
         if node.version == version:
             node.settled = True
         self.settle(node, now_ms)

@@ -115,7 +115,7 @@ class Holder:
     def tick(self, now_ms: int) -> list[Action]:
         """Expire, tighten, retry. Call about once a second."""
         for token in [one for one, held in self._state.pushes.items() if held.since_ms + PUSH_TIMEOUT_MS <= now_ms]:
-            self._abandon(token, self._state.pushes[token])
+            self._abandon(token, self._state.pushes[token], now_ms)
         for prefix in sorted(self._state.nodes):
             node = self._state.nodes[prefix]
             if not node.ready:
@@ -268,7 +268,7 @@ class Holder:
         if pending.agreed >= quorum(asked):
             self._finish(token, pending, now_ms)
         elif pending.failed > asked - quorum(asked):
-            self._abandon(token, pending)
+            self._abandon(token, pending, now_ms)
 
     def _finish(self, token: int, pending: Pending, now_ms: int) -> None:
         del self._state.pushes[token]
@@ -279,14 +279,14 @@ class Holder:
         elif isinstance(pending.message, ZoneUpdate) and node is not None:
             self._climbing.arrived(node, pending.message.version, now_ms)
 
-    def _abandon(self, token: int, pending: Pending) -> None:
-        """Not enough of them answered: the next tick tries again."""
+    def _abandon(self, token: int, pending: Pending, now_ms: int) -> None:
+        """Not enough of them agreed: a later tick tries again."""
         del self._state.pushes[token]
         node = self._state.nodes.get(pending.prefix)
         if pending.row is not None or isinstance(pending.message, Offer):
             self._handing.free(pending)
         elif isinstance(pending.message, ZoneUpdate) and node is not None:
-            node.climbing = False
+            self._climbing.failed(node, now_ms)
         elif isinstance(pending.message, (Pull, Fetch)):
             self._recovering.abandoned(pending)
 

@@ -57,6 +57,8 @@ class TrieNode:
     climbing: bool = False  # whether a claim is on its way
     grew: bool = False  # whether the zone outgrew a claim lately: the next one leaves room
     told_ms: int = 0  # when the last claim set out
+    climb_ms: int = 0  # no claim sets out before
+    failures: int = 0  # claims since the last one that a quorum took
     version: int = 0
     refresh_ms: int = 0
     hand_over_ms: int = 0  # when our turn to hand rows down comes

@@ -12,6 +12,7 @@ from summaries.filter import Filter
 from summaries.holder import Holder, Push, Reply
 from summaries.messages import (
     Accepted,
+    Digest,
     Insert,
     Moved,
     NotReady,
@@ -132,8 +133,6 @@ def test_an_insert_waits_until_the_parent_knows_the_wider_zone() -> None:
     climbs = holder.answered(pulls[0].token, 1, b"me", NotReady(1), world.now_ms)  # type: ignore[union-attr]
     assert climbs == []  # nobody to ask answered: it tries again, and acknowledges nothing
     climbs = holder.tick(world.now_ms)
-    from summaries.messages import Digest
-
     climbs = holder.answered(climbs[0].token, 1, b"q", Digest(leaf, False, 0, (), ()), world.now_ms)  # type: ignore[union-attr]
     assert isinstance(climbs[0], Push) and isinstance(climbs[0].message, ZoneUpdate)
     assert not any(isinstance(one, Reply) for one in climbs)
@@ -141,6 +140,31 @@ def test_an_insert_waits_until_the_parent_knows_the_wider_zone() -> None:
     assert one_of_three == []
     two_of_three = holder.answered(climbs[0].token, 3, b"b", Accepted(1), world.now_ms)
     assert [one for one in two_of_three if isinstance(one, Reply)] == [Reply("request", Accepted(0))]
+
+
+def test_a_holder_whom_nobody_believes_tells_its_zone_ever_less_often_and_at_once_when_it_is_heard() -> None:
+    world, raws = make(6, 1, 1)
+    key = keys_of(SCHEMA, NAME, world.adverts[raws[0]])[0]
+    leaf = Prefix(key >> 63, 1)
+    holder = Holder(SCHEMA, NAME, b"me", world.verify, incarnation=1, capacity=8)
+    pulls = holder.received(Insert(leaf, key, raws[0]), b"p", "request", world.now_ms)
+    actions = holder.answered(pulls[0].token, 1, b"q", Digest(leaf, False, 0, (), ()), world.now_ms)  # type: ignore[union-attr]
+    now_ms, claims = world.now_ms, list[int]()
+    while now_ms < world.now_ms + 61_000:
+        for one in actions:
+            if isinstance(one, Push) and isinstance(one.message, ZoneUpdate):
+                claims.append((now_ms - world.now_ms) // 1_000)
+                for sender in (b"a", b"b"):
+                    holder.answered(one.token, 3, sender, Refused("not near"), now_ms)
+        now_ms += 1_000
+        actions = holder.tick(now_ms)
+    assert claims == [0, 1, 3, 7, 15, 30, 45, 60]
+    believed: Push | None = None
+    while believed is None:
+        now_ms += 1_000
+        believed = next((one for one in holder.tick(now_ms) if isinstance(one, Push)), None)
+    replies = [holder.answered(believed.token, 3, sender, Accepted(1), now_ms) for sender in (b"a", b"b")]
+    assert Reply("request", Accepted(0)) in replies[1]
 
 
 def test_what_does_not_verify_or_does_not_belong_here_is_refused_and_changes_nothing() -> None:
@@ -224,8 +248,6 @@ def world_of_one(**options: Any) -> Holder:
     points = {b"1": world.adverts[raws[0]]}
     holder = Holder(SCHEMA, NAME, b"me", lambda raw, now: points.get(raw), incarnation=1, capacity=4, **options)
     pull = holder.received(Read(ROOT, Filter(), Order()), b"r", 0, 1_000)
-    from summaries.messages import Digest
-
     for one in pull:
         if isinstance(one, Push):
             holder.answered(one.token, 1, b"me", Digest(ROOT, False, 0, (), ()), 1_000)
