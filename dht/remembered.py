@@ -12,9 +12,10 @@ from hashlib import blake2b
 from .aging import Aging
 from .identity import KEY_BYTES, SIGNATURE_BYTES, Scheme, Signer
 
-# Digests of 16 bytes: 32 KB at most, and the records that a node deals with at one time.
+# The records that a node deals with at one time, in some 40 KB.
 MAX_REMEMBERED = 256
-_DIGEST_BYTES = 16
+# A liar may look for two texts with one digest, of which only the one that it signed is genuine: 16 would be 64 bits.
+_DIGEST_BYTES = 32
 
 
 class Remembered:
