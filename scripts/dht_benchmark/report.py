@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from scripts.dht_benchmark import latency
-from scripts.dht_benchmark.rivals import MOST_NODES
+from scripts.dht_benchmark.pylibp2p import MOST_NODES as PYTHONS_MOST
+from scripts.dht_benchmark.rivals import IN_FLIGHT, MOST_NODES
 from xenonode.simulation.overlay_trials import HOUR_MS, churn, idle_hour, place, read
 from xenonode.simulation.overlays import OverlayWorld
 
@@ -28,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("get", "find", "set")
 OURS, SHIPPED, PATCHED = "ours", "shipped", "patched"
 SMALL = "ours, small"
-RIVALS = ("libtorrent", "opendht")
+RIVALS = ("libtorrent", "opendht", "libp2p")
 # One batch of a round; operations follow one another, so that none hides behind another.
 BATCH = 15
 BATCH_SECONDS = 10.0
@@ -157,9 +158,10 @@ def live(nodes: int, keys: int, rounds: int, seed: int, result: dict[str, Any]) 
     result["get_vs"] = dict.fromkeys(RIVALS)
     for name in rivals:
         tally = tallies[name, "get"]
-        each_ms = tally.median_ms / min(keys, 32)
+        gets, size = (1, PYTHONS_MOST) if name == "libp2p" else (min(keys, IN_FLIGHT), MOST_NODES)
+        each_ms = tally.median_ms / gets
         found = statistics.mean(tally.achieved)
-        print(f"{name:>16}{each_ms:9.3f}  (of 32 gets in flight in 60 nodes; found {found:.2f})")
+        print(f"{name:>16}{each_ms:9.3f}  (of {gets} gets in flight in {size} nodes; found {found:.2f})")
         result["get_vs"][name] = round(each_ms / tallies[OURS, "get"].median_ms, 2)
         if name == "libtorrent":
             theirs_us, small_us = tally.cpu_per_question_us, tallies[SMALL, "find"].cpu_per_question_us

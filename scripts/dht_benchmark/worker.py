@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from scripts.dht_benchmark import baseline, rivals
+from scripts.dht_benchmark import baseline, pylibp2p, rivals
 from scripts.dht_benchmark.contender import Contender
 from scripts.dht_benchmark.ours import DIMENSION, Ours
 
@@ -30,7 +30,7 @@ def make(name: str) -> Contender:
         return baseline.Kademlia(mended=name == "patched")
     if name == "libtorrent":
         return rivals.Libtorrent()
-    return rivals.OpenDht()
+    return pylibp2p.PyLibp2p() if name == "libp2p" else rivals.OpenDht()
 
 
 def resident_bytes() -> int:
