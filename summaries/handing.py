@@ -37,7 +37,8 @@ class Handing:
         self.turn = turn or self._drawn_turn
         self._shape: dict[Prefix, int] = {}  # split bits of aggregation points that others hold
         self._handing: set[tuple[Prefix, int, int]] = set()  # rows offered or inserted below, not concluded
-        self._wanted: set[tuple[Prefix, int, int]] = set()  # rows that were offered below and are wanted
+        # Rows (id, key) that were offered below and are wanted, in the order in which that was said.
+        self._wanted: dict[Prefix, dict[tuple[int, int], None]] = {}
         # Rows that a quorum below has and that stay here all the same: where they are, and until when we wait.
         self._kept: dict[tuple[Prefix, int, int], tuple[Prefix, int]] = {}
         self._inserting = self._offering = 0
@@ -62,24 +63,37 @@ class Handing:
             node.hand_over_ms = now_ms + min(self.turn(node.prefix), TURNS - 1) * TURN_MS
         if node.hand_over_ms > now_ms:
             return
-        full = self._offering >= OFFER_WINDOW
-        if full and self._inserting >= HANDOVER_WINDOW:
-            return
-        offers: dict[Prefix, list[Posting]] = {}
-        for id, key, seq in list(node.rows.postings()):
-            row = (node.prefix, id, key)
-            if row in self._handing or self._is_kept(node, row, seq, now_ms):
-                continue
-            if full and (row not in self._wanted or self._inserting >= HANDOVER_WINDOW):
-                continue
-            where = self._below(node.destination(key), key)
-            if row not in self._wanted:
-                offers.setdefault(where, []).append(Posting(id, key, seq))
-            elif self._inserting < HANDOVER_WINDOW:
+        self._insert_wanted(node, now_ms)
+        if self._offering < OFFER_WINDOW:
+            self._offer(node, now_ms)
+
+    def _insert_wanted(self, node: TrieNode, now_ms: int) -> None:
+        """Insert what those below want, as far as the window allows."""
+        wanted = self._wanted.get(node.prefix, {})
+        gone = []
+        for id, key in wanted:
+            if self._inserting >= HANDOVER_WINDOW:
+                break
+            row, held = (node.prefix, id, key), node.rows.find(id, key)
+            if held is None:
+                gone.append((id, key))
+            elif row not in self._handing:
+                where = self._below(node.destination(key), key)
                 insert = Insert(where, key, node.rows.raw_of(id, key) or b"")
-                if self._state.push(where, insert, now_ms, node=node.prefix, row=(id, key, seq)) is not None:
+                if self._state.push(where, insert, now_ms, node=node.prefix, row=(id, key, held.seq)) is not None:
                     self._handing.add(row)
                     self._inserting += 1
+        for place in gone:
+            del wanted[place]
+
+    def _offer(self, node: TrieNode, now_ms: int) -> None:
+        """Offer all rows that are neither wanted nor on their way, as far as the window allows."""
+        offers: dict[Prefix, list[Posting]] = {}
+        wanted = self._wanted.get(node.prefix, {})
+        for id, key, seq in node.rows.postings():
+            row = (node.prefix, id, key)
+            if (id, key) not in wanted and row not in self._handing and not self._is_kept(node, row, seq, now_ms):
+                offers.setdefault(self._below(node.destination(key), key), []).append(Posting(id, key, seq))
         for where in sorted(offers):
             for start in range(0, len(offers[where]), MAX_OFFER):
                 if self._offering >= OFFER_WINDOW:
@@ -123,7 +137,7 @@ class Handing:
             node = self._state.nodes.get(pending.prefix)
             for place, one in enumerate(offer.postings):
                 if place in pending.wanted:
-                    self._wanted.add((pending.prefix, one.id, one.key))
+                    self._wanted.setdefault(pending.prefix, {})[one.id, one.key] = None
                 elif node is not None:
                     self._drop_handed(node, (one.id, one.key, one.seq), offer.prefix, now_ms)
             if node is not None:
@@ -136,7 +150,7 @@ class Handing:
             return
         if isinstance(pending.message, Insert):
             self._drop_handed(node, pending.row, pending.message.prefix, now_ms)
-        self.hand_over(node, now_ms)
+        self._insert_wanted(node, now_ms)  # no more: with leaves of 512 rows to go through all after each is most of it
 
     def follow(self, token: int, pending: Pending, message: Insert, where: Prefix, now_ms: int) -> None:
         """The child is split already: send the row to where it belongs now."""
@@ -180,7 +194,7 @@ class Handing:
     def forget_gone(self) -> None:
         """Forget what was wanted of rows that are not here any more."""
         nodes = self._state.nodes
-        self._wanted = {row for row in self._wanted if row[0] in nodes and len(nodes[row[0]].rows)}
+        self._wanted = {one: rows for one, rows in self._wanted.items() if one in nodes and len(nodes[one].rows)}
         self._kept = {row: held for row, held in self._kept.items() if row[0] in nodes and len(nodes[row[0]].rows)}
 
     def _let_go(self, token: int, pending: Pending) -> None:
@@ -191,7 +205,7 @@ class Handing:
     def _drop_handed(self, node: TrieNode, row: tuple[int, int, int], where: Prefix, now_ms: int) -> None:
         """A quorum of the holders of `where` has this row: drop it, unless a reader would then find it nowhere here."""
         id, key, seq = row
-        self._wanted.discard((node.prefix, id, key))
+        self._wanted.get(node.prefix, {}).pop((id, key), None)
         held = node.rows.find(id, key)
         if held is not None and held.seq == seq:
             if node.prefix.is_anchor and not node.shows(where, Zone.of_point(self._state.schema, held)):
