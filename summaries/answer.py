@@ -33,6 +33,7 @@ from summaries.messages import (
 )
 from summaries.node import TrieNode
 from summaries.packing import HEADER_BYTES, Packable, row_width
+from summaries.point import Rows
 from summaries.rank import LAST
 from summaries.schema import Schema
 from summaries.size import MAX_MESSAGE_BYTES, packed_size
@@ -116,9 +117,16 @@ def digest_of(children: Iterable[Child], marks: Iterable[int], rows: Iterable[Pa
 
 
 def _rows(node: TrieNode, read: Read, condition: CompiledFilter, now_ms: int) -> tuple[int, list[Packable]]:
-    """How many rows match, and those that are wanted, best first."""
+    """How many rows match, and those that are wanted, best first. A reader's pages come one after the other: kept."""
     now_s = now_ms // 1000
     held = node.rows
+    asked = (held.changes, now_s, read.below, read.limit, read.order, read.filter)
+    if node.matching is None or node.matching[0] != asked:
+        node.matching = asked, _matching(held, read, condition, now_s)
+    return node.matching[1]
+
+
+def _matching(held: Rows, read: Read, condition: CompiledFilter, now_s: int) -> tuple[int, list[Packable]]:
     found: list[Packable] = []
     for place in condition.select(held):
         point = held.points[place]

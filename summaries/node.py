@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from summaries.messages import EntryFact
+from summaries.packing import Packable
 from summaries.point import Rows
 from summaries.schema import Schema
 from summaries.trie import LEVEL_BITS, Prefix, destination, needed_splits, region, split_bit
@@ -64,6 +65,9 @@ class TrieNode:
     hand_over_ms: int = 0  # when our turn to hand rows down comes
     ready: bool = False
     waiters: list[Waiter] = field(default_factory=list)
+    matching: tuple[tuple[object, ...], tuple[int, list[Packable]]] | None = field(
+        default=None, compare=False
+    )  # what answer.py found last, and for which question
     _compared: tuple[Zone, Zone, bool] | None = None  # claim, zone, and whether the one covers the other
 
     def __post_init__(self) -> None:

@@ -127,7 +127,7 @@ def row_type(schema: Schema) -> np.dtype[Any]:
 class Rows:
     """A leaf's rows: one numpy array that grows by doubling, row i beside `points[i]`."""
 
-    __slots__ = ("_array", "_places", "_type", "points", "raw", "schema")
+    __slots__ = ("_array", "_places", "_type", "changes", "points", "raw", "schema")
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
@@ -136,6 +136,7 @@ class Rows:
         self._places: dict[tuple[int, int], int] = {}
         self.points: list[Point] = []
         self.raw: list[bytes] = []
+        self.changes = 0  # so far: whoever keeps what follows from the rows compares it
 
     def __len__(self) -> int:
         return len(self.points)
@@ -170,6 +171,7 @@ class Rows:
 
     def put(self, point: Point, key: int, raw: bytes) -> None:
         """Add a row, or replace the one of the same id and key."""
+        self.changes += 1
         # One advert comes once for each dimension and replica: rows that share a point share its bytes, too.
         first = point.derived.setdefault("raw", raw)
         raw = first if first == raw else raw
@@ -192,6 +194,7 @@ class Rows:
         place = self._places.pop((id, key), None)
         if place is None:
             return
+        self.changes += 1
         last = len(self.points) - 1
         if place != last:
             self.points[place], self.raw[place] = self.points[last], self.raw[last]

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
+from scripts.recall.parts import PART, asked_in_parts
+from xenonode.simulation.errors import SimulationError
 from xenonode.simulation.recall_bench.faulty import under_churn, with_liars
 from xenonode.simulation.recall_bench.questions import MANY
 from xenonode.simulation.recall_bench.quiet import Quiet, Tally, bucket
@@ -9,12 +15,27 @@ from xenonode.simulation.recall_bench.quiet import Quiet, Tally, bucket
 
 def test_on_a_quiet_network_every_class_of_question_is_answered_whole_and_with_nothing_else() -> None:
     world, total = Quiet(3, 600, 12, 64), Tally()
-    for kind, tally in world.run(180):
+    for kind, tally in world.run(0, 210).items():
         assert (tally.recall, tally.wrong, tally.partial) == (1.0, 0, 0), (kind, tally.worst)
         assert tally.questions == 15 and tally.due > 0
         total.add(tally)
     assert 2 * total.few >= total.questions and max(len(name) for name in total.matches) > 1
-    assert sum(total.matches.values()) == total.questions == 180
+    assert sum(total.matches.values()) == total.questions == 210
+
+
+def test_a_stopped_run_goes_on_where_it_was_and_comes_to_the_same(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    whole = dict(asked_in_parts(3, 100, 300))
+    first = next(asked_in_parts(3, 100, 300, keep=kept))
+    with kept.open("a") as file:
+        file.write('{"first": 140, "end"')  # the power failed
+    again = dict(asked_in_parts(3, 100, 300, keep=kept))
+    assert list(again) == [PART, 2 * PART, 300] and kept.read_text().count("tallies") == 3
+    assert first[0] == PART and sum(one["cheapest"].due for one in again.values()) == sum(
+        one["cheapest"].due for one in whole.values()
+    )
+    with pytest.raises(SimulationError, match="another run"):
+        next(asked_in_parts(4, 100, 300, keep=kept))
 
 
 def test_the_distribution_has_a_line_for_every_number_of_matches() -> None:

@@ -112,6 +112,7 @@ class Drawing:
             "not": self._not,
             "near": lambda: self._all("near", self._near, 1),
             "cheapest": self._cheapest,
+            "cheapest within": self._cheapest_within,
             "nearest": self._nearest,
             "some": self._some,
         }
@@ -119,6 +120,11 @@ class Drawing:
     @property
     def classes(self) -> tuple[str, ...]:
         return tuple(self._classes)
+
+    def begin(self, seed: str) -> Random:
+        """Draw from here on what this seed draws, whatever was drawn before."""
+        self._rng.seed(seed)
+        return self._rng
 
     def draw(self, kind: str) -> Question:
         """One question of a class."""
@@ -189,8 +195,7 @@ class Drawing:
     # ----- questions
 
     def _all(self, kind: str, part: Callable[[], Part], parts: int) -> Question:
-        found = [part() for _ in range(parts)]
-        return Question(kind, " and ".join(one.text for one in found), _and(found))
+        return _joined(kind, [part() for _ in range(parts)])
 
     def _either(self) -> Question:
         terms = [self._all("either", self._any, self._rng.randint(1, 3)) for _ in range(self._rng.randint(2, 3))]
@@ -204,11 +209,16 @@ class Drawing:
         return Question("not", f"{kept.text} and not {left.text}", kept.mask & ~left.mask)
 
     def _cheapest(self) -> Question:
-        where, name = self._all("cheapest", self._any, self._rng.randint(1, 3)), self._rng.choice(list(_PRICES))
-        limit = self._rng.randint(1, 40)
+        return self._by_price(self._all("cheapest", self._any, self._rng.randint(1, 3)))
+
+    def _cheapest_within(self) -> Question:
+        return self._by_price(_joined("cheapest within", [self._near(), self._any()][: self._rng.randint(1, 2)]))
+
+    def _by_price(self, where: Question) -> Question:
+        name, limit = self._rng.choice(list(_PRICES)), self._rng.randint(1, 40)
         # What is priced in another currency cannot be compared, and comes last.
         ranks = np.where(self._columns.dollars, self._columns.number[name], np.int64(1) << 62)
-        return Question("cheapest", f"{where.text} order by {name} limit {limit}", where.mask, limit, ranks)
+        return Question(where.kind, f"{where.text} order by {name} limit {limit}", where.mask, limit, ranks)
 
     def _nearest(self) -> Question:
         where = self._all("nearest", self._any, self._rng.randint(1, 2))
@@ -223,8 +233,9 @@ class Drawing:
         return Question("some", f"{where.text} limit {limit}", where.mask, limit)
 
 
-def _and(parts: Sequence[Part]) -> Mask:
+def _joined(kind: str, parts: Sequence[Part]) -> Question:
+    """All of them must be met."""
     mask = parts[0].mask
     for one in parts[1:]:
         mask = mask & one.mask
-    return mask
+    return Question(kind, " and ".join(one.text for one in parts), mask)
