@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from scripts.recall.parts import PART, asked_in_parts
+from xenonode.corp.court import Court
 from xenonode.simulation.errors import SimulationError
-from xenonode.simulation.recall_bench.faulty import under_churn, with_liars
+from xenonode.simulation.recall_bench.faulty import PERIOD_MS, Fleet, Score, under_churn, with_liars
+from xenonode.simulation.recall_bench.lies import KINDS
 from xenonode.simulation.recall_bench.questions import MANY
 from xenonode.simulation.recall_bench.quiet import Quiet, Tally, bucket
 
@@ -52,7 +55,30 @@ def test_while_holders_come_and_go_and_datagrams_are_lost_old_adverts_are_found(
 
 
 def test_a_doubting_search_finds_what_a_fifth_of_lying_holders_would_hide() -> None:
-    scores = dict(with_liars(4, 60, 50, 3, 12))
+    scores = _with_liars()
     assert scores["doubting"].due > 50
     assert scores["doubting"].recall >= 0.999 and not scores["doubting"].wrong
     assert scores["doubting"].recall >= scores["strict"].recall and scores["doubting"].rpcs > scores["strict"].rpcs
+
+
+def test_publishers_see_every_kind_of_liar_and_convict_no_honest_holder() -> None:
+    fleet = Fleet(6, 120, 15)
+    network = fleet.network
+    network.run(PERIOD_MS + 30_000)
+    fleet.lie(len(KINDS) / 15)
+    fleet.court = Court()
+    network.run(3 * PERIOD_MS)
+    shunned = set(fleet.court.shunned(network.now_ms))
+    assert shunned <= set(network.liars) and {network.liars[one].kind for one in shunned} == set(KINDS)
+
+
+def test_where_liars_are_shunned_a_strict_search_finds_what_a_doubting_one_does() -> None:
+    scores = _with_liars()
+    after, doubting = scores["canaries, two periods"], scores["doubting"]
+    assert after.recall >= 0.999 and not after.wrong
+    assert after.recall >= scores["strict"].recall and after.rpcs < doubting.rpcs
+
+
+@cache
+def _with_liars() -> dict[str, Score]:
+    return dict(with_liars(4, 60, 50, 3, 12))

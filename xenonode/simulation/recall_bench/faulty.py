@@ -6,15 +6,17 @@ of whom, and what was due: adverts that were first published at least two period
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from random import Random
 
+from summaries.canary import Canary, way
 from summaries.execute import Search
 from summaries.parse import parse
 from summaries.point import Point
-from summaries.publish import Posting
+from summaries.publish import Posting, Publication
 from summaries.schema import Schema
+from xenonode.corp.court import Court
 from xenonode.first_schema import first_schema
 from xenonode.simulation.recall_bench.lies import KINDS, Liar
 from xenonode.simulation.recall_bench.network import FaultyNetwork
@@ -32,6 +34,7 @@ ASKED_EVERY_MS = 3_000
 CRASHED_SHARE = 0.10  # of all holders, in each period
 AWAY_MS = (20_000, 120_000)
 LYING_SHARE = 0.20
+LOOKS_AFTER_MS = 30_000  # a publisher looks for itself when its advert is that old, or as old as up to a period
 
 
 @dataclass(slots=True)
@@ -57,6 +60,7 @@ class _Server:
     point: Point
     postings: dict[str, tuple[Posting, ...]]
     first_ms: int = 0
+    durable: dict[str, int] = field(default_factory=dict)  # the newest advert that was acknowledged
 
 
 class Fleet:
@@ -73,6 +77,7 @@ class Fleet:
         self.network = FaultyNetwork(
             schema, DIMENSIONS, seed, nodes, replicas, capacity, self.verify, NOW_MS, loss
         )
+        self.court: Court | None = None  # with one, servers look for their adverts
         self.servers = [_Server(point, {}) for point, _ in drawn.adverts]
         points = [one.point for one in self.servers]
         self.columns = Columns([point.id for point in points], [point.attributes for point in points])
@@ -104,7 +109,35 @@ class Fleet:
             publication = network.publish(point, raw, dimension, server.postings.get(dimension, ()))
             # A publication is over long before the next one: its tries end within half a minute.
             network.later(PERIOD_MS - 1, lambda one=publication, name=dimension: server.postings.update({name: one.postings}))  # type: ignore[misc]  # noqa: E501
+            network.later(LOOKS_AFTER_MS, lambda one=publication, name=dimension: self._stands(server, one, name))  # type: ignore[misc]
         network.later(PERIOD_MS, lambda: self._publish(server))
+
+    def _stands(self, server: _Server, publication: Publication, dimension: str) -> None:
+        """Note where an advert stands by now; in one dimension its server looks for it, later in the period."""
+        if publication.durable:
+            server.postings[dimension] = publication.postings
+            server.durable[dimension] = publication.point.seq
+        if self.court is not None and dimension == DIMENSIONS[self.random.randrange(len(DIMENSIONS))]:
+            wait_ms = self.random.randrange(PERIOD_MS - 2 * LOOKS_AFTER_MS)
+            self.network.later(wait_ms, lambda: self._look(server, dimension))
+
+    def _look(self, server: _Server, dimension: str) -> None:
+        """A canary, and what its server tells XenoCorp of it; of servers, too, as many lie as of holders."""
+        network, court = self.network, self.court
+        if court is None or not server.durable.get(dimension):
+            return
+        posting = self.random.choice(server.postings[dimension])
+        holders = {prefix: network.nearest(dimension, prefix) for prefix in way(posting.leaf)}
+        canary = Canary(dimension, server.point, posting, server.durable[dimension], holders, self.random)
+        entity = server.point.contact.hex()
+        lies = Random(entity).random() < LYING_SHARE
+
+        def told() -> None:
+            seen = {name: shows != lies for name, shows in canary.seen.items()}
+            court.testify(entity, dimension, seen, network.now_ms)
+            network.shun(court.shunned(network.now_ms))
+
+        network.look(server.point.contact, canary, told)
 
     def ask(self, question: Question, score: Score, *, doubting: bool = False) -> None:
         """Search once, and count what was due and what came."""
@@ -131,6 +164,13 @@ class Fleet:
         score.missed_complete += len(due - found) if result.complete else 0
         score.rpcs += result.counts.rpcs - result.counts.probes
         score.rounds += result.counts.rounds
+
+    def asked(self, questions: Sequence[Question], *, doubting: bool = False) -> Score:
+        """The same, for several."""
+        score = Score()
+        for question in questions:
+            self.ask(question, score, doubting=doubting)
+        return score
 
     def question(self) -> Question:
         """One of any class."""
@@ -170,14 +210,19 @@ def under_churn(seed: int, adverts: int, nodes: int, questions: int, loss: float
 
 
 def with_liars(seed: int, adverts: int, nodes: int, replicas: int, questions: int) -> Iterator[tuple[str, Score]]:
-    """The same questions by a strict and by a doubting search, two periods after a fifth began to lie."""
+    """The same questions by a strict and by a doubting search, two periods after a fifth began to lie.
+
+    Then servers begin to look for their adverts, and the strict search asks again one and two periods later: what only
+    liars had comes back with the next advert.
+    """
     fleet = Fleet(seed, adverts, nodes, replicas)
     fleet.network.run(PERIOD_MS + 30_000)
     fleet.lie()
     fleet.network.run(2 * PERIOD_MS)
     drawn = [fleet.question() for _ in range(questions)]
-    for mode in ("strict", "doubting"):
-        score = Score()
-        for question in drawn:
-            fleet.ask(question, score, doubting=mode == "doubting")
-        yield mode, score
+    yield "strict", fleet.asked(drawn)
+    yield "doubting", fleet.asked(drawn, doubting=True)
+    fleet.court = Court()
+    for mode in ("canaries, one period", "canaries, two periods"):
+        fleet.network.run(PERIOD_MS)
+        yield mode, fleet.asked(drawn)

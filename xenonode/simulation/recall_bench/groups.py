@@ -51,10 +51,11 @@ class Groups:
         return min(int(self._mask(member).sum()) for member in group.members)
 
     def _best(self, group: Group, masks: Mapping[str, Mask]) -> GroupResult:
-        queries = {member.query(group.currency, None): member.name for member in group.members}
+        members = {member.amounts: member.name for member in group.members}  # no two of the mix need the same
 
         def told(query: Query, cost: Cost) -> list[Point]:
-            return [self._points[self._columns.ids[at]] for at in np.flatnonzero(masks[queries[query]])]
+            mask = masks[members[query.order.amounts]]
+            return [self._points[self._columns.ids[at]] for at in np.flatnonzero(mask)]
 
         return place_group(group, told, Cost(), ALL)
 

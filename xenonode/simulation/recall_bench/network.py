@@ -7,7 +7,7 @@ worlds are drawn in minutes; the whole platform under faults is for the other si
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from hashlib import sha256
 from heapq import heappop, heappush
@@ -16,6 +16,7 @@ from typing import cast
 
 from dht.contact import Contact
 from summaries.asks import ABSENT, Ask, Outcome, Probe
+from summaries.canary import Canary
 from summaries.execute import Search
 from summaries.holder import Action, Holder, Push, Reply
 from summaries.messages import Message, Question
@@ -47,6 +48,7 @@ class FaultyNetwork:
         self._numbers = {name: int.from_bytes(name[:20], "big") for name in self.nodes}
         self.down: set[bytes] = set()
         self.liars: dict[bytes, Liar] = {}
+        self.shunned: frozenset[bytes] = frozenset()  # whom XenoCorp has everybody leave alone
         self.holders: dict[tuple[bytes, str], Holder] = {}
         self.current: dict[bytes, bytes] = {}  # a server's contact -> the advert that it shows
         self.questions = 0
@@ -78,6 +80,12 @@ class FaultyNetwork:
         self._near.clear()
         self._start(name)
 
+    def shun(self, names: Iterable[bytes]) -> None:
+        """From now on nobody asks or believes these; others are nearest in their place."""
+        if (shunned := frozenset(names)) != self.shunned:
+            self.shunned = shunned
+            self._near.clear()
+
     def nearest(self, dimension: str, prefix: Prefix) -> list[bytes]:
         """The R live nodes that are nearest a prefix's key."""
         return self._nearest(dimension, prefix)[: self.replicas]
@@ -87,7 +95,7 @@ class FaultyNetwork:
         if found is None:
             salted = sha256(dimension.encode() + trie_key(b"recall", self.schema.epoch, dimension, prefix)).digest()
             key = int.from_bytes(salted[:20], "big")
-            up = [name for name in self.nodes if name not in self.down]
+            up = [name for name in self.nodes if name not in self.down and name not in self.shunned]
             found = self._near[dimension, prefix] = sorted(up, key=lambda name: self._numbers[name] ^ key)[:NEAR]
         return found
 
@@ -189,6 +197,9 @@ class FaultyNetwork:
                 self.later(0, lambda: done(ABSENT))
                 return
             target = near[ask.replica]
+        if target in self.shunned:
+            self.later(0, lambda: done(None))
+            return
         self._rpc(source, target, ask.dimension, ask.message, done)
 
     # ----- driving the state machines
@@ -203,6 +214,20 @@ class FaultyNetwork:
 
         send(publication.start())
         return publication
+
+    def look(self, source: bytes, canary: Canary, done: Callable[[], None]) -> None:
+        """Have a publisher look for its advert."""
+
+        def send(asks: list[Ask]) -> None:
+            for ask in asks:
+                self._ask(source, ask, lambda reply, ask=ask: heard(ask, reply))  # type: ignore[misc]
+
+        def heard(ask: Ask, reply: Outcome) -> None:
+            send(canary.answered(ask, reply))
+            if canary.finished:
+                done()
+
+        send(canary.start())
 
     def search(self, search: Search) -> None:
         """Run a search to its end."""

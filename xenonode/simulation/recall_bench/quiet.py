@@ -80,7 +80,7 @@ class Quiet:
         self.network.read_roots()
         points = [point for point, _ in self.adverts.adverts]
         self.columns = Columns([point.id for point in points], [point.attributes for point in points])
-        self.drawing = Drawing(Random(), self.columns)
+        self.drawing = Drawing(Random(seed), self.columns)
         self.groups = Groups(self.columns, self.adverts.by_id)
         self.kinds = (*self.drawing.classes, PLACEMENT)
         self._seed = seed

@@ -1,0 +1,54 @@
+"""Which holders hide adverts, by what publishers saw of them: XenoCorp judges, since it alone hears all of them.
+
+Decides whom all members shun: a holder of whom, within two periods, more than six in ten of the entities that looked
+say that it hides their adverts of one dimension, and at least six do. One voice an entity, its latest. An honest
+holder is accused by liars alone, who are a fifth; a liar by all the rest, but perhaps in one trie alone. A holder that
+hides from few goes on, and so hides little.
+
+Testimony is soft state: it is told anew every period, and a judgement ends after a day, when the holder is tried again.
+It costs a holder its part in the network, never money.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+
+VOICES_LEAST = 6  # of distinct entities against it: fewer could be one operator's friends, or chance
+HEARD_MS = 300_000  # two periods of a heartbeat
+SHUNNED_MS = 86_400_000
+MAX_HOLDERS, MAX_VOICES = 65_536, 64  # holders that were looked at lately, and voices kept of each: the newest
+
+
+class Court:
+    """All testimony of the last two periods."""
+
+    def __init__(self) -> None:
+        self._voices: OrderedDict[tuple[bytes, str], OrderedDict[str, tuple[bool, int]]] = OrderedDict()
+        self._shunned: dict[bytes, int] = {}  # until when
+
+    def testify(self, entity: str, dimension: str, seen: Mapping[bytes, bool], now_ms: int) -> None:
+        """What one entity saw of the holders that it looked at in one dimension."""
+        for holder, shows in seen.items():
+            voices = self._voices.setdefault((holder, dimension), OrderedDict())
+            self._voices.move_to_end((holder, dimension))
+            voices.pop(entity, None)
+            voices[entity] = shows, now_ms
+            while len(voices) > MAX_VOICES:
+                voices.popitem(last=False)
+            if self._is_guilty(voices, now_ms):
+                self._shunned[holder] = now_ms + SHUNNED_MS
+                voices.clear()  # who is tried again is judged by what is seen then
+        while len(self._voices) > MAX_HOLDERS:
+            self._voices.popitem(last=False)
+
+    def shunned(self, now_ms: int) -> list[bytes]:
+        """Whom nobody should ask now."""
+        for holder in [one for one, until_ms in self._shunned.items() if until_ms <= now_ms]:
+            del self._shunned[holder]
+        return sorted(self._shunned)
+
+    def _is_guilty(self, voices: Mapping[str, tuple[bool, int]], now_ms: int) -> bool:
+        heard = [shows for shows, at_ms in voices.values() if at_ms > now_ms - HEARD_MS]
+        against = len(heard) - sum(heard)
+        return against >= VOICES_LEAST and 10 * against > 6 * len(heard)
