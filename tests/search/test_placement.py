@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from dht.contact import Contact
 from dht.lookup import ALPHA
 from summaries.trie import ROOT
 from xenonode.search.placement import REMEMBERED_MOST_S, REPLICAS, Placement
@@ -63,6 +64,27 @@ def test_a_newcomer_takes_its_place() -> None:
         world.simulation.run(world.join(newcomer, world.nodes[:3]))
         right, _ = find(world, node, placement)
         assert right
+
+
+def test_a_fifth_of_all_nodes_who_name_only_one_another_take_hardly_a_lookup_over() -> None:
+    with OverlayWorld(5, 300) as world:
+        world.begin()
+        liars = world.rng.sample(world.nodes, 60)
+        theirs = [liar.contact("cores") for liar in liars]
+
+        def accomplices(target: int, count: int) -> list[Contact]:
+            return sorted(theirs, key=lambda contact: contact.number ^ target)[:count]
+
+        for liar in liars:
+            liar.overlay("cores").table.around = accomplices  # type: ignore[method-assign]
+        taken = 0
+        for node in [node for node in world.nodes if node not in liars]:
+            key = world.random_key()
+            placement = node.node.call(lambda node=node, key=key: Placement(node.overlay("cores"), lambda prefix: key))  # type: ignore[misc]
+            found = world.simulation.run(node.node.start(placement.find(ROOT)))  # type: ignore[arg-type]
+            honest = [one for one in world.nearest("cores", key, REPLICAS) if one not in theirs]
+            taken += any(one not in found for one in honest)
+        assert taken <= 2  # of 240
 
 
 def test_named_holders_are_believed_unless_too_few_are_named_or_somebody_nearer_is_known() -> None:
