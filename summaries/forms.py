@@ -40,6 +40,7 @@ from summaries.messages import (
     Pull,
     Read,
     Refused,
+    Renew,
     Row,
     Stale,
     SumUpdate,
@@ -53,6 +54,7 @@ from summaries.messages import (
 from summaries.packing import pack_rows, unpack_rows
 from summaries.point import LARGEST_SEQUENCE, MAX_CONTACT_BYTES
 from summaries.rank import Order
+from summaries.renewal import MAX_CHANGES, Change
 from summaries.sums import AGGREGATE
 from summaries.trie import Prefix
 from summaries.zone import MAX_COUNT, MAX_HEIGHT_STEPS, Zone
@@ -128,6 +130,7 @@ _COUNT = integer(0, MAX_COUNT)
 _RANK = integer(-LARGEST, LARGEST)
 _CONTACT = octets(MAX_CONTACT_BYTES)
 _ADVERT = octets(MAX_ADVERT_BYTES)
+_CHANGE = record(Change, integer(0, MAX_ADVERT_BYTES), _ADVERT)
 _CURSOR: Codec = (list, _read_cursor)
 _PREFIX = record(Prefix, _U64, integer(0, 64))
 _ZONE: Codec = (_write_zone, _read_zone)
@@ -152,6 +155,7 @@ _SHAPES: dict[Any, tuple[Codec, ...]] = {
     Locate: (_PREFIX, _U64),
     Insert: (_PREFIX, _U64, _ADVERT),
     Delete: (_PREFIX, _U64, _ADVERT),
+    Renew: (_PREFIX, _U64, _U64, _SEQ, boolean(), many(_CHANGE, MAX_CHANGES)),
     Read: (_PREFIX, _FILTER, _ORDER, integer(0, 1 << 20), _RANK, integer(1, MAX_HOLDERS), _TOTAL, boolean()),
     Fetch: (_PREFIX, _U64),
     Pull: (_PREFIX, _CURSOR),

@@ -49,6 +49,7 @@ from summaries.messages import (
     Pull,
     Read,
     Refused,
+    Renew,
     Stale,
     SumUpdate,
     Tally,
@@ -177,6 +178,8 @@ class Holder:
             self._keeping.insert(message, request, now_ms)
         elif isinstance(message, Delete):
             self._keeping.delete(message, request, now_ms)
+        elif isinstance(message, Renew):
+            self._keeping.renew(message, request, now_ms)
         elif isinstance(message, ZoneUpdate):
             self._zone_update(message, sender, request, now_ms)
         elif isinstance(message, Marked):

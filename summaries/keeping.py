@@ -10,10 +10,11 @@ from summaries.climbing import Climbing
 from summaries.errors import MessageError
 from summaries.handing import Handing
 from summaries.holder_state import REBUILD_MS, RETRY_MS, HolderState
-from summaries.messages import Accepted, Delete, Insert, Moved, NotReady, Stale
+from summaries.messages import Accepted, Delete, Insert, Moved, NotReady, Renew, Stale
 from summaries.node import Waiter
 from summaries.point import Point
 from summaries.recovering import Recovering
+from summaries.renewal import changed
 from summaries.trie import is_near, keys_of
 from summaries.zone import Zone
 
@@ -80,6 +81,17 @@ class Keeping:
             node.rows.drop(point.id, message.key)
         where = node.destination(message.key)
         self._state.reply(request, Accepted(node.splits) if where == node.prefix else Moved(where))
+
+    def renew(self, message: Renew, request: object, now_ms: int) -> None:
+        node = self._state.nodes.get(message.prefix)
+        held = node.rows.find(message.id, message.key) if node is not None else None
+        if node is None or held is None or held.seq != message.seq:
+            raise MessageError("what this changes is not held")
+        advert = changed(node.rows.raw_of(message.id, message.key) or b"", message.changes)
+        if message.deletes:
+            self.delete(Delete(message.prefix, message.key, advert), request, now_ms)
+        else:
+            self.insert(Insert(message.prefix, message.key, advert), request, now_ms)
 
     def _checked(self, message: Insert | Delete, now_ms: int) -> Point:
         if not message.prefix.contains(message.key):

@@ -12,6 +12,7 @@ from typing import ClassVar
 from summaries.attributes import LARGEST
 from summaries.filter import Filter
 from summaries.rank import Order
+from summaries.renewal import Change
 from summaries.sums import Aggregate
 from summaries.trie import Prefix
 from summaries.zone import Zone
@@ -196,6 +197,22 @@ class SumUpdate:
     aggregate: Aggregate
 
 
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """Insert (or Delete) the advert that these changes make of the one with this id and `seq` under this key.
+
+    Who does not hold that one refuses, as do peers that are older than this kind: then the whole advert is sent.
+    """
+
+    KIND: ClassVar[int] = 13
+    prefix: Prefix
+    key: int
+    id: int
+    seq: int
+    deletes: bool
+    changes: tuple[Change, ...]
+
+
 # ----- answers
 
 
@@ -345,6 +362,8 @@ class Refused:
     reason: str
 
 
-Question = Locate | Insert | Delete | Read | Fetch | Pull | ZoneUpdate | Marked | Offer | Overview | Tally | SumUpdate
+Question = (
+    Locate | Insert | Delete | Renew | Read | Fetch | Pull | ZoneUpdate | Marked | Offer | Overview | Tally | SumUpdate
+)
 Result = Accepted | Moved | Here | Stale | Answer | AdvertIs | Digest | NotReady | Refused | Wanted | Outline | Tallied
 Message = Question | Result

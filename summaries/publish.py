@@ -9,6 +9,8 @@ wait for the acknowledgement, then delete; so a reader finds the server at every
   LOCATE ------------> INSERT at R -----------------> DELETE -----------> done
      ^   Here            |  | too few accepted
      |___________________|  v bounded tries, then failed ("accepted, not yet durable" if any did)
+
+Where the last advert stands already only its changes are sent (renewal.py), and the whole to whoever refuses them.
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ from dataclasses import dataclass, field
 
 from summaries.asks import REPLICAS, Absent, Ask, Outcome
 from summaries.holder import quorum
-from summaries.messages import Accepted, Delete, Here, Insert, Locate, Moved, NotReady, Stale
+from summaries.messages import Accepted, Delete, Here, Insert, Locate, Moved, NotReady, Refused, Renew, Stale
 from summaries.point import Point
+from summaries.renewal import changes_of
 from summaries.schema import Schema
 from summaries.trie import ROOT, Prefix, is_near, keys_of
 
@@ -36,6 +39,14 @@ class Posting:
     leaf: Prefix
 
 
+@dataclass(frozen=True, slots=True)
+class Before:
+    """The advert that the last publication left where it stands."""
+
+    seq: int
+    advert: bytes
+
+
 @dataclass(slots=True)
 class _Task:
     """One key to insert under or delete from."""
@@ -43,7 +54,7 @@ class _Task:
     key: int
     leaf: Prefix
     delete: bool
-    stands: bool = False  # the advert before this one was posted at the leaf
+    stands: bool = False  # the advert before this one was posted there, under this key
     state: str = "ready"  # ready, locating, writing, done, failed
     tries: int = 0
     moves: int = 0
@@ -74,9 +85,12 @@ class Publication:
         advert: bytes,
         previous: tuple[Posting, ...] = (),
         replicas: int = REPLICAS,
+        before: Before | None = None,
     ) -> None:
         self.dimension, self.point = dimension, point
         self._advert, self._replicas = advert, replicas
+        self._before_seq = before.seq if before else 0
+        self._changes = changes_of(before.advert, advert) if before else ()
         axis = schema.dimension(dimension)
         own = [] if point.gone else keys_of(schema, dimension, point)[:MAX_POSTINGS]
         kept: dict[int, Posting] = {}
@@ -87,7 +101,7 @@ class Publication:
             kept[posting.key] = posting
         self._inserts = [_Task(each.key, each.leaf, False, each in previous) for each in kept.values()]
         gone = [posting for posting in previous if posting.key not in kept]
-        self._deletes = [_Task(posting.key, posting.leaf, True) for posting in gone]
+        self._deletes = [_Task(posting.key, posting.leaf, True, True) for posting in gone]
         self._asks: dict[int, tuple[_Task, int]] = {}
         self._number = 0
         self._deleting = False
@@ -105,6 +119,9 @@ class Publication:
         if task is not None and task.generation == generation and task.state in ("locating", "writing"):
             if task.state == "locating":
                 self._located(task, ask, reply)
+            elif isinstance(ask.message, Renew) and isinstance(reply, Refused):
+                task.open -= 1  # it holds another advert, or knows no changes
+                self._ask(task, ask.prefix, self._whole(task), ask.replica)
             else:
                 self._wrote(task, reply)
         self._advance()
@@ -154,9 +171,15 @@ class Publication:
         task.state = "writing"
         task.generation += 1
         task.accepted = task.failed = task.absent = task.open = 0
-        kind = Delete if task.delete else Insert
+        message: Insert | Delete | Renew = self._whole(task)
+        if task.stands and self._changes:
+            id, seq = self.point.id, self._before_seq
+            message = Renew(task.leaf, task.key, id, seq, task.delete, self._changes)
         for replica in range(self._replicas):
-            self._ask(task, task.leaf, kind(task.leaf, task.key, self._advert), replica, after_ms)
+            self._ask(task, task.leaf, message, replica, after_ms)
+
+    def _whole(self, task: _Task) -> Insert | Delete:
+        return (Delete if task.delete else Insert)(task.leaf, task.key, self._advert)
 
     def _located(self, task: _Task, ask: Ask, reply: Outcome) -> None:
         task.open -= 1
@@ -232,7 +255,7 @@ class Publication:
             self._begin(task)
 
     def _ask(
-        self, task: _Task, prefix: Prefix, message: Locate | Insert | Delete, replica: int, after_ms: int = 0
+        self, task: _Task, prefix: Prefix, message: Locate | Insert | Delete | Renew, replica: int, after_ms: int = 0
     ) -> None:
         self._number += 1
         self._asks[self._number] = (task, task.generation)

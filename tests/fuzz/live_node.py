@@ -35,10 +35,12 @@ from summaries.messages import (
     Posting,
     Pull,
     Read,
+    Renew,
     ZoneUpdate,
 )
 from summaries.point import Point
 from summaries.rank import Order
+from summaries.renewal import Change
 from summaries.schema import Schema
 from summaries.trie import ROOT, Prefix, trie_key
 from summaries.zone import Zone
@@ -246,6 +248,7 @@ def _requests(world: World, node: Endpoint) -> dict[int, list[Callable[[], bytes
         Insert(ROOT, 7, b"A\1\1"),
         Insert(ROOT, 2**63, b"A\2\1" + bytes(300)),
         Delete(ROOT, 7, b"A\1\1"),
+        Renew(ROOT, 7, 1, 1, False, (Change(1, b"\2"),)),
         Read(ROOT, Filter(), Order("cost", True, "USD"), 5),
         Fetch(ROOT, 1),
         Pull(ROOT, (1, 2)),

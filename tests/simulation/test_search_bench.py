@@ -73,10 +73,10 @@ def test_no_search_asks_fewer_holders_than_the_least_that_have_its_answers() -> 
             assert 0 < row.leaves_least_mean <= row.rpcs_mean
 
 
-def test_staying_advertised_costs_three_copies_of_the_advert_and_little_more() -> None:
+def test_staying_advertised_costs_what_changes_and_not_three_copies_of_the_advert() -> None:
     copies = 3 * ADVERT_BYTES / PERIOD_S
     rate, messages = traffic(SEED, 150, "cores", count().__next__, capacity=256, nodes=20)
-    assert copies < rate < 1.5 * copies and messages >= 6 / PERIOD_S
+    assert rate < 0.75 * copies and messages >= 6 / PERIOD_S
 
 
 def test_a_stream_of_searches_tells_who_is_busiest() -> None:

@@ -19,7 +19,7 @@ from summaries.forms import from_fields, to_fields
 from summaries.holder import Holder, Push, Reply
 from summaries.messages import Message
 from summaries.point import Point
-from summaries.publish import Posting, Publication
+from summaries.publish import Before, Posting, Publication
 from summaries.query import Query
 from summaries.schema import Schema
 from summaries.size import MAX_MESSAGE_BYTES, packed_size
@@ -217,8 +217,10 @@ class World:
             return
         self.rpc(b"searcher", target_name, ask.dimension, ask.message, done)
 
-    def publish(self, dimension: str, raw: bytes, previous: tuple[Posting, ...] = ()) -> Publication:
-        publication = Publication(self.schema, dimension, self.adverts[raw], raw, previous)
+    def publish(
+        self, dimension: str, raw: bytes, previous: tuple[Posting, ...] = (), before: Before | None = None
+    ) -> Publication:
+        publication = Publication(self.schema, dimension, self.adverts[raw], raw, previous, before=before)
 
         def send(asks: list[Ask]) -> None:
             for ask in asks:

@@ -35,6 +35,7 @@ from summaries.messages import (
     Pull,
     Read,
     Refused,
+    Renew,
     Row,
     Stale,
     SumUpdate,
@@ -46,6 +47,7 @@ from summaries.messages import (
     ZoneUpdate,
 )
 from summaries.rank import Order
+from summaries.renewal import Change
 from summaries.schema import Schema
 from summaries.size import packed_size
 from summaries.sums import Aggregate, Priced, Sketch
@@ -68,6 +70,7 @@ MESSAGES = [
     Locate(DEEP, 2**64 - 1),
     Insert(Prefix(1, 1), 2**63, bytes(1040)),
     Delete(ROOT, 0, b"x"),
+    Renew(Prefix(1, 1), 2**63, 2**64 - 1, 2**60, True, (Change(0, b"ab"), Change(1_039, b""))),
     Read(DEEP, FILTER, Order("cost", True, "USD", (1, 2, 3)), 5, -7, 2, 9, True),
     Read(ROOT, Filter(), Order("latency", hosts=((1, -2, 3, 4),))),
     Read(ROOT, FILTER, Order("weighted", currency="USD", amounts=(1, 2, 3), weights=(("cost", 700), ("latency", 300)))),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from summaries.asks import Ask, Outcome
-from summaries.publish import Posting, Publication
+from summaries.publish import Before, Posting, Publication
 from summaries.schema import Schema
 from xenonode.env import Env
 from xenonode.search.adverts import Adverts
@@ -34,6 +34,7 @@ class Publisher:
         self.schema = schema  # its owner sets a newer one when there is one
         self._adverts, self._asker, self._env = adverts, asker, env
         self._postings: dict[str, tuple[Posting, ...]] = {}
+        self._before: Before | None = None
         self._turn = asyncio.Lock()
         self.last: Published | None = None
         """How the latest publication went."""
@@ -45,7 +46,8 @@ class Publisher:
             names = [dimension.name for dimension in self.schema.dimensions]
             runs = []
             for name in names:
-                publication = Publication(self.schema, name, point, raw, self._postings.get(name, ()))
+                postings = self._postings.get(name, ())
+                publication = Publication(self.schema, name, point, raw, postings, before=self._before)
                 runs.append(_Run(publication, self._asker))
             await asyncio.gather(*(run.finished() for run in runs))
             durable: list[str] = []
@@ -53,6 +55,7 @@ class Publisher:
             for name, run in zip(names, runs):
                 self._postings[name] = run.publication.postings
                 (durable if run.publication.durable else pending).append(name)
+            self._before = Before(point.seq, raw)
             self.last = Published(verified.advert.seq, tuple(durable), tuple(pending))
             return self.last
 

@@ -29,6 +29,7 @@ from summaries.messages import (
     Pull,
     Question,
     Read,
+    Renew,
     Row,
     Wanted,
     ZoneUpdate,
@@ -65,7 +66,7 @@ class Liar:
         """The lie; None where the truth will do."""
         if self.kind == "stale":
             return self._stale(holder, question, sender, now_ms)
-        if isinstance(question, (Insert, Delete, ZoneUpdate)):
+        if isinstance(question, (Insert, Delete, Renew, ZoneUpdate)):
             return Accepted()
         if isinstance(question, Offer):
             return Wanted(())

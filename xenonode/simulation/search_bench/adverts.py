@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping
 from random import Random
-from typing import Any
+from typing import Any, cast
 
+from dht import wire
 from dht.contact import pack_address
 from summaries.bulk import Advertised
 from summaries.point import Point
@@ -20,6 +21,8 @@ from xenonode.simulation.scheme import SimulatedScheme
 
 ADVERT_BYTES = 810  # a signed advert with its credential: four simulated machines' took 795 to 825
 NOW_MS = 1_700_000_000_000
+AVAILABLE = ("cpu.available", "memory.available", "disk.available", "net.available")
+REST_BYTES = ADVERT_BYTES - 64 - 46  # beside the signature, and what changes
 LIFE_S = 450  # search.md's TTL: nothing expires during a benchmark, whose time stands still
 SHARES = 64
 OWNERS = 400
@@ -80,11 +83,13 @@ class AdvertSet:
         return point if self._scheme.verify(self._signer.public_key, raw[64:], raw[:64]) else None
 
     def _seal(self, point: Point) -> bytes:
-        body = (point.id.to_bytes(8, "big") + point.seq.to_bytes(8, "big")).ljust(ADVERT_BYTES - 64, b"\0")
+        amounts = [cast(int, point.attributes[name]) for name in AVAILABLE]
+        # As a real one: what changes are its times and amounts, whose length is their own, and the signature.
+        body = wire.pack([point.id, point.seq, point.expires_s, *amounts]) + bytes(REST_BYTES)
         return self._signer.sign(body) + body
 
 
 def _churn(rng: Random, attributes: MutableMapping[str, Any]) -> None:
-    for name in ("cpu", "memory", "disk", "net"):
+    for name in AVAILABLE:
         free = max(0, min(SHARES, round(rng.betavariate(0.8, 0.8) * SHARES)))
-        attributes[f"{name}.available"] = attributes[f"{name}.total"] * free // SHARES
+        attributes[name] = attributes[name.replace("available", "total")] * free // SHARES

@@ -23,7 +23,7 @@ from summaries.forms import from_fields, to_fields
 from summaries.holder import DEFAULT_CAPACITY, Action, Holder, Push, Reply
 from summaries.messages import Answer, Fetch, Message, Overview, Question, Read
 from summaries.node import TrieNode
-from summaries.publish import Posting, Publication
+from summaries.publish import Before, Posting, Publication
 from summaries.roots import RootReading, RootView
 from summaries.trie import Prefix, trie_key
 from xenonode.simulation.search_bench.adverts import NOW_MS, AdvertSet
@@ -209,10 +209,12 @@ class IndexNetwork:
         self._pump()
         return heard[0]
 
-    def publish(self, dimension: str, place: int, previous: tuple[Posting, ...] = ()) -> Publication:
+    def publish(
+        self, dimension: str, place: int, previous: tuple[Posting, ...] = (), before: Before | None = None
+    ) -> Publication:
         """Publish one advert in one dimension, in the place of its last one, and wait until it is durable."""
         point, raw = self.adverts.adverts[place]
-        publication = Publication(self.schema, dimension, point, raw, previous)
+        publication = Publication(self.schema, dimension, point, raw, previous, before=before)
         cost = Cost()
 
         def send(asks: Sequence[Ask]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from random import Random
 
 from dht.datagram import MIN_DATAGRAM_BYTES
-from summaries.publish import Posting
+from summaries.publish import Before, Posting
 from xenonode.first_schema import first_schema
 from xenonode.simulation.search_bench.adverts import AdvertSet
 from xenonode.simulation.search_bench.network import IndexNetwork
@@ -37,8 +37,9 @@ def traffic(
             bytes_, messages = network.message_bytes, network.messages
         at = second % PERIOD_S
         for place in range(at * count // PERIOD_S, (at + 1) * count // PERIOD_S):
+            point, raw = adverts.adverts[place]
             adverts.renew(place, network.now_ms, churned=rng.random() < CHANGED)
-            postings[place] = network.publish(dimension, place, postings[place]).postings
+            postings[place] = network.publish(dimension, place, postings[place], Before(point.seq, raw)).postings
         network.tick()
     messages = network.messages - messages
     whole = network.message_bytes - bytes_ + messages * MIN_DATAGRAM_BYTES
