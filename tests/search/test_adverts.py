@@ -12,6 +12,7 @@ from dht.contradictions import Contradiction
 from dht.envelope import seal
 from summaries.holder import Reply
 from summaries.messages import Insert, Refused
+from summaries.renewal import changed, changes_of
 from summaries.trie import ROOT, keys_of
 from xenonode import catalogue
 from xenonode.corp.errors import RefusedError
@@ -55,6 +56,27 @@ def test_two_adverts_with_one_number_are_told_once_with_a_proof_that_convinces_x
         with pytest.raises(RefusedError):
             equivocator(raws[0], raws[1], simulation.scheme)
         assert Advert.open(raws[1], simulation.scheme)[0].seq == proof.seq + 1
+
+
+def test_a_heartbeat_of_a_real_advert_is_a_fifth_of_it() -> None:
+    with Simulation(seed=3) as simulation:
+        node = simulation.add_node("node")
+        issuing = Issuing(simulation.scheme, node.env.now_ms(), Address(node.host.address, 7000))
+        peer, signer, credential = node.call(issuing.peer, node.env, 0)
+
+        async def heartbeat() -> tuple[bytes, bytes]:
+            await peer.start(Address(node.host.address, 7000).pair)
+            now_ms = node.env.now_ms()
+            advert = advert_of(catalogue.adverts(Random(3), 1)[0], credential, peer, Random(3), now_ms)
+            later = now_ms + 150_000
+            await peer.close()
+            renewed = replace(advert, seq=later, issued_ms=later, expires_ms=later + 180_000)
+            return advert.seal(signer).raw, renewed.seal(signer).raw
+
+        old, new = simulation.run(node.start(heartbeat()))  # type: ignore[arg-type]
+        changes = changes_of(old, new)
+        assert changed(old, changes) == new
+        assert 64 < sum(len(one.data) + 6 for one in changes) < len(new) // 5
 
 
 def _spoilt(fields: dict[str, Any], name: str, place: int, value: int) -> dict[str, Any]:
