@@ -82,7 +82,7 @@ class Reachability:
         behind = " behind an address translator (NAT)" if observed is not None and observed != own else ""
         return (
             f"nobody can reach UDP {_text(own)}{behind}{seen}: forward this UDP port to this machine in the router or "
-            "firewall and advertise the address that others see, or run as a client, which needs no open port"
+            "firewall and set advertise to the address that others see, or run as a client, which needs no open port"
         )
 
 

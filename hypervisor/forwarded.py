@@ -31,10 +31,14 @@ ENDED = (State.STOPPED, State.CRASHED)
 
 
 class ForwardedHypervisor:
-    """Implements adapter.Hypervisor on top of another one; `ports_path` is a file of its own."""
+    """Implements adapter.Hypervisor on top of another one; `ports_path` is a file of its own.
 
-    def __init__(self, inner: Hypervisor, host: str, ports_path: Path) -> None:
+    `seen_at` is the address that clients are told, where a router forwards the ports of `host`.
+    """
+
+    def __init__(self, inner: Hypervisor, host: str, ports_path: Path, *, seen_at: str = "") -> None:
         self._inner, self._host, self._path = inner, host, ports_path
+        self._seen_at = seen_at or host
         self._forwarder = Forwarder(host)
         self._ports = _read(ports_path)
         self._closed: dict[str, Handle] = {}
@@ -116,7 +120,7 @@ class ForwardedHypervisor:
     def _seen(self, handle: Handle) -> Handle:
         """A guest's handle as clients are told it."""
         port = self._ports.get(handle.id)
-        return handle if port is None else dataclasses.replace(handle, ssh_host=self._host, ssh_port=port)
+        return handle if port is None else dataclasses.replace(handle, ssh_host=self._seen_at, ssh_port=port)
 
     async def _open_any(self, handle: Handle) -> int:
         """Open the first port that can be had, beginning at one that depends on the guest, since others' guests on

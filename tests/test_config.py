@@ -76,6 +76,8 @@ def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None
         ("control = 'myhost:7411'", "myhost is no IP address", "that others reach"),
         ("udp = '127.0.0.1:70000'", "udp", "received"),
         ("udp = 7000", "udp", "received"),
+        ("advertise = '0.0.0.0'", "advertise", "router"),
+        ("advertise = 'myhost'", "advertise", "router"),
         ("region = ''", "region", "searches"),
         ("receipt_period = '0 s'", "receipt_period", "sign"),
         ("features = [1]", "features", "words"),
@@ -114,6 +116,12 @@ def test_a_wrong_line_is_refused_by_name(tmp_path: Path, line: str, message: str
 def test_a_wrong_value_is_refused_with_its_reason(tmp_path: Path, before: str, after: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message.replace(".", r"\.")):
         config.load(server_file(tmp_path, SERVER.replace(before, after)), "server", {}, {})
+
+
+def test_others_are_told_the_address_of_the_router_that_forwards_the_ports(tmp_path: Path) -> None:
+    plain = config.load(server_file(tmp_path), "server", {}, {})
+    behind = config.load(server_file(tmp_path), "server", {"advertise": "192.0.2.7"}, {})
+    assert (plain.host, behind.host, behind.control) == (plain.control.host, "192.0.2.7", plain.control)
 
 
 def test_unknown_variables_and_flags_are_refused_with_the_nearest_name(tmp_path: Path) -> None:

@@ -60,12 +60,18 @@ class ServerConfig:
     share: Resources
     cores: int
     prices: Prices
+    advertise: str = ""
     features: tuple[str, ...] = ()
     hypervisor: str = "embed"
     images: Path = field(default_factory=default_cache)
     receipt_period_ms: int = 1_000
     advert_period_ms: int = 60_000
     effective: tuple[EffectiveValue, ...] = field(default=(), compare=False, repr=False)
+
+    @property
+    def host(self) -> str:
+        """Where others reach control connections and guests."""
+        return self.advertise or self.control.host
 
     def __post_init__(self) -> None:
         _check_addresses(self.udp, self.control)

@@ -53,7 +53,7 @@ class Node:
         """Stop in order. Guests go on running."""
         await self._ending.aclose()
 
-    async def _open(self, held: Membership, udp: Address) -> None:
+    async def _open(self, held: Membership, udp: Address, advertise: str = "") -> None:
         peer = self.peer = Peer(
             self.env, self.home.signer, held.papers.credential, held.trust, held.published, client=False
         )
@@ -61,7 +61,7 @@ class Node:
         peer.growth.restore(self.home.disk.read(EXTENSIONS_FILE), self.env.now_ms())
         peer.on_growth = self._grown
         peer.endpoint.contradictions.listen(self._contradicted)
-        await peer.open(udp.pair, known_peers(self.home))
+        await peer.open(udp.pair, known_peers(self.home), advertise)
 
     def _grown(self) -> None:
         """The schema has a new dimension: remember it for the next start."""

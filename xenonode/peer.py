@@ -96,10 +96,13 @@ class Peer:
         if not self.is_client:
             await self.join()
 
-    async def open(self, udp: Address, known: Sequence[Address] = ()) -> None:
-        """Open the socket; `known` are servers that were met before. Raises XenoError."""
+    async def open(self, udp: Address, known: Sequence[Address] = (), advertise: str = "") -> None:
+        """Open the socket; `known` are servers that were met before. Raises XenoError.
+
+        `advertise` is our address for others where that is not the socket's own: a router's that forwards its port.
+        """
         try:
-            await self.endpoint.open(*udp)
+            await self.endpoint.open(*udp, advertise=advertise or None)
         except OSError as error:
             raise XenoError(
                 f"UDP {udp[0]}:{udp[1]} cannot be opened: {error.strerror}",

@@ -79,7 +79,8 @@ class ServerNode(Node):
             root = config.folder / "hypervisor"
             hypervisor: Hypervisor = await remote.connect(uri, root=root, cache=config.images)
             if not ip_address(config.control.host).is_loopback:
-                hypervisor = ForwardedHypervisor(hypervisor, config.control.host, root / FORWARDED_PORTS)
+                ports = root / FORWARDED_PORTS
+                hypervisor = ForwardedHypervisor(hypervisor, config.control.host, ports, seen_at=config.host)
         except BaseException:
             home.leave()
             raise
@@ -117,12 +118,12 @@ class ServerNode(Node):
         )
         self.admission = admission = Admission(offer, capabilities)
         journal, audit = Journal(home.disk), AuditLog(home.disk, signer, env.scheme)
-        await self._open(held, config.udp)
+        await self._open(held, config.udp, config.advertise)
         facts = AdvertFacts(
             config.country,
             config.region,
             Address(*self.peer.endpoint.address),
-            config.control,
+            Address(config.host, config.control.port),
             config.features,
             started_ms,
             held.published.epoch,

@@ -6,6 +6,7 @@ Decides the settings one by one; what cannot be true of several together stands 
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
@@ -48,6 +49,13 @@ def _address(raw: object, base: Path) -> Address:
 
 def _address_or_any(raw: object, base: Path) -> Address | None:
     return None if raw == NO_ADDRESS else _address(raw, base)
+
+
+def _host_or_none(raw: object, base: Path) -> str:
+    host = _string(raw)
+    if host and ip_address(host).is_unspecified:
+        raise ValueError("is every address of this machine, and tells nobody how to reach it")
+    return host
 
 
 def _string(raw: object) -> str:
@@ -133,6 +141,13 @@ _CORP = (
     Setting("max_balance_usd", _whole(1, 10**9), 1_000_000, "most that an entity may hold, in whole units"),
 )
 _SERVER = (
+    Setting(
+        "advertise",
+        _host_or_none,
+        "",
+        "where others reach this machine when a router forwards the ports of udp, control and guests (20000 to 20999) "
+        "to it under the same numbers, e.g. '192.0.2.7'; empty: at udp's and control's own addresses",
+    ),
     Setting("region", _text(1, 24), "local", "region as searches see it, e.g. eu-west-2"),
     Setting("features", _features, [], 'words that searches can ask for, e.g. ["ecc", "ssd"]'),
     Setting("hypervisor", _text(1, 200), "embed", "embed, or a libvirt URI such as qemu:///system"),

@@ -192,6 +192,18 @@ def test_ports_of_guests_that_are_gone_are_forgotten_and_a_damaged_file_stops_no
     asyncio.run(scenario())
 
 
+def test_clients_are_told_the_router_that_forwards_the_ports(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        inner = LocalGuests(ForwardedBench(tmp_path).machine, "mine")
+        hypervisor = ForwardedHypervisor(inner, REACHED, tmp_path / "ports.json", seen_at="192.0.2.7")
+        handle = await hypervisor.create(EnvironmentSpec("one", "micro", 400, 1 << 28))
+        assert handle.ssh_host == "192.0.2.7" and handle.ssh_port >= forwarded.FIRST_PORT
+        await hypervisor.destroy("one")
+        await hypervisor.aclose()
+
+    asyncio.run(scenario())
+
+
 def test_a_guest_without_ssh_gets_no_port(tmp_path: Path) -> None:
     async def scenario() -> None:
         plain = SimulatedMachine(now_ms=lambda: 0, rng=random.Random(1))
