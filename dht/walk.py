@@ -24,7 +24,7 @@ from .errors import (
     WireError,
 )
 from .lookup import ALPHA, Lookup
-from .peers import GRACE_MS, MAX_SOFT_TIMEOUT_MS, Call
+from .peers import GRACE_MS, MAX_SOFT_TIMEOUT_MS, Call, Peer
 from .record import Record, open_record
 from .routing import K
 from .vitals import VITALS_BYTES
@@ -108,11 +108,10 @@ class Walk:
                 # The endpoint is closing, or full of calls: the walk ends with what it has.
                 contacts += lookup.failed(contact, silent=True)
                 continue
-            peer = call.peer
-            slow_ms = peer.soft_timeout_ms if peer.session is not None else endpoint.sessions.pace.cold_timeout_ms
             if lookup.alpha < ALPHA:
-                endpoint.deadlines.add(peer.hedge_ms, call, self._hedge)
-            endpoint.deadlines.add(slow_ms, call, self._slow)
+                endpoint.deadlines.add(call.peer.hedge_ms, call, self._hedge)
+            else:
+                endpoint.deadlines.add(self._slow_ms(call.peer), call, self._slow)
         if lookup.done:
             self._end()
 
@@ -121,13 +120,22 @@ class Walk:
             self._over = True
             took_ms = (self._endpoint.time() - self._began_s) * 1_000
             self._overlay.measures.looked_up(took_ms, self._lookup.asked)
-            found, tell, self._on_done = self._lookup.result(), self._on_done, _heard
-            self.silent = self._lookup.silent()
+            found, tell, self._on_done = self._found(), self._on_done, _heard
             self._lookup.forget()
             tell(found)
 
+    def _found(self) -> list[Contact]:
+        """What the end tells."""
+        self.silent = self._lookup.silent()
+        return self._lookup.result()
+
+    def _slow_ms(self, peer: Peer) -> int:
+        """How long a peer has one of the lookup's slots."""
+        return peer.soft_timeout_ms if peer.session is not None else self._endpoint.sessions.pace.cold_timeout_ms
+
     def _hedge(self, call: Call) -> None:
         """Where few are asked at a time the next one need not wait for a time-out."""
+        self._endpoint.deadlines.add(max(1, self._slow_ms(call.peer) - call.peer.hedge_ms), call, self._slow)
         if call.contact is not None and not self._over:
             self._go_on(self._lookup.slow(call.contact))
 
@@ -226,6 +234,10 @@ class ReadingWalk(Walk):
             self._records[record.owner] = record
         elif record.seq == known.seq:
             self._endpoint.contradictions.note(known, record)
+
+    def _found(self) -> list[Contact]:
+        """Nobody: a reader wants what they hold."""
+        return []
 
     def _tell(self, contacts: list[Contact]) -> None:
         self._leave_copy()
