@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 
 from xenonode.home import Home
+from xenonode.model.entity import Address
 from xenonode.peer import Peer
 
 LOGGER = logging.getLogger("xenonode.known_peers")
@@ -21,8 +22,8 @@ def known_peers(home: Home) -> list[tuple[str, int]]:
     found = []
     for line in home.disk.read(FILE).decode("ascii", "replace").splitlines():
         host, _, port = line.rpartition(" ")
-        if host and port.isdigit() and 0 < int(port) < 65_536:
-            found.append((host, int(port)))
+        if port.isdigit() and 0 < int(port) < 65_536 and (address := Address.parse(f"{host}:{port}")) is not None:
+            found.append(address.pair)
     return found
 
 

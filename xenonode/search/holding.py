@@ -102,23 +102,20 @@ class TrieHolding:
         body = wire.pack(to_fields(push.message))
         for contact in holders:
             try:
-                answer = self._overlay.ask(contact, TRIE, body)
+                self._overlay.ask_then(contact, TRIE, body, partial(self._heard, push, len(holders), contact))
             except DhtError as error:
                 LOGGER.info("could not ask %s: %s", contact.address, error)
                 self._answered(push, len(holders), contact.packed, None)
-            else:
-                answer.add_done_callback(partial(self._heard, push, len(holders), contact))
 
-    def _heard(self, push: Push, asked: int, contact: Contact, answer: asyncio.Future[bytes]) -> None:
+    def _heard(self, push: Push, asked: int, contact: Contact, answer: bytes | None, error: DhtError | None) -> None:
         message: Message | None = None
-        if not answer.cancelled():
-            if answer.exception() is None:
-                try:
-                    message = from_fields(wire.unpack(answer.result()))
-                except (WireError, MessageError) as error:
-                    LOGGER.info("nonsense from %s: %s", contact.address, error)
-            else:
-                self._placement.forget(push.prefix)
+        if answer is None:
+            self._placement.forget(push.prefix)
+        else:
+            try:
+                message = from_fields(wire.unpack(answer))
+            except (WireError, MessageError) as bad:
+                LOGGER.info("nonsense from %s: %s", contact.address, bad)
         self._answered(push, asked, contact.packed, message)
 
     def _answered(self, push: Push, asked: int, sender: bytes, message: Message | None) -> None:
