@@ -12,7 +12,7 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from . import datagram, wire
@@ -99,6 +99,8 @@ class Endpoint:
         self.contradictions = Contradictions(self.counters, self.fault)
         self.round_trips = Histogram(ROUND_TRIP_MS)
         self.overlays: dict[int, Overlay] = {}
+        # Members that have no place in overlays, by key and issuer's nonce.
+        self.shunned: frozenset[tuple[bytes, bytes]] = frozenset()
         self._named: dict[str, Overlay] = {}
         # Whom we knew before an outage.
         self.remembered: list[Address] = []
@@ -204,9 +206,19 @@ class Endpoint:
             if tag == self._network_tag:
                 raise LocalError(f"the tag of {dimension!r} is the network's own; choose another name")
             overlay = self.overlays[tag] = self._named[dimension] = Overlay(self, dimension, tag)
+            overlay.shun(self.shunned)
         elif overlay.dimension != dimension:
             raise LocalError(f"{dimension!r} and {overlay.dimension!r} have the same tag; choose another name")
         return overlay
+
+    def shun(self, members: Iterable[tuple[bytes, bytes]]) -> None:
+        """These members (key and issuer's nonce), and no others, have no place in overlays from now on.
+
+        They may ask; nobody is led to them.
+        """
+        self.shunned = frozenset(members)
+        for overlay in self.overlays.values():
+            overlay.shun(self.shunned)
 
     def handle(self, kind: int, handler: Handler) -> None:
         """Answer node-level requests of this kind (0 to 65,535) with `handler(peer, body, reply)`."""

@@ -8,7 +8,7 @@ records to `publishing`, sessions and time-outs to `endpoint`, choices to the pu
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -70,6 +70,8 @@ class Overlay:
         self.active = True
         self._exchange_ms = 0
         self._missed: dict[bytes, tuple[Contact, float]] = {}
+        # Node ids that have no place here, by the word of whoever owns the endpoint.
+        self.shunned: frozenset[bytes] = frozenset()
         self.joining = Joining(self)
         self.publishing = Publishing(self)
         self.serving = Serving(self)
@@ -378,10 +380,17 @@ class Overlay:
         if self._missed:
             self._missed.pop(contact.node_id, None)
         known = self.table.get(contact)
-        if known is not contact and self.active and self.table.add_contact(contact):
+        welcome = known is not contact and self.active and contact.node_id not in self.shunned
+        if welcome and self.table.add_contact(contact):
             self._changed()
             if known is None:
                 self.publishing.arrived(contact)
+
+    def shun(self, members: Iterable[tuple[bytes, bytes]]) -> None:
+        """These members, and no others, have no place in this overlay from now on."""
+        self.shunned = frozenset(node_id(self.dimension, key, nonce) for key, nonce in members)
+        for contact in [self.table.by_id[one] for one in sorted(self.shunned) if one in self.table.by_id]:
+            self.drop(contact)
 
     def is_neighbour(self, peer: Peer) -> bool:
         """Whether the peer is in the table near ourselves."""
@@ -448,7 +457,7 @@ class Overlay:
     # -- helpers -------------------------------------------------------------------------------------
 
     def _with_self(self, found: list[Contact], target: int, k: int) -> list[Contact]:
-        if self.endpoint.is_client or not self.endpoint.is_open:
+        if self.endpoint.is_client or not self.endpoint.is_open or self.node_id in self.shunned:
             return found[:k]
         return sorted([*found, self.contact], key=lambda contact: contact.number ^ target)[:k]
 

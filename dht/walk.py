@@ -185,7 +185,7 @@ class Walk:
 
     def _admits(self, contact: Contact) -> bool:
         endpoint, address = self._endpoint, contact.address
-        if not admits(address[0], endpoint.profile):
+        if not admits(address[0], endpoint.profile) or contact.node_id in self._overlay.shunned:
             return False
         if endpoint.sessions.is_lost(address):
             if len(self._lost) < K:

@@ -103,6 +103,7 @@ class CorpNode(Node):
         held = check(papers, keys.node.public_key, env.scheme, env.now_ms())
         transport = self.home.transport(papers.certificate, [papers.authority])
         await self._open(held, config.udp)
+        self.service.shun = self.peer.endpoint.shun
         await self._join()
         desk = SchemaDesk(self.peer, keys.issuing, keys.operator.public_key)
         handlers = {**self.service.handlers, **desk.handlers}

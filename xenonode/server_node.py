@@ -18,6 +18,7 @@ from hypervisor.adapter import Hypervisor
 from hypervisor.forwarded import ForwardedHypervisor
 from xenonode import membership
 from xenonode.config import ServerConfig
+from xenonode.control.errors import ControlError
 from xenonode.control.pool import ConnectionPool
 from xenonode.env import Env
 from xenonode.errors import XenoError
@@ -29,6 +30,7 @@ from xenonode.model.resources import NO_RESOURCES
 from xenonode.node import Node
 from xenonode.peer import describe_holdings
 from xenonode.search.kinds import ADVERT
+from xenonode.search.looking import look, members_of
 from xenonode.search.measuring import in_microseconds
 from xenonode.search.publishing import Publisher
 from xenonode.server.admission import Admission, Offer, environment_offers
@@ -129,6 +131,7 @@ class ServerNode(Node):
             held.published.epoch,
             config.advert_period_ms,
         )
+        self._advert_period_s = config.advert_period_ms / 1_000
         self.advertiser = advertiser = Advertiser(signer, journal, admission, facts)
         self.sessions = manager = SessionManager(
             env=env,
@@ -165,6 +168,7 @@ class ServerNode(Node):
         await self._publish()
         self._ending.push_async_callback(self._withdraw)
         self._ending.callback(self.env.spawn(self._stay_published(), "publish").cancel)
+        self._ending.callback(self.env.spawn(self._stay_shown(), "look for the own advert").cancel)
 
     async def _check_reachable(self) -> None:
         for _ in range(REACHED_LOOKS):
@@ -223,6 +227,24 @@ class ServerNode(Node):
                     # A clock that is wrong for a while, a disk that is full: neither may end advertising for good.
                     LOGGER.warning("the advert cannot be renewed, and will be tried again: %s", error)
                     await asyncio.sleep(PUBLISH_AGAIN_S)
+
+    async def _stay_shown(self) -> None:
+        """Once a period, look in one dimension whether holders show the advert, and tell XenoCorp what was seen."""
+        rng = self.env.rng("canary")
+        while True:
+            await asyncio.sleep(self._advert_period_s * rng.uniform(0.5, 1.5))
+            standing = self.publisher.standing
+            if not standing:
+                continue
+            dimension = rng.choice(sorted(standing))
+            peer = self.peer
+            try:
+                seen = await look(peer, peer.asker, peer.endpoint, dimension, standing[dimension], rng)
+                told = [[key, shows] for key, shows in sorted(seen.items())]
+                answer = await self._call_corp("holders.testify", {"dimension": dimension, "seen": told})
+                peer.endpoint.shun(members_of(answer))
+            except (XenoError, ControlError) as error:
+                LOGGER.info("holders were not looked at, or XenoCorp was not told: %s", error)
 
     def _location(self) -> Location:
         return Location(*in_microseconds(self.peer.endpoint.coordinate))

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
+from xenonode.control.errors import ControlError
 from xenonode.corp.court import HEARD_MS, SHUNNED_MS, VOICES_LEAST, Court
+
+from .world import World
 
 LIAR, HONEST = b"liar", b"honest"
 
@@ -49,3 +54,36 @@ def test_who_hides_in_one_dimension_alone_is_shunned_all_the_same() -> None:
         court.testify(f"entity-{entity}", "memory.available", {LIAR: True}, 0)
     tell(court, range(VOICES_LEAST), False)
     assert court.shunned(0) == [LIAR]
+
+
+def test_servers_testify_and_every_member_learns_whom_to_shun() -> None:
+    world = World()
+    told: list[list[tuple[bytes, bytes]]] = []
+    world.service.shun = lambda members: told.append(list(members))
+    liar, client = world.member("liar", "server"), world.member("client", "client")
+    servers = [world.member(f"server-{number}", "server") for number in range(VOICES_LEAST)]
+    for server in servers:
+        assert world.do(client, "holders.shunned") == {"shunned": []}
+        seen = [[liar.public_key, False], [servers[0].public_key, True]][: 1 if server is servers[0] else 2]
+        answer = world.do(server, "holders.testify", dimension="cores", seen=seen)
+    raw = world.do(None, "member", key=liar.public_key)["credential"]
+    nonce = world.trust.credential(raw, world.now_ms).issuer_nonce
+    assert answer == world.do(client, "holders.shunned") == {"shunned": [[liar.public_key, nonce]]}
+    assert told == [[(liar.public_key, nonce)]]
+
+
+def test_testimony_that_nobody_may_give_is_refused() -> None:
+    world = World()
+    server, client = world.member("server", "server"), world.member("client", "client")
+    good = [[client.public_key, False]]
+    for who, seen in (
+        (client, good),
+        (None, good),
+        (server, [[b"short", False]]),
+        (server, "all"),
+        (server, good * 999),
+    ):
+        with pytest.raises(ControlError):
+            world.do(who, "holders.testify", dimension="cores", seen=seen)
+    with pytest.raises(ControlError):
+        world.do(server, "holders.testify", dimension="cores", seen=[[server.public_key, False]])

@@ -6,6 +6,7 @@ state, and starts in well under a second. Raises XenoError (and ControlError, wh
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+from dht import wire
 from dht.contact import Contact
 from dht.contradictions import Contradiction
 from dht.errors import RemoteError
@@ -44,6 +46,7 @@ from xenonode.model.money import OrderRelease, PurchaseOrder, Settlement, Statem
 from xenonode.model.resources import Prices, Resources
 from xenonode.model.session import RECEIPT_PERIOD_MS, Quote, QuoteRequest, Refusal, UsageRecord
 from xenonode.peer import EXTENSIONS_FILE, Peer
+from xenonode.search.looking import members_of
 from xenonode.search.searching import SearchAnswer
 
 LOGGER = logging.getLogger("xenonode.client")
@@ -52,6 +55,8 @@ REPORTS_MAX = 16
 ORDER_LIFE_MS = 86_400_000
 PLACES_FILE = "places"
 """In the client's state: where hosts that are no members are, as servers measured it within the last hour."""
+SHUNNED_FILE = "shunned"
+"""In the client's state: whom XenoCorp had all members shun, when it was last asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,6 +358,21 @@ class Client:
         except XenoError as error:
             LOGGER.warning("the proof against %s was not taken: %s", proof.owner.hex(), error)
 
+    async def _learn_whom_to_shun(self, peer: Peer) -> None:
+        """Take over whom XenoCorp found to hide adverts; until it is reached, what it said when it last was."""
+        raw = self._home.disk.read(SHUNNED_FILE)
+        with contextlib.suppress(RemoteError):  # what is damaged is learnt anew
+            peer.endpoint.shun(members_of({"shunned": wire.unpack(raw or b"\x90")}))
+        try:
+            members = members_of(await self._call_corp("holders.shunned", {}))
+        except XenoError as error:
+            LOGGER.info("XenoCorp did not tell whom to shun: %s", error)
+            return
+        peer.endpoint.shun(members)
+        packed = wire.pack([list(one) for one in members])
+        if packed != raw:
+            self._home.disk.replace(SHUNNED_FILE, packed)
+
     async def _joined(self) -> Peer:
         if self._peer is None:
             held = self._member()
@@ -368,6 +388,7 @@ class Client:
             landmarks.on_change = lambda: self._home.disk.replace(PLACES_FILE, landmarks.stored())
             await peer.ask_for_news()
             self._peer = peer
+            self._env.spawn(self._learn_whom_to_shun(peer), "whom to shun")
         return self._peer
 
     # -- sessions ----------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import functools
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from dht.identity import Scheme
 from dht.limits import Allowance, Places
@@ -20,6 +20,7 @@ from xenonode.corp.claimbook import ClaimBook
 from xenonode.corp.desk import Desk, proved_key
 from xenonode.corp.errors import RefusedError
 from xenonode.corp.founding import CorpKeys
+from xenonode.corp.holder_methods import HolderMethods, Shun
 from xenonode.corp.member_methods import MemberMethods
 from xenonode.corp.members import Certify, Member, Registry, need
 from xenonode.corp.money_methods import MoneyMethods
@@ -56,6 +57,9 @@ class CorpService:
         self._registry = Registry(keys.issuing, Vault(keys.vault), rng, terms, certify)
         self._claims = ClaimBook(keys.issuing, terms.fee_basis_points)
         self._audits = Places(AUDITS)
+        self.shun: Shun = _nobody_is_told
+        """Called with whom all members shun from now on; XenoCorp's node is a member, too."""
+        self._holders = HolderMethods(self._desk, lambda members: self.shun(members))
 
     @property
     def handlers(self) -> Mapping[str, Handler]:
@@ -67,7 +71,8 @@ class CorpService:
             "fraud.list": self._fraud_list,
             "fraud.report": self._fraud_report,
         }
-        others = (MemberMethods(self._desk, self._registry), MoneyMethods(self._desk, self._claims))
+        money = MoneyMethods(self._desk, self._claims)
+        others = (MemberMethods(self._desk, self._registry), money, self._holders)
         for each in others:
             own.update(each.methods)
         return {name: guarded(method) for name, method in own.items()}
@@ -126,6 +131,10 @@ class CorpService:
         one, other = sorted((first, second))
         work = functools.partial(_note, suspect, one, other, self._desk.now_ms())
         await self._desk.store.run(work)
+
+
+def _nobody_is_told(members: Sequence[tuple[bytes, bytes]]) -> None:
+    """Where no node runs beside the service."""
 
 
 def _note(suspect: bytes, first: bytes, second: bytes, now_ms: int, books: Books) -> None:

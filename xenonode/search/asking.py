@@ -87,6 +87,10 @@ class Asker:
             asyncio.get_running_loop().call_soon(done, ABSENT if holders else None)
 
     def _call(self, placement: Placement, ask: Ask, contact: Contact, done: Done) -> None:
+        if placement.shuns(contact):
+            asyncio.get_running_loop().call_soon(done, None)
+            return
+
         def heard(answer: bytes | None, error: DhtError | None) -> None:
             if answer is None:
                 placement.forget(ask.prefix)

@@ -162,6 +162,10 @@ class Placement:
         held = _Neighbourhood(contacts, key, last, now_s, self._changes, sure <= last)
         return self._remember(prefix, held)
 
+    def shuns(self, contact: Contact) -> bool:
+        """Whether nobody is to be asked there: whoever it is hides adverts."""
+        return contact.node_id in self.overlay.shunned
+
     def forget(self, prefix: Prefix) -> None:
         """A holder did not answer: look it up again next time."""
         self._known.pop(prefix, None)
@@ -172,11 +176,13 @@ class Placement:
 
     def may_hold(self, prefix: Prefix, holder: bytes) -> bool:
         """Whether a node is near enough to a prefix's key to speak for it: among the nearest that we know."""
+        contact = Contact.unpack(holder)
+        if self.shuns(contact):
+            return False
         number = int.from_bytes(self._key_of(prefix), "big")
         nearest = self.overlay.known(self._key_of(prefix), NEAR)
         if len(nearest) < NEAR:
             return True
-        contact = Contact.unpack(holder)
         return contact.number ^ number <= nearest[-1].number ^ number
 
     def rank(self, prefix: Prefix) -> int:
@@ -198,7 +204,7 @@ class Placement:
 
     def _holds(self, held: _Neighbourhood, now_s: float) -> bool:
         """Whether holders are still believed: not too old, and none that we have met since is nearer."""
-        if not self._believed(held, now_s):
+        if not self._believed(held, now_s) or any(self.shuns(contact) for contact in held.contacts):
             return False
         if held.changes != self._changes and len(held.contacts) >= self.replicas:
             nearest = self.overlay.known(held.centre.to_bytes(20, "big"), self.replicas)

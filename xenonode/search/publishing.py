@@ -16,6 +16,7 @@ from summaries.schema import Schema
 from xenonode.env import Env
 from xenonode.search.adverts import Adverts
 from xenonode.search.asking import Asker
+from xenonode.search.looking import Standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,8 @@ class Publisher:
         self._postings: dict[str, tuple[Posting, ...]] = {}
         self._before: Before | None = None
         self._turn = asyncio.Lock()
+        self.standing: dict[str, Standing] = {}
+        """By dimension, what was acknowledged last: what every search must find."""
         self.last: Published | None = None
         """How the latest publication went."""
 
@@ -55,6 +58,10 @@ class Publisher:
             for name, run in zip(names, runs):
                 self._postings[name] = run.publication.postings
                 (durable if run.publication.durable else pending).append(name)
+                if point.gone or not run.publication.durable:
+                    self.standing.pop(name, None)
+                else:
+                    self.standing[name] = Standing(point, run.publication.postings)
             self._before = Before(point.seq, raw)
             self.last = Published(verified.advert.seq, tuple(durable), tuple(pending))
             return self.last

@@ -37,7 +37,10 @@ class Truth:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.hosts: list[NodeHost] = [host for host in (world.corp, *world.servers) if host.running is not None]
+        up: list[NodeHost] = [host for host in (world.corp, *world.servers) if host.running is not None]
+        # Whom XenoCorp has everybody shun has no place in the overlays, whatever it does.
+        shunned = {key for key, _ in world.corp.running.peer.endpoint.shunned} if world.corp.running else set()
+        self.hosts = [host for host in up if host.running.home.signer.public_key not in shunned]
         self.names = [dimension.name for dimension in self.hosts[0].running.peer.schema.dimensions]
         self.peer = self.hosts[0].running.peer
         self.expected = {each.server_key: each for each in world.adverts()}
