@@ -24,14 +24,14 @@ class Court:
     """All testimony of the last two periods."""
 
     def __init__(self) -> None:
-        self._voices: OrderedDict[tuple[bytes, str], OrderedDict[str, tuple[bool, int]]] = OrderedDict()
+        self.voices: OrderedDict[tuple[bytes, str], OrderedDict[str, tuple[bool, int]]] = OrderedDict()
         self._shunned: dict[bytes, int] = {}  # until when
 
     def testify(self, entity: str, dimension: str, seen: Mapping[bytes, bool], now_ms: int) -> None:
         """What one entity saw of the holders that it looked at in one dimension."""
         for holder, shows in seen.items():
-            voices = self._voices.setdefault((holder, dimension), OrderedDict())
-            self._voices.move_to_end((holder, dimension))
+            voices = self.voices.setdefault((holder, dimension), OrderedDict())
+            self.voices.move_to_end((holder, dimension))
             voices.pop(entity, None)
             voices[entity] = shows, now_ms
             while len(voices) > MAX_VOICES:
@@ -39,8 +39,8 @@ class Court:
             if self._is_guilty(voices, now_ms):
                 self._shunned[holder] = now_ms + SHUNNED_MS
                 voices.clear()  # who is tried again is judged by what is seen then
-        while len(self._voices) > MAX_HOLDERS:
-            self._voices.popitem(last=False)
+        while len(self.voices) > MAX_HOLDERS:
+            self.voices.popitem(last=False)
 
     def shunned(self, now_ms: int) -> list[bytes]:
         """Whom nobody should ask now."""

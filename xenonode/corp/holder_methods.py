@@ -26,7 +26,7 @@ class HolderMethods:
 
     def __init__(self, desk: Desk, shun: Shun) -> None:
         self._desk, self._shun = desk, shun
-        self._court = Court()
+        self.court = Court()
         self._shunned: list[bytes] = []
         self._members: list[tuple[bytes, bytes]] = []
 
@@ -47,7 +47,7 @@ class HolderMethods:
                 case _:
                     raise RefusedError("bad_request", "seen has pairs of a key and whether it shows", "send those")
         entity = await self._desk.store.run(partial(_server, key))
-        self._court.testify(entity, dimension, told, self._desk.now_ms())
+        self.court.testify(entity, dimension, told, self._desk.now_ms())
         return await self._answer()
 
     async def _list(self, caller: Caller, body: Body) -> Body:
@@ -55,7 +55,7 @@ class HolderMethods:
         return await self._answer()
 
     async def _answer(self) -> Body:
-        shunned = self._court.shunned(self._desk.now_ms())
+        shunned = self.court.shunned(self._desk.now_ms())
         if shunned != self._shunned:
             self._members = await self._desk.store.run(partial(_nonces, shunned))
             self._shunned = shunned

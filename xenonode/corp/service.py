@@ -59,7 +59,7 @@ class CorpService:
         self._audits = Places(AUDITS)
         self.shun: Shun = _nobody_is_told
         """Called with whom all members shun from now on; XenoCorp's node is a member, too."""
-        self._holders = HolderMethods(self._desk, lambda members: self.shun(members))
+        self.holders = HolderMethods(self._desk, lambda members: self.shun(members))
 
     @property
     def handlers(self) -> Mapping[str, Handler]:
@@ -72,7 +72,7 @@ class CorpService:
             "fraud.report": self._fraud_report,
         }
         money = MoneyMethods(self._desk, self._claims)
-        others = (MemberMethods(self._desk, self._registry), money, self._holders)
+        others = (MemberMethods(self._desk, self._registry), money, self.holders)
         for each in others:
             own.update(each.methods)
         return {name: guarded(method) for name, method in own.items()}
