@@ -216,13 +216,14 @@ class Serving:
         reply()
 
     def _packed_nearest(self, peer: Peer, key: bytes) -> bytes:
-        overlay = self._overlay
-        asker = overlay.known_contact(peer)
-        if asker is None:
-            return pack_contacts(overlay.table.around(int.from_bytes(key, "big"), K))
-        # Nobody needs to be told of itself.
-        found = overlay.table.around(int.from_bytes(key, "big"), K + 1)
-        return pack_contacts([contact for contact in found if contact is not asker][:K])
+        """The nearest of the table but the asker: nobody needs to be told of itself."""
+        table, target = self._overlay.table, int.from_bytes(key, "big")
+        asker = self._overlay.known_contact(peer)
+        found = table.around(target, K)
+        others = [contact for contact in found if contact is not asker]
+        if len(others) < len(found):
+            others = [contact for contact in table.around(target, K + 1) if contact is not asker]
+        return pack_contacts(others)
 
 
 def check_kind(kind: int) -> None:

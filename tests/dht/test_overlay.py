@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from dht.contact import Contact
+from dht.contact import Contact, unpack_contacts
 from dht.endpoint import Endpoint
 from dht.errors import JoinError, LocalError, PeerIdentityError, PeerRefusedError, PeerTimeoutError
 from dht.record import seal_record
 from dht.reply import Reply
+from dht.routing import K
 
 Run = Callable[[Any], None]
 DIMENSIONS = ["cpu.available", "memory.available", "price.cpu"]
@@ -22,6 +23,23 @@ def nearest(nodes: list[Endpoint], dimension: str, key: bytes, k: int = 20) -> l
     target = int.from_bytes(key, "big")
     ids = [node.overlay(dimension).node_id for node in nodes]
     return sorted(ids, key=lambda each: int.from_bytes(each, "big") ^ target)[:k]
+
+
+def test_an_answer_names_the_nearest_but_the_asker_itself(run: Run) -> None:
+    async def scenario(world: Any) -> None:
+        nodes = await world.grow(30, ["cpu"])
+        overlay = nodes[0].overlay("cpu")
+        contacts = list(overlay.table)
+        for _ in range(60):
+            key, asker = world.rng.randbytes(20), nodes[0].peer(world.rng.choice(contacts).address)
+            if asker is None:
+                continue
+            named = unpack_contacts(overlay.serving._packed_nearest(asker, key), K)
+            target, itself = int.from_bytes(key, "big"), overlay.known_contact(asker)
+            others = [contact for contact in contacts if contact is not itself]
+            assert set(named) == set(sorted(others, key=lambda contact: contact.number ^ target)[:K])
+
+    run(scenario)
 
 
 def test_find_returns_exactly_the_nearest_in_every_overlay(run: Run) -> None:
