@@ -67,6 +67,10 @@ def test_a_bulk_load_is_what_publishing_leads_to() -> None:
     assert differences(SEED, 5_000, ["cores"], count().__next__, capacity=512) == []
 
 
+def test_every_method_says_what_it_was_run_with() -> None:
+    assert all(bench().parameters(METHODS)[method] for method in METHODS)
+
+
 def test_no_search_asks_fewer_holders_than_the_least_that_have_its_answers() -> None:
     for row in rows("conjunction"):
         if row.method.startswith("xenosearch"):

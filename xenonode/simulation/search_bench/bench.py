@@ -17,6 +17,7 @@ from random import Random
 
 import numpy as np
 
+from summaries.asks import REPLICAS
 from summaries.bulk import build
 from summaries.execute import Search
 from summaries.holder import DEFAULT_CAPACITY
@@ -119,6 +120,21 @@ class Bench:
         questions, bytes_ = roots.questions // clients, roots.control_bytes // clients
         read = f"all roots remembered by {questions} questions, {bytes_ // 1000} kB a client, for 15 s"
         return f"{len(self.tries)} tries, {points} aggregation points, {leaves} leaves; {read}"
+
+    def parameters(self, methods: Sequence[str]) -> dict[str, str]:
+        """What each method was run with, for display."""
+        own = f"leaves of {self.network.capacity} rows, {REPLICAS} replicas on {self.network.size} nodes"
+        known = {
+            "xenosearch": f"{own}, one read, roots remembered",
+            "xenosearch-strict": f"{own}, two read, roots remembered and confirmed",
+            "xenosearch-cold": f"{own}, one read",
+            "xenosearch-strict-cold": f"{own}, two read",
+            "bloom-2003": f"filters of {self.bloom_bits} bits, which asks fewest of these tries; no zones",
+            "driver-scan": "the dimension of the narrowest range by the schema; the same tries",
+            "central-sqlite": f"an index a column, {PAGE_ROWS} rows a page",
+            "central-numpy": f"all columns in memory, {PAGE_ROWS} rows a page",
+        }
+        return {method: known[method] for method in methods}
 
     def _row(self, kind: str, method: str, queries: Sequence[Query], wanted: Sequence[list[int]]) -> Row:
         costs, right, missing, wrong = [], 0, 0, 0

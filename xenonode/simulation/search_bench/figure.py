@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from xenonode.errors import XenoError
@@ -22,17 +23,19 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
         writer.writerows(row.to_fields() for row in rows)
 
 
-def draw_png(rows: Sequence[Row], path: Path, kind: str = "conjunction") -> None:
-    """One line a method. Raises XenoError when matplotlib is not installed."""
-    try:
-        import matplotlib
+def need_package() -> None:
+    """Raise XenoError when matplotlib is not installed: before the runs, which take long."""
+    if find_spec("matplotlib") is None:
+        raise XenoError("the figure needs the package matplotlib", "pip install 'xenonode[plots]'", "missing_package")
 
-        matplotlib.use("Agg")
-        from matplotlib import pyplot
-    except ImportError as error:
-        raise XenoError(
-            "the figure needs the package matplotlib", "pip install 'xenonode[plots]'", "missing_package"
-        ) from error
+
+def draw_png(rows: Sequence[Row], path: Path, kind: str = "conjunction") -> None:
+    """One line a method."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
     figure, axes = pyplot.subplots(figsize=(7, 4.5))
     for method in dict.fromkeys(row.method for row in rows):
         line = sorted((row.adverts, row.time_ms_mean) for row in rows if row.method == method and row.kind == kind)
