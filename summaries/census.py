@@ -1,9 +1,9 @@
 """What all adverts that match a query come to, as a state machine: asks out, answers in, aggregates at the end.
 
 Decides which trie to go down, whom to ask, and what the outcome is worth. Without `whole`, every leaf that passes is
-read from two replicas that must agree: then counts, sums and groups are exact. With it, a child all of whose adverts
-certainly pass is taken at the word of its parent's entry, as old as that says. What could not be read, or is in dispute
-between replicas, is told as bounds. All of it is holders' word: nobody's advert is fetched.
+read from all replicas but one, which must agree: then counts, sums and groups are exact. With it, a child all of whose
+adverts certainly pass is taken at the word of its parent's entry, as old as that says. What could not be read, or is in
+dispute between replicas, is told as bounds. All of it is holders' word: nobody's advert is fetched.
 
     start() -> asks;  answered(ask, reply, now_ms) -> more asks;  finished -> result
 """
@@ -138,7 +138,7 @@ class Census:
         """The first questions."""
         self._started = True
         if self._filter.terms:
-            self._waiting.append(self._node(ROOT, 0, 1, ()))
+            self._waiting.append(self._node(ROOT, 0, 1, (), 0))
         return self._pump()
 
     def answered(self, ask: Ask, reply: Outcome) -> list[Ask]:
@@ -193,12 +193,13 @@ class Census:
         out, self._out = self._out, []
         return out
 
-    def _node(self, prefix: Prefix, count: int, depth: int, holders: tuple[bytes, ...]) -> _Node:
+    def _node(self, prefix: Prefix, count: int, depth: int, holders: tuple[bytes, ...], known_holders: int) -> _Node:
         sources = deque(Source(holder) for holder in holders)
         first = 0 if holders else self._turn
         sources += [Source(None, (first + replica) % REPLICAS) for replica in range(REPLICAS)]
-        # Summaries are as old as they are: only what is to be exact needs a second replica's word.
-        return _Node(prefix, count, depth, 1 if self._whole else 2, sources, holders)
+        # Summaries are as old as they are: only what is to be exact needs more than one replica's word.
+        need = 1 if self._whole else max(2, known_holders - 1)
+        return _Node(prefix, count, depth, need, sources, holders)
 
     def _begin(self, node: _Node, digest_only: bool) -> None:
         node.open += 1
@@ -255,12 +256,16 @@ class Census:
         self._consider(node)
 
     def _consider(self, node: _Node) -> None:
-        """Ask more, or close: two replicas must say the same, so that what both lack was never acknowledged."""
+        """Ask more, or close.
+
+        What is acknowledged stands at two replicas, so all but one of those that may have it must say the same.
+        """
         if node.open:
             return
         whole = [one for one in node.readings if not one.digest_only]
         words = Counter(one.digest for one in node.readings)
-        agreed = [digest for digest, count in sorted(words.items()) if count >= node.need]
+        need = max(node.need, len(node.readings) - 1)
+        agreed = [digest for digest, count in sorted(words.items()) if count >= need]
         if node.sources and not (whole and agreed):
             self._begin(node, digest_only=bool(whole))
             return
@@ -284,14 +289,16 @@ class Census:
         alone = len(node.readings) == 1 and node.absent > 0 and not node.failed  # there is no second nearest
         counts = [sum(part.aggregate.count for part in one.parts) for one in whole]
         best = whole[counts.index(max(counts))]
-        if not (agreed or alone) or best.splitting:
+        children = {one.prefix: one for reading in whole for one in reading.children}
+        # Others say that it was split, and two of its holders have not heard of it: its rows stand below it as well.
+        twice = best.splitting or (max(counts) > 0 and any(child.prefix not in children for child in node.below))
+        if not (agreed or alone) or twice:
             self._disputed.append(node.prefix)
-            self._spare += max(counts) if best.splitting else max(counts) - min(counts)
+            self._spare += max(counts) if twice else max(counts) - min(counts)
         for part in best.parts:
             self._groups[part.name] = self._groups.get(part.name, Aggregate()) + part.aggregate
             self._age_ms = max(self._age_ms, part.age_ms)
             self._summarised += part.leaves
-        children = {one.prefix: one for reading in whole for one in reading.children}
         self._points += bool(children)
         self._leaves += not children
         self._descend(node, children)
@@ -315,7 +322,7 @@ class Census:
             if above is not None and above.prefix.covers(prefix):
                 above.below.append(child)
                 continue
-            above = self._node(prefix, child.count, node.depth + 1, child.holders)
+            above = self._node(prefix, child.count, node.depth + 1, child.holders, child.known_holders)
             self._waiting.append(above)
 
 

@@ -63,7 +63,7 @@ class Tallying:
         self._state = state
         self._children: dict[Prefix, dict[Prefix, dict[bytes, _Told]]] = {}  # node -> child -> holder
         self._telling: dict[Prefix, _Telling] = {}
-        self._made: dict[tuple[Prefix, Filter, str], tuple[int, list[TallyPart], bytes]] = {}
+        self._made: dict[tuple[Prefix, int, Filter, str], tuple[int, list[TallyPart], bytes]] = {}
 
     def hear(self, message: SumUpdate, sender: bytes, request: object, now_ms: int) -> None:
         """Take a child's sum in, if the child's zone is known from the same holder."""
@@ -145,7 +145,7 @@ class Tallying:
         self, node: TrieNode, question: Tally, condition: CompiledFilter, now_ms: int
     ) -> tuple[list[TallyPart], bytes]:
         """The groups of a node's own rows, and what tells them from others; pages of one answer share the work."""
-        key = (node.prefix, question.filter, question.group)
+        key = (node.prefix, node.rows.changes, question.filter, question.group)
         known = self._made.get(key)
         if known is not None and now_ms - known[0] < PAGES_MS:
             return list(known[1]), known[2]

@@ -14,7 +14,7 @@ from test_search_recall import wide
 
 from summaries.census import Census
 from summaries.errors import LocalError, MessageError
-from summaries.messages import Tallied, TallyChild
+from summaries.messages import Tallied, TallyChild, TallyPart
 from summaries.parse import parse
 from summaries.point import Point, Rows
 from summaries.query import Query, filter_of, matches
@@ -71,6 +71,19 @@ def test_summaries_answer_for_whole_ranges_and_say_how_old_they_are() -> None:
     part = world.census(parse("price.cpu <= 0.02 USD/h and cores >= 1"), whole=True, dimension="price.cpu")
     wanted = len(truth(values, parse("price.cpu <= 0.02 USD/h and cores >= 1")))
     assert part.least == part.most == wanted
+
+
+def test_a_census_sees_what_was_acknowledged_a_moment_after_the_last_one() -> None:
+    random = Random(8)
+    values = {random.getrandbits(64): attributes(random) for _ in range(13)}
+    world = World(8, 3, Schema.from_sample(list(values.values()), most=64), capacity=64)  # type: ignore[arg-type]
+    *first, last = (world.advert(id, 1, one) for id, one in values.items())
+    assert all(one.durable for one in world.publish_all(first, ["price.cpu"]))
+    before = world.census(parse(""), group="region", dimension="price.cpu")
+    assert len(before.groups) > 1 and before.total.count == len(first)
+    assert all(one.durable for one in world.publish_all([last], ["price.cpu"]))
+    after = world.census(parse(""), group="region", dimension="price.cpu")
+    assert after.exact and after.total.count == len(values)
 
 
 def test_what_cannot_be_read_is_told_as_bounds() -> None:
@@ -130,3 +143,46 @@ def test_what_lies_below_a_prefix_that_cannot_be_read_is_read_all_the_same() -> 
         asks = [each for ask in asks for each in census.answered(ask, None)]
     assert {ask.prefix for ask in asks} == {quarter}
     assert half in census.result.unreachable and not census.result.exact
+
+
+def test_rows_below_a_prefix_that_its_holders_believe_whole_are_not_counted_twice_as_exact() -> None:
+    census = Census(SMALL, parse("cores >= 0"), dimension="price.cpu")
+    half, quarter = Prefix(0, 1), Prefix(0, 2)
+    named = tuple(TallyChild(one, 5, 3, (b"a", b"b")) for one in (half, quarter))
+    part = (TallyPart("", 0, 0, Aggregate(count=5)),)
+    replies = {ROOT: ((), named), half: (part, ()), quarter: (part, ())}
+    asks = census.start()
+    while asks:
+        ask, *asks = asks
+        parts, children = replies[ask.prefix]
+        asks += census.answered(ask, Tallied(ask.prefix, parts, children, len(parts + children), 7, False))
+    assert not census.result.exact and (census.result.least, census.result.most) == (5, 10)
+
+
+@pytest.mark.parametrize(
+    "known_holders, digests, exact",
+    [
+        (2, (7, 7, 7, 7, 7), True),
+        (2, (7, 8, 8, 8, 8), True),
+        (2, (7, 8, 7, 8, 7), True),  # two of three
+        (4, (7, 8, 7, 8, 7), False),  # a pair of four says nothing of what the other pair has
+        (4, (7, 7, 7, 8, 8), True),
+    ],
+)
+def test_all_replicas_but_one_must_agree(known_holders: int, digests: tuple[int, ...], exact: bool) -> None:
+    census = Census(SMALL, parse("cores >= 0"), dimension="price.cpu")
+    half = Prefix(0, 1)
+    replicas = dict(zip(((b"a", 0), (b"b", 0), (None, 0), (None, 1), (None, 2)), digests))
+    asks = census.start()
+    while asks:
+        ask, *asks = asks
+        if ask.prefix == ROOT:
+            asks += census.answered(
+                ask, Tallied(ROOT, (), (TallyChild(half, 5, known_holders, (b"a", b"b")),), 1, 7, False)
+            )
+            continue
+        digest = replicas[ask.holder, ask.replica]
+        asks += census.answered(
+            ask, Tallied(half, (TallyPart("", 0, 0, Aggregate(count=digest)),), (), 1, digest, False)
+        )
+    assert census.result.exact is exact
