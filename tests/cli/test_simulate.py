@@ -101,11 +101,13 @@ def test_shrinking_leaves_the_fault_that_matters_and_its_command_fails_alike(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     faults = "".join(
-        f'[[fault]]\nkind = "{kind}"\nat_s = 1\nfor_s = 4\ntargets = {targets}\n'
+        f'[[fault]]\nkind = "{kind}"\nat_s = 1\nfor_s = 25\ntargets = {targets}\n'
         for kind, targets in (("reordering", '"any"'), ("partition", '["client-0"]'), ("duplication", '"any"'))
     )
     Path("faulty.toml").write_text(QUICK + "recall_least = 1\n" + faults, encoding="utf-8")
-    status = main.run(["simulate", "faulty.toml", "--set", "workload.queries_per_s=2", "--seeds", "1", "--shrink"])
+    # Long enough that no search outlasts the partition.
+    longer = ("--set", "duration_s=30", "--set", "workload.queries_per_s=1")
+    status = main.run(["simulate", "faulty.toml", *longer, "--seeds", "1", "--shrink"])
     errors = capsys.readouterr().err
     assert status == 1, errors
     assert "looking for the fewest of 3 faults" in errors
