@@ -355,7 +355,7 @@ class Client:
     async def _report(self, proof: Contradiction) -> None:
         try:
             await self._call_corp("fraud.report", {"first": proof.first, "second": proof.second})
-        except XenoError as error:
+        except (XenoError, ControlError) as error:
             LOGGER.warning("the proof against %s was not taken: %s", proof.owner.hex(), error)
 
     async def _learn_whom_to_shun(self, peer: Peer) -> None:
@@ -365,13 +365,12 @@ class Client:
             peer.endpoint.shun(members_of({"shunned": wire.unpack(raw or b"\x90")}))
         try:
             members = members_of(await self._call_corp("holders.shunned", {}))
-        except XenoError as error:
-            LOGGER.info("XenoCorp did not tell whom to shun: %s", error)
-            return
-        peer.endpoint.shun(members)
-        packed = wire.pack([list(one) for one in members])
-        if packed != raw:
-            self._home.disk.replace(SHUNNED_FILE, packed)
+            peer.endpoint.shun(members)
+            packed = wire.pack([list(one) for one in members])
+            if packed != raw:
+                self._home.disk.replace(SHUNNED_FILE, packed)
+        except (XenoError, ControlError, OSError) as error:
+            LOGGER.info("XenoCorp did not tell whom to shun, or it cannot be kept: %s", error)
 
     async def _joined(self) -> Peer:
         if self._peer is None:

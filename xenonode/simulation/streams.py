@@ -26,7 +26,7 @@ SEGMENT_BYTES = 16_384  # one event for each: a compromise between a real segmen
 HIGH_WATER_BYTES, LOW_WATER_BYTES = 65_536, 16_384  # asyncio's own defaults
 FIRST_RETRY_NS, LONGEST_RETRY_NS, RETRIES = 200_000_000, 120_000_000_000, 15  # Linux: gives up after about 924 s
 SYN_RETRIES = 6  # Linux: 1 + 2 + 4 + ... s, gives up after 127 s
-_TRACE = struct.Struct("<8sH8sHqB")
+STREAM_TRACE = struct.Struct("<8sH8sHqB")
 
 
 class StreamTransport(asyncio.Transport):
@@ -113,7 +113,7 @@ class StreamTransport(asyncio.Transport):
             return None
         self.last_arrival_ns = arrival_ns = max(arrival_ns, self.last_arrival_ns)
         ends = (self.host.identity, self.local[1], peer.host.identity, peer.local[1])
-        network.trace.note("stream", _TRACE.pack(*ends, arrival_ns, segment is None) + (segment or b""))
+        network.trace.note("stream", STREAM_TRACE.pack(*ends, arrival_ns, segment is None) + (segment or b""))
         return arrival_ns
 
     def _fate(self, size_bytes: int) -> int | None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from xenonode.simulation.errors import SimulationError
 from xenonode.simulation.loop import NANOSECONDS
 from xenonode.simulation.network import DATAGRAM_TRACE
+from xenonode.simulation.streams import STREAM_TRACE
 
 EVENTS_MAX = 400
 """Events kept: a busy second of a small world. Each is the bytes that the trace hashed anyway."""
@@ -45,10 +46,15 @@ class Ring:
 
 
 def _line(now_ns: int, kind: str, data: bytes, names: Mapping[bytes, str]) -> str:
-    at = f"{now_ns / NANOSECONDS:.6f} s {kind}"
-    if kind != "datagram":
-        return f"{at} {data[:100]!r}" if kind == "stream" else f"{at} {data.decode(errors='replace')[:200]}"
-    source, _, destination, _, due_ns = DATAGRAM_TRACE.unpack_from(data)
+    at = f"{now_ns / NANOSECONDS:.6f} s"
+    if kind == "datagram":
+        source, _, destination, _, due_ns = DATAGRAM_TRACE.unpack_from(data)
+        size = len(data) - DATAGRAM_TRACE.size
+    elif kind == "stream":
+        source, _, destination, _, due_ns, is_end = STREAM_TRACE.unpack_from(data)
+        size = len(data) - STREAM_TRACE.size
+        kind = "end of a stream" if is_end else kind
+    else:
+        return f"{at} {kind} {data.decode(errors='replace')[:200]}"
     fate = "lost" if due_ns < 0 else f"arrives {(due_ns - now_ns) / 1_000_000:.1f} ms later"
-    size = len(data) - DATAGRAM_TRACE.size
-    return f"{at} {names.get(source, '?')} to {names.get(destination, '?')}, {size} bytes, {fate}"
+    return f"{at} {kind} {names.get(source, '?')} to {names.get(destination, '?')}, {size} bytes, {fate}"
