@@ -177,7 +177,8 @@ def test_a_broken_invariant_ends_the_run_with_its_name_and_the_last_packets(
     path.write_text(FAULTS, encoding="utf-8")
     verdict = run(load(path), 1).verdict
     assert (verdict.status, verdict.check) == ("broken", "buckets hold at most k")
-    assert verdict.virtual_s < 60 and len(verdict.last_packets) > 10 and all(" to " in one for one in verdict.last_packets)
+    assert verdict.virtual_s < 60 and len(verdict.last_packets) > 10
+    assert all(" to " in one for one in verdict.last_packets if "datagram" in one or "stream" in one)
 
 
 def test_peers_alone_are_searched_and_churn(tmp_path: Path) -> None:

@@ -33,6 +33,10 @@ DOUBTED = 8
 """Where somebody was silent the lookup is done again for eight, of whom three are the nearest there are."""
 NEAR = 8
 """Whoever is among the eight nearest that we know speaks for a prefix: nodes do not all know the same ones."""
+SMALL_NETWORK = 80
+LOOKED_UP_SMALL = 20
+"""Whoever knows fewer than 80 nodes may be in a network that has just begun, where nobody knows all others yet: two
+servers of fifty took themselves for the holders of a root, and what was published to them then was found by nobody."""
 REMEMBERED_S = 30.0
 """Twice the rebuild period: a holder that left is noticed by its silence, one that came is told by the next lookup."""
 REMEMBERED_MOST_S = 300.0
@@ -138,9 +142,10 @@ class Placement:
             if found == held.contacts:
                 now_s = asyncio.get_running_loop().time()
                 return self._remember(prefix, _Neighbourhood(found, key, held.reach, now_s, self._changes))
-        count = LOOKED_UP
+        few = len(self.overlay.table) < SMALL_NETWORK
+        count = LOOKED_UP_SMALL if few else LOOKED_UP
         survey = await self.overlay.survey(packed, count)
-        if survey.silent:
+        if survey.silent and not few:
             count = DOUBTED  # whoever was met late has a session now, and answers in time
             survey = await self.overlay.survey(packed, count)
         contacts, silent = survey.found[: self.replicas], survey.silent
