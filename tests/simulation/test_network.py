@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import pathlib
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from xenonode.simulation.errors import SimulationError
 from xenonode.simulation.network import Conditions
 from xenonode.simulation.run import SimulatedNode, Simulation
+from xenonode.simulation.streams import StreamTransport
 
 SCRIPT = pathlib.Path(__file__).with_name("conversation.py")
 
@@ -242,6 +244,25 @@ def test_a_restarted_host_resets_connections_of_its_former_life() -> None:
             await reader.read()
 
     with_two_nodes(swallow_nothing, client)
+
+
+def test_what_arrives_before_a_connection_has_begun_waits_for_it() -> None:
+    with Simulation(1) as simulation:
+        left, right = simulation.add_node("client"), simulation.add_node("server")
+
+        async def story() -> None:
+            here, there = (
+                StreamTransport(simulation.network, host, (host.address, 1), ("", 1), contextvars.copy_context())
+                for host in (left.host, right.host)
+            )
+            here.peer, there.peer = there, here
+            here.arrive(b"early")  # as on a host that was held up: seed 65 of the whole platforms
+            here.arrive(None)
+            reader = asyncio.StreamReader()
+            here.begin(asyncio.StreamReaderProtocol(reader))
+            assert await reader.read() == b"early"
+
+        simulation.run(left.start(story()))
 
 
 def test_tls_on_the_simulated_network_is_refused_with_the_reason() -> None:

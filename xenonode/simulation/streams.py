@@ -58,6 +58,8 @@ class StreamTransport(asyncio.Transport):
         """Give this end its protocol (in this end's context)."""
         self._protocol = protocol
         protocol.connection_made(self)
+        if self._received:
+            self._network.loop.call_soon(self._deliver_held, context=self.context)
 
     # Writing
     def write(self, data: Any) -> None:
@@ -153,7 +155,8 @@ class StreamTransport(asyncio.Transport):
             if segment is not None and not self._network.blocked(self.host, self.peer.host):
                 when_ns = self._network.loop.now_ns + self._one_way_ns()
                 self._network.loop.call_at_ns(when_ns, self.peer.reset, context=self.peer.context)
-        elif self._reading_paused or self._received:
+        elif self._reading_paused or self._received or self._protocol is None:
+            # On a host that is held up, what was sent first may be handled after what was sent next.
             self._received.append(segment)
         else:
             self._deliver(segment)
@@ -330,6 +333,8 @@ async def _shake_hands(
     def answer() -> None:
         if established.cancelled():
             client.abort()
+        elif client.is_closing():
+            established.set_exception(ConnectionResetError(errno.ECONNRESET, "connection reset by peer"))
         elif hasattr(client, "peer"):
             protocol = factory()
             client.begin(protocol)
