@@ -15,6 +15,7 @@ from xenonode.simulation.seeds import FULL
 
 BROKEN: dict[tuple[str, int], str] = {
     ("full", 55): "at the end, of price.cpu's root one holder has a server's row and two have not; not traced yet",
+    ("full", 70): "at 448 s server-23 keeps a row of cpu.available that expired 182 s before; not traced yet",
 }
 """Seeds that are known to break, and what is known of it; one that holds again has to go from here."""
 LIMIT_S = 5_400
