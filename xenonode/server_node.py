@@ -147,9 +147,9 @@ class ServerNode(Node):
         await manager.start()
         self._ending.push_async_callback(manager.close)
         desk = QuoteDesk(signer, env.scheme, admission, audit, self._advert, env.now_ms)
-        service = ServerService(manager, desk, admission, audit, self._advert, signer.public_key)
-        await self._serve(config.control, transport, service.handlers(), ANONYMOUS)
         self.publisher = Publisher(self.peer.schema, self.peer.adverts, self.peer.asker, env)
+        service = ServerService(manager, desk, admission, audit, self._advert, self._pending, signer.public_key)
+        await self._serve(config.control, transport, service.handlers(), ANONYMOUS)
         self.peer.endpoint.handle(ADVERT, self._show_advert)
         await self._appear()
         staying = membership.stay(home, env, held, self._call_corp, partial(registration, config), self._renewed)
@@ -200,6 +200,9 @@ class ServerNode(Node):
 
     def _advert(self) -> Envelope | None:
         return self.advertiser.current
+
+    def _pending(self) -> tuple[str, ...]:
+        return self.publisher.pending(self.advertiser.seq)
 
     def _show_advert(self, peer: object, body: bytes, reply: Any) -> None:
         advert = self.advertiser.current

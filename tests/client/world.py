@@ -102,7 +102,7 @@ class World:
         desk = QuoteDesk(self.server, ED25519, admission, audit, lambda: advertiser.current, self.now_ms)
         advertiser.issue(self.now_ms(), Location(1, 2, 3, 4), b"credential")
         own_key = self.server.public_key
-        self.service = ServerService(self.manager, desk, admission, audit, lambda: advertiser.current, own_key)
+        self.service = ServerService(self.manager, desk, admission, audit, lambda: advertiser.current, tuple, own_key)
         self.handlers = self.service.handlers()
         await self.manager.start()
 

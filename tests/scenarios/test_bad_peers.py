@@ -185,6 +185,11 @@ def test_while_xenocorp_is_down_a_search_works_and_money_says_who_does_not_answe
     assert command(live, "order", "release", order).json["status"] == "closed"
 
 
+def test_a_server_says_when_every_search_finds_its_advert(live: Live) -> None:
+    control = live.plan.servers[0].control
+    live.run(until(lambda: command(live, "advert", "show", control).json["pending"] == []))
+
+
 # -- noise -----------------------------------------------------------------------------------------------
 
 

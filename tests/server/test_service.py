@@ -48,13 +48,16 @@ METHODS = {
     "owner.stop",
 }
 
+PENDING = ("price.cpu",)
+
 
 class Member:
     """Somebody who calls the server's methods."""
 
     def __init__(self, server: Server, signer: Signer | None) -> None:
-        advert, own_key = lambda: server.advertiser.current, SERVER.public_key
-        service = ServerService(server.manager, server.desk, server.admission, server.audit, advert, own_key)
+        advert, pending = lambda: server.advertiser.current, lambda: PENDING
+        parts = (server.manager, server.desk, server.admission, server.audit)
+        service = ServerService(*parts, advert, pending, SERVER.public_key)
         self.handlers = service.handlers()
         self.caller = Caller(None if signer is None else signer.public_key, ("127.0.0.1", 1), "1-1")
 
@@ -68,7 +71,8 @@ def test_a_member_can_do_everything_from_quote_to_settlement_over_the_methods() 
         server = await world.boot()
         member, other, nobody = (Member(server, each) for each in (CLIENT, STRANGER, None))
         assert set(member.handlers) == METHODS and set(ANONYMOUS) <= METHODS
-        assert (await nobody.call("advert"))["advert"] == server.advertiser.current.raw  # type: ignore[union-attr]
+        shown = await nobody.call("advert")
+        assert shown == {"advert": server.advertiser.current.raw, "pending": list(PENDING)}  # type: ignore[union-attr]
         assert (await nobody.call("audit.head"))["length"] == server.audit.length
         with pytest.raises(ControlError, match="members only"):
             await nobody.call("session.list")

@@ -9,6 +9,7 @@ import typer
 from xenonode import units
 from xenonode.cli.command import Run, command, group, usage_error
 from xenonode.cli.orders import duration
+from xenonode.cli.output import plain
 from xenonode.errors import XenoError
 from xenonode.model.advert import Advert, OfferedEnvironment, VerifiedAdvert
 from xenonode.model.money import format_amount
@@ -69,8 +70,11 @@ async def quote(
 async def advert_show(run: Run, server: ServerArgument) -> None:
     """Show a server's own current advert, checked whole."""
     async with run.client() as client:
-        found = await client.advert(server)
-    run.output.facts(found, advert_facts(found))
+        shown = await client.shown_advert(server)
+    facts = [*advert_facts(shown.advert), ("not yet found by", shown.pending)]
+    fields = plain(shown.advert)
+    assert isinstance(fields, dict)
+    run.output.facts({**fields, "pending": shown.pending}, facts)
 
 
 async def peers(run: Run) -> None:

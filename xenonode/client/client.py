@@ -70,6 +70,22 @@ class SignedQuote:
     lease_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class ShownAdvert:
+    """What a server shows of itself, and in which dimensions, by its own word, searches may not find it yet."""
+
+    advert: VerifiedAdvert
+    pending: tuple[str, ...]
+
+    @classmethod
+    def of(cls, advert: VerifiedAdvert, pending: object) -> Self:
+        """From an answer, whose sender may be of an earlier version and say nothing. Raises XenoError."""
+        names = [] if pending is None else pending
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise XenoError("the server's answer has no list of dimensions", "take another server", "bad_peer")
+        return cls(advert, tuple(names))
+
+
 class Client:
     """See the module."""
 
@@ -285,14 +301,18 @@ class Client:
 
     async def advert(self, server: str) -> VerifiedAdvert:
         """A server's own current advert, by the first digits of its key or by HOST:PORT of its control connection."""
+        return (await self.shown_advert(server)).advert
+
+    async def shown_advert(self, server: str) -> ShownAdvert:
+        """The same, and where searches may not find it yet."""
         place = Address.parse(server)
         key, address = self.records.found(server) if place is None else (None, place.pair)
         member = self._member()
         transport = self._home.transport(member.papers.certificate, [member.papers.authority])
         connection = await connect(*address, key, transport=transport)
         try:
-            raw = (await connection.call("advert", {}))["advert"]
-            found = verify_advert(raw, self._trust, self._env.now_ms())
+            answer = await connection.call("advert", {})
+            found = verify_advert(answer["advert"], self._trust, self._env.now_ms())
             if found.server_key != connection.peer_key:
                 raise XenoError("the server showed another server's advert", "do not use this server", "bad_peer")
         except RemoteError as error:
@@ -300,7 +320,7 @@ class Client:
         finally:
             await connection.close()
         self.records.keep_found([found])
-        return found
+        return ShownAdvert.of(found, answer.get("pending"))
 
     def peers(self) -> list[dict[str, object]]:
         """Servers that this client has met in the overlays."""

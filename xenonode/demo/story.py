@@ -154,16 +154,17 @@ class Story:
 
     async def _search(self) -> tuple[Wish, SearchAnswer]:
         self._teller.step("The client searches over the DHTs' summaries")
-        adverts = await self._adverts()
+        adverts, _ = await self._adverts()
         self.outcome.adverts = len(adverts)
         wish = _wish(adverts, (self.plan.corp.udp, self.plan.servers[-1].udp))
         self._teller.say(wish.text)
         for _ in range(COMPARISONS_MAX):
+            before, acknowledged = await self._adverts()
             answer = await self._client.search(wish.text)
-            before, adverts = adverts, await self._adverts()
+            adverts, _ = await self._adverts()
             still = [each.advert.seq for each in before] == [each.advert.seq for each in adverts]
-            if still and answer.servers:
-                break  # nobody published in between, so both looked at the same adverts
+            if acknowledged and still and answer.servers:
+                break  # nobody was publishing in between, so both looked at the same adverts
             await asyncio.sleep(COMPARISON_PAUSE_S)
         else:
             raise XenoError("the adverts never stood still", "this machine is very busy; try again later", "busy")
@@ -192,9 +193,12 @@ class Story:
         )
         return wish, answer
 
-    async def _adverts(self) -> list[VerifiedAdvert]:
-        """Every server's current advert, from the server itself over its control connection."""
-        return list(await asyncio.gather(*(self._client.advert(place.control) for place in self.plan.servers)))
+    async def _adverts(self) -> tuple[list[VerifiedAdvert], bool]:
+        """Every server's current advert, from the server itself over its control connection, and whether holders in
+        all dimensions have acknowledged all of them: until then a search may still find what was before.
+        """
+        shown = await asyncio.gather(*(self._client.shown_advert(place.control) for place in self.plan.servers))
+        return [each.advert for each in shown], not any(each.pending for each in shown)
 
     def _show(self, answer: SearchAnswer, wish: Wish) -> None:
         columns = ("server", "owner", "region", "cpu free", "memory free", "price.cpu", "cost/h", "rtt")

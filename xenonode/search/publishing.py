@@ -42,6 +42,12 @@ class Publisher:
         self.last: Published | None = None
         """How the latest publication went."""
 
+    def pending(self, seq: int) -> tuple[str, ...]:
+        """Dimensions in which a search may still miss the advert of this number; empty once all acknowledged it."""
+        if self.last is None or self.last.seq != seq:
+            return tuple(dimension.name for dimension in self.schema.dimensions)
+        return self.last.pending
+
     async def publish(self, raw: bytes) -> Published:
         """Put a new signed advert (or a tombstone) in the place of the last one. Raises RemoteError if it is none."""
         async with self._turn:

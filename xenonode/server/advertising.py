@@ -63,6 +63,11 @@ class Advertiser:
         """The advert in force, signed; None before the first."""
         return self._envelope
 
+    @property
+    def seq(self) -> int:
+        """The number of the advert in force; 0 before the first."""
+        return 0 if self._advert is None else self._advert.seq
+
     def changed(self) -> None:
         """A session came, went, or changed its size."""
         self._changed = True

@@ -7,7 +7,7 @@ sees all sessions and may stop them. What the methods do is decided elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from dht.envelope import Envelope
@@ -31,7 +31,7 @@ _Answer = Callable[[bytes, dict[str, Any]], Awaitable[dict[str, Any]]]
 
 
 class ServerService:
-    """Handlers for every method of a XenoServer."""
+    """Handlers for every method of a XenoServer. `pending` tells where searches may still miss its current advert."""
 
     def __init__(
         self,
@@ -40,9 +40,11 @@ class ServerService:
         admission: Admission,
         audit: AuditLog,
         advert: Callable[[], Envelope | None],
+        pending: Callable[[], Sequence[str]],
         own_key: bytes,
     ) -> None:
         self._own_key = own_key
+        self._pending = pending
         self._manager, self._desk, self._admission = manager, desk, admission
         self._audit, self._advert = audit, advert
 
@@ -71,7 +73,7 @@ class ServerService:
         advert = self._advert()
         if advert is None:
             raise ControlError("starting", "this server advertises nothing yet", "ask again in a few seconds")
-        return {"advert": advert.raw}
+        return {"advert": advert.raw, "pending": list(self._pending())}
 
     async def _audit_head(self, caller: Caller, body: dict[str, Any]) -> dict[str, Any]:
         return {"head": self._audit.head, "length": self._audit.length, "checkpoint": self._audit.checkpoint}
