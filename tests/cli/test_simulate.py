@@ -119,6 +119,23 @@ def test_shrinking_leaves_the_fault_that_matters_and_its_command_fails_alike(
     assert told["failed"][0]["replay"] == replay  # a replay of a replay does the same faults
 
 
+def test_faults_are_tabled_by_kind_and_one_that_met_nobody_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    crash = '[[fault]]\nkind = "crash"\nat_s = 1\nfor_s = 2\n'
+    full = '[[fault]]\nkind = "disk_full"\nat_s = 1\nfor_s = 0.01\ntargets = "servers"\n'
+    Path("faulty.toml").write_text(QUICK + crash + full, encoding="utf-8")
+    words = ("faulty.toml", "--seeds", "1,2", "--out", "out")
+    status, told, _ = simulate(capsys, *words)
+    assert status == 0
+    struck = {"kind": "crash", "planned": 2, "struck": 2, "bit": 2, "runs_bitten": 2}
+    idle = {"kind": "disk_full", "planned": 2, "struck": 0, "bit": 0, "runs_bitten": 0}
+    assert told["faults"] == [struck, idle]
+    assert [row["bit"] for row in rows("out/faults.csv")] == ["1", "0"] * 2
+    assert [row["planned"] for row in rows("out/fault_kinds.csv")] == ["1"] * 4
+    assert main.run(["simulate", *words]) == 0
+    captured = capsys.readouterr()
+    assert "runs that it bit in" in captured.out and "disk_full met nobody" in captured.err
+
+
 @pytest.mark.parametrize(
     "changes, told",
     [

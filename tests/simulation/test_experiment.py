@@ -163,6 +163,12 @@ def test_faults_strike_and_are_told_and_others_can_be_done_in_their_place(tmp_pa
     assert result.verdict.passed, result.verdict
     assert [fault["kind"] for fault in result.faults] == ["loss", "crash"]
     assert result.row["faults"] == 2 and result.row["fault_bites"] > 1
+    lost = result.faults[0]["bit"]
+    assert lost > 0 and result.faults[1]["bit"] == 1
+    assert result.fault_kinds == [
+        {"kind": "loss", "planned": 1, "struck": 1, "bit": lost},
+        {"kind": "crash", "planned": 1, "struck": 1, "bit": 1},
+    ]
     assert min(sample["servers_up"] for sample in result.series) == 4
     quiet = run(scenario, 1, injections=())
     assert quiet.row["faults"] == quiet.row["fault_bites"] == 0

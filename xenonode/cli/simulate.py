@@ -212,9 +212,17 @@ def _report(run: Run, replay: _Replay, finished: Sequence[Finished], wanted: int
         "passed": len(finished) - len(failed),
         "failed": [_failure(replay, each) for each in failed],
         "runs": [{**each.job.point, **each.result.row, "cpu_s": each.cpu_s} for each in finished],
+        "faults": (kinds := _by_kind(finished)),
     }
     columns = ("run", "status", "virtual s", "RPCs", "queries", "recall", "sessions", "paid USD", "CPU s", "trace")
     run.output.rows(value, columns, rows, "No runs.")
+    if kinds and not run.output.as_json:
+        cells = [tuple(kind.values()) for kind in kinds]
+        run.output.text(None, "\n")
+        run.output.rows(kinds, ("fault", "planned", "struck", "bit", "runs that it bit in"), cells, "No faults.")
+    for kind in kinds:
+        if not kind["struck"]:
+            run.output.note(f"{kind['kind']} met nobody: it was too short, or its targets were away or idle")
     run.output.note(f"{len(finished) - len(failed)} of {wanted} runs passed; tables are in {replay.folder}")
     if not failed:
         return
@@ -233,6 +241,20 @@ def _report(run: Run, replay: _Replay, finished: Sequence[Finished], wanted: int
     first = failed[0]
     text = f"{len(failed)} of {wanted} runs failed; {first.job.title}: {first.result.verdict.check}"
     raise XenoError(text, f"replay it: {replay.command(first)}", "simulation")
+
+
+def _by_kind(finished: Sequence[Finished]) -> list[dict[str, Any]]:
+    """Of each kind of fault: injections planned, those that met anything, how often they did, and in how many runs."""
+    sums: dict[str, dict[str, Any]] = {}
+    for each in finished:
+        for row in each.result.fault_kinds:
+            kind = sums.setdefault(
+                row["kind"], {"kind": row["kind"], "planned": 0, "struck": 0, "bit": 0, "runs_bitten": 0}
+            )
+            for name in ("planned", "struck", "bit"):
+                kind[name] += row[name]
+            kind["runs_bitten"] += row["bit"] > 0
+    return list(sums.values())
 
 
 def _failure(replay: _Replay, finished: Finished) -> dict[str, Any]:

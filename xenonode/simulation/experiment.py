@@ -216,6 +216,7 @@ class Experiment:
     def result(self, verdict: Verdict) -> RunResult:
         """All figures of the run so far."""
         last, sent = self.series[-1] if self.series else {}, self._sent()
+        faults, kinds = self._faults()
         row: Row = {
             "seed": self.seed,
             "status": verdict.status,
@@ -232,13 +233,23 @@ class Experiment:
             "churn_returned": self.churning.returned,
             **spread(sent),
             "faults": len(self.injections),
-            "fault_bites": sum(self.injector.scene.bites.values()),
+            "fault_bites": sum(kind["bit"] for kind in kinds),
             "trace": self.stand.world.simulation.trace.hexdigest(),
         }
         nodes: list[Row] = [{"node": name, "sent": count} for name, count in sent.items()]
         sessions = [lease.to_fields() for lease in self.leases.all]
-        faults = [injection.to_fields() for injection in self.injections]
-        return RunResult(row, self.series, self.asking.rows, sessions, nodes, faults, verdict)
+        return RunResult(row, self.series, self.asking.rows, sessions, nodes, faults, kinds, verdict)
+
+    def _faults(self) -> tuple[list[Row], list[Row]]:
+        """Each fault that was planned, with how often its kind met something meanwhile; and the same by kind."""
+        scene = self.injector.scene
+        faults: list[Row] = [{**each.to_fields(), "bit": scene.met(each)} for each in self.injections]
+        kinds: list[Row] = []
+        for kind in dict.fromkeys(injection.kind for injection in self.injections):
+            own = [fault["bit"] for fault in faults if fault["kind"] == kind]
+            struck = sum(each > 0 for each in own)
+            kinds.append({"kind": kind, "planned": len(own), "struck": struck, "bit": scene.so_far(kind)})
+        return faults, kinds
 
 
 def _fail_the_run(task: asyncio.Task[None]) -> None:

@@ -42,7 +42,8 @@ class RunResult:
     queries: list[Row]
     sessions: list[Row]
     nodes: list[Row]
-    faults: list[Row]  # what was planned; the replay of a shrunk run reads them
+    faults: list[Row]  # what was planned, and what of it struck; the replay of a shrunk run reads them
+    fault_kinds: list[Row]  # the same by kind: injections planned, those that met anything, and how often they did
     verdict: Verdict = field(default_factory=Verdict)
 
     def to_fields(self) -> dict[str, Any]:
@@ -60,4 +61,4 @@ class RunResult:
         return cls(fields["row"], **{name: fields[name] for name in TABLES}, verdict=Verdict(**verdict))
 
 
-TABLES = ("series", "queries", "sessions", "nodes", "faults")
+TABLES = ("series", "queries", "sessions", "nodes", "faults", "fault_kinds")

@@ -61,7 +61,7 @@ class Liar:
 
     def told(self, times: int = 1) -> None:
         """One lie more."""
-        self.scene.bit(self.injection.kind, self.name, times)
+        self.scene.bit(self.injection, self.name, times)
 
     def put(self, part: Any, method: str, instead: Callable[..., Any]) -> Any:
         """Let this part's method be another; the honest one is returned."""

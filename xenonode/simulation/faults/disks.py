@@ -27,7 +27,7 @@ async def cut_write(scene: Scene, injection: Injection) -> None:
             if host.running is not None:  # it wrote too little
                 host.clear_trap()
                 return
-            scene.bit(injection.kind, name)
+            scene.bit(injection, name)
             await asyncio.sleep(max(0.0, ends_s - scene.loop.time()))
             await scene.come_back(name)
         finally:
@@ -47,7 +47,7 @@ async def bit_rot(scene: Scene, injection: Injection) -> None:
             host.crash()
             backup = host.disk.copy()
             if host.rot(rng):
-                scene.bit("disk_bit_rot", name)
+                scene.bit(injection, name)
             await asyncio.sleep(injection.for_ms / 1_000)
             first = True
 
@@ -74,4 +74,4 @@ async def full(scene: Scene, injection: Injection) -> None:
         host = scene.host(name)
         host.set_full(False)
         if host.refused > refused:
-            scene.bit("disk_full", name, host.refused - refused)
+            scene.bit(injection, name, host.refused - refused)

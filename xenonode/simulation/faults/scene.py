@@ -60,6 +60,7 @@ class Scene:
         self.world, self.simulation = world, world.simulation
         self.network, self.loop = world.simulation.network, world.simulation.loop
         self.bites: Counter[str] = Counter()
+        self._met: Counter[int] = Counter()  # the same by injection, which are told apart by their identity
         self.touched: dict[str, Counter[str]] = {}
         """Kinds of node and disk faults that met a host, by its name."""
         self.liars: set[str] = set()
@@ -67,6 +68,7 @@ class Scene:
         self.lying: set[str] = set()
         self._busy: set[str] = set()
         self._open: dict[str, tuple[int, int]] = {}
+        self._counting: dict[int, int] = {}
 
     def host(self, name: str) -> Any:
         """A host of the world."""
@@ -77,25 +79,40 @@ class Scene:
         place = f"{injection.kind} {injection.at_ms} {' '.join(injection.targets)}"
         return Random(int.from_bytes(derive(self.simulation.seed, "injection", place)))
 
-    def bit(self, kind: str, name: str = "", times: int = 1) -> None:
+    def bit(self, injection: Injection, name: str = "", times: int = 1) -> None:
         """It really happened."""
-        self.bites[kind] += times
+        self.bites[injection.kind] += times
+        self._met[id(injection)] += times
         if name:
-            self.touched.setdefault(name, Counter())[kind] += times
+            self.touched.setdefault(name, Counter())[injection.kind] += times
 
     @asynccontextmanager
-    async def counted(self, kind: str) -> AsyncIterator[None]:
-        """Within this, what the network does under that name is this kind's doing."""
-        users, before = self._open.get(kind, (0, self.network.bites[kind]))
+    async def counted(self, injection: Injection) -> AsyncIterator[None]:
+        """Within this, what the network does under its kind's name is this injection's doing."""
+        kind = injection.kind
+        own_before = self.network.bites[kind]
+        users, before = self._open.get(kind, (0, own_before))
         self._open[kind] = users + 1, before
+        self._counting[id(injection)] = own_before
         try:
             yield
         finally:
+            self._met[id(injection)] += self.network.bites[kind] - self._counting.pop(id(injection))
             users, before = self._open.pop(kind)
             if users > 1:
                 self._open[kind] = users - 1, before
             else:
                 self.bites[kind] += self.network.bites[kind] - before
+
+    def so_far(self, kind: str) -> int:
+        """How often a kind really happened, including what of it is still under way."""
+        _, before = self._open.get(kind, (0, self.network.bites[kind]))
+        return self.bites[kind] + self.network.bites[kind] - before
+
+    def met(self, injection: Injection) -> int:
+        """How often one injection did. What two of one kind do to the network at one time counts for both."""
+        now = self.network.bites[injection.kind]
+        return self._met[id(injection)] + now - self._counting.get(id(injection), now)
 
     def take(self, name: str) -> bool:
         """Take a host's lifecycle into one's hands; False while another fault has it, or it is down."""

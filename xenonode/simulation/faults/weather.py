@@ -71,7 +71,7 @@ async def conditions(scene: Scene, weather: Weather, injection: Injection) -> No
     """Loss, duplication, reordering, corruption, delay, MTU: the kind's own parameters are the change."""
     change = {name: injection.parameter(name) for name in KINDS[injection.kind].parameters}
     front = _Front(frozenset(injection.targets), change)
-    async with scene.counted(injection.kind):
+    async with scene.counted(injection):
         weather.come(front)
         await asyncio.sleep(injection.for_ms / 1_000)
         weather.go(front)
@@ -80,7 +80,7 @@ async def conditions(scene: Scene, weather: Weather, injection: Injection) -> No
 async def clog(scene: Scene, injection: Injection) -> None:
     """Packets from and to the targets wait until it is over."""
     until_ns = scene.loop.now_ns + injection.for_ms * 1_000_000
-    async with scene.counted("clog"):
+    async with scene.counted(injection):
         for name in injection.targets:
             scene.network.clogs[name] = "clog", until_ns
         await asyncio.sleep(injection.for_ms / 1_000)
@@ -93,7 +93,7 @@ async def swizzle(scene: Scene, injection: Injection) -> None:
     total_ns = injection.for_ms * 1_000_000
     order = list(injection.targets)
     rng.shuffle(order)
-    async with scene.counted("swizzle"):
+    async with scene.counted(injection):
         events = [(total_ns * place // (2 * len(order)), name) for place, name in enumerate(order)]
         rng.shuffle(order)
         ends = {name: total_ns - total_ns * place // (2 * len(order)) for place, name in enumerate(order)}
@@ -120,7 +120,7 @@ async def partition(scene: Scene, injection: Injection) -> None:
         left = {name for name in everybody if place(name) in regions}
     right = [name for name in everybody if name not in left]
     label = f"{injection.kind} {injection.at_ms} {','.join(injection.targets)}"
-    async with scene.counted(injection.kind):
+    async with scene.counted(injection):
         symmetric = injection.kind != "partition_one_way"
         scene.network.partition(label, sorted(left), right, symmetric=symmetric)
         await asyncio.sleep(injection.for_ms / 1_000)
@@ -130,7 +130,7 @@ async def partition(scene: Scene, injection: Injection) -> None:
 async def nat(scene: Scene, injection: Injection) -> None:
     """Put translators before the targets. The mappings of what they have sent in the past are gone."""
     names = [name for name in injection.targets if name not in scene.network.translated]
-    async with scene.counted("nat"):
+    async with scene.counted(injection):
         for name in names:
             scene.network.translated[name] = set()
         await asyncio.sleep(injection.for_ms / 1_000)
