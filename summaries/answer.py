@@ -46,14 +46,14 @@ OUTLINED = 2  # holders named in an outline, as many as a strict search reads: a
 _CHILD_MARK, _ROW_MARK = Struct(">QBqL"), Struct(">Qq")
 
 
-def answer(node: TrieNode, read: Read, reader: bytes, now_ms: int) -> Answer:
+def answer(node: TrieNode, read: Read, reader: bytes, wall_ms: int) -> Answer:
     """One page: children whose zone passes, then rows that match exactly, best first."""
     condition = compiled(node.schema, read.filter)
     every = _children(node, read, condition, reader)
     passing = [child for child, kept, _ in every if kept]
     marks = [mark for _, kept, mark in every if kept]
     pruned = len(every) - len(passing)
-    matched, rows = _rows(node, read, condition, now_ms)
+    matched, rows = _rows(node, read, condition, wall_ms)
     total, mark = len(passing) + len(rows), digest_of(passing, marks, rows)
     if read.digest_only:
         return Answer(node.prefix, (), (), matched, pruned, total, mark)
@@ -116,9 +116,9 @@ def digest_of(children: Iterable[Child], marks: Iterable[int], rows: Iterable[Pa
     return hashed.intdigest()
 
 
-def _rows(node: TrieNode, read: Read, condition: CompiledFilter, now_ms: int) -> tuple[int, list[Packable]]:
+def _rows(node: TrieNode, read: Read, condition: CompiledFilter, wall_ms: int) -> tuple[int, list[Packable]]:
     """How many rows match, and those that are wanted, best first. A reader's pages come one after the other: kept."""
-    now_s = now_ms // 1000
+    now_s = wall_ms // 1000
     held = node.rows
     asked = (held.changes, now_s, read.below, read.limit, read.order, read.filter)
     if node.matching is None or node.matching[0] != asked:

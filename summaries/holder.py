@@ -70,8 +70,10 @@ PUSH_TIMEOUT_MS = 6_000  # three hard time-outs of an RPC: the driver has given 
 class Holder:
     """The state of one node for one dimension. Pure: time is a parameter, randomness none.
 
+    `now_ms` never goes back nor jumps; `ahead_ms()` is what the wall clock, by which adverts expire, shows beyond it.
+
     `me` is this node's packed contact; `incarnation` grows with every start (its start time will
-    do). `verify(advert, now_ms)` returns the point of an advert whose signature, credential and
+    do). `verify(advert, wall_ms)` returns the point of an advert whose signature, credential and
     expiry are good, else None. `turn` says the how-manieth of a prefix's holders this one is, from 0.
     """
 
@@ -86,9 +88,10 @@ class Holder:
         capacity: int = DEFAULT_CAPACITY,
         may_hold: Callable[[Prefix, bytes], bool] = lambda child, holder: True,
         turn: Callable[[Prefix], int] | None = None,
+        ahead_ms: Callable[[], int] = lambda: 0,
     ) -> None:
         self.dimension = dimension
-        self._state = HolderState(schema, dimension, me, verify, incarnation, capacity, may_hold)
+        self._state = HolderState(schema, dimension, me, verify, incarnation, capacity, may_hold, ahead_ms)
         self._climbing = Climbing(self._state)
         self._handing = Handing(self._state, self._climbing, turn)
         self._recovering = Recovering(self._state, self._climbing, self._handing)
@@ -124,7 +127,7 @@ class Holder:
                 continue
             if node.refresh_ms <= now_ms:
                 node.refresh_ms = now_ms + REBUILD_MS
-                node.rebuild(now_ms)
+                node.rebuild(now_ms, self._state.wall_ms(now_ms))
                 self._climbing.release_overtaken(node)
                 if node.is_idle and prefix != ROOT and not node.claimed.count and not node.tombstones:
                     del self._state.nodes[prefix]
@@ -208,7 +211,7 @@ class Holder:
         if not node.ready:
             self._state.reply(request, NotReady(RETRY_MS))
         elif isinstance(message, Read):
-            self._state.reply(request, answer(node, message, sender, now_ms))
+            self._state.reply(request, answer(node, message, sender, self._state.wall_ms(now_ms)))
         elif isinstance(message, Overview):
             self._state.reply(request, outline(node, message, sender))
         elif isinstance(message, Tally):

@@ -43,12 +43,14 @@ class HolderState:
         incarnation: int,
         capacity: int,
         may_hold: Callable[[Prefix, bytes], bool],
+        ahead_ms: Callable[[], int],
     ) -> None:
         if capacity < 1:
             raise LocalError("a leaf holds at least one row")
         self.schema, self.dimension, self.me, self.incarnation = schema, dimension, me, incarnation
         self.capacity = capacity
         self.verify, self.may_hold, self.axis = verify, may_hold, schema.dimension(dimension)
+        self._ahead_ms = ahead_ms
         self.nodes: dict[Prefix, TrieNode] = {}
         self.pushes: dict[int, Pending] = {}
         self._next_token = 1
@@ -72,6 +74,10 @@ class HolderState:
         self.pushes[token] = Pending(node or where, now_ms, message, set(), hops=hops, row=row)
         self._out.append(Push(token, where, message, to))
         return token
+
+    def wall_ms(self, now_ms: int) -> int:
+        """What the wall clock says: adverts expire by it, and it may jump. All else is timed by `now_ms`."""
+        return now_ms + self._ahead_ms()
 
     def told_split(self, node: TrieNode, splits: int, voter: bytes) -> bool:
         """Somebody says what is split: we believe ourselves, and any two others. Whether anything new is split."""

@@ -34,7 +34,7 @@ class Keeping:
 
     def insert(self, message: Insert, request: object, now_ms: int) -> None:
         point = self._checked(message, now_ms)
-        if point.gone or point.expires_s <= now_ms // 1000:
+        if point.gone or point.expires_s <= self._state.wall_ms(now_ms) // 1000:
             raise MessageError("the advert has expired or is a tombstone")
         own_keys, zone = self._derive(point)
         if not any(is_near(self._state.axis, message.key, own) for own in own_keys):
@@ -96,7 +96,7 @@ class Keeping:
     def _checked(self, message: Insert | Delete, now_ms: int) -> Point:
         if not message.prefix.contains(message.key):
             raise MessageError("the key is not under this prefix")
-        point = self._state.verify(message.advert, now_ms)
+        point = self._state.verify(message.advert, self._state.wall_ms(now_ms))
         if point is None:
             raise MessageError("the advert does not verify")
         return point

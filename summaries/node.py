@@ -190,9 +190,9 @@ class TrieNode:
             for holder, entry in sorted(holders.items())
         ]
 
-    def rebuild(self, now_ms: int) -> None:
+    def rebuild(self, now_ms: int, wall_ms: int) -> None:
         """Drop what expired and recompute the zone, as tight as rows and entries allow."""
-        self.rows.drop_expired(now_ms // 1000)
+        self.rows.drop_expired(wall_ms // 1000)
         for child in sorted(self.entries):
             holders = self.entries[child]
             for holder in [one for one in holders if holders[one].heard_ms + ENTRY_LIFE_MS <= now_ms]:

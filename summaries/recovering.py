@@ -111,8 +111,9 @@ class Recovering:
 
     def _take_advert(self, node: TrieNode, recovery: Recovery, id: int, advert: bytes, now_ms: int) -> None:
         keys = recovery.fetching.pop(id, [])
-        point = self._state.verify(advert, now_ms) if advert else None
-        if point is None or point.id != id or point.gone or point.expires_s <= now_ms // 1000:
+        wall_ms = self._state.wall_ms(now_ms)
+        point = self._state.verify(advert, wall_ms) if advert else None
+        if point is None or point.id != id or point.gone or point.expires_s <= wall_ms // 1000:
             return
         own = keys_of(self._state.schema, self._state.dimension, point)
         for key in keys:

@@ -150,7 +150,7 @@ class Tallying:
         if known is not None and now_ms - known[0] < PAGES_MS:
             return list(known[1]), known[2]
         groups: dict[str, list[int]] = {}
-        for place in _alive(node, condition.select(node.rows), now_ms):
+        for place in _alive(node, condition.select(node.rows), self._state.wall_ms(now_ms)):
             value = node.rows.points[place].attributes.get(question.group, "") if question.group else ""
             groups.setdefault(str(value)[:MAX_NAME], []).append(place)
         parts = [TallyPart(name, 0, 0, Aggregate.of_rows(node.rows, groups[name]).fitting()) for name in sorted(groups)]
@@ -170,7 +170,8 @@ class Tallying:
     def _of(self, node: TrieNode, now_ms: int) -> Aggregate | None:
         children = node.children()
         if not children:
-            own = Aggregate.of_rows(node.rows, _alive(node, list(range(len(node.rows))), now_ms))
+            alive = _alive(node, list(range(len(node.rows))), self._state.wall_ms(now_ms))
+            own = Aggregate.of_rows(node.rows, alive)
             return own.fitting() if own.count and not node.is_split else None
         told = [self._child(node, child, now_ms) for child, _, _ in children]
         if len(node.rows) or node.frontier() or None in told:
@@ -196,8 +197,8 @@ def _page(
     return tuple(some), tuple(rest)
 
 
-def _alive(node: TrieNode, places: list[int], now_ms: int) -> list[int]:
-    return [place for place in places if node.rows.points[place].expires_s > now_ms // 1000]
+def _alive(node: TrieNode, places: list[int], wall_ms: int) -> list[int]:
+    return [place for place in places if node.rows.points[place].expires_s > wall_ms // 1000]
 
 
 def _only_currency(aggregate: Aggregate) -> str:

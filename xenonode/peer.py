@@ -27,7 +27,7 @@ from xenonode.model.schema import PublishedSchema
 from xenonode.search.adverts import Adverts
 from xenonode.search.asking import Asker
 from xenonode.search.growth import Growth
-from xenonode.search.holding import TrieHolding
+from xenonode.search.holding import TrieHolding, monotonic_ms
 from xenonode.search.measuring import Measurer
 from xenonode.search.news import News
 from xenonode.search.placement import Placement
@@ -235,6 +235,7 @@ class Peer:
             capacity=self.leaf_capacity,
             may_hold=placement.may_hold,
             turn=placement.rank,
+            ahead_ms=lambda: self.env.now_ms() - monotonic_ms(),
         )
 
     def _member(self, credential_raw: bytes, now_ms: int) -> Member:

@@ -13,10 +13,7 @@ from tests.simulation.seed_runs import AGAIN, HASH_SEEDS, SEEDS
 from xenonode.simulation.faults import KINDS
 from xenonode.simulation.seeds import FULL
 
-BROKEN: dict[tuple[str, int], str] = {
-    ("full", 55): "at the end, of price.cpu's root one holder has a server's row and two have not; not traced yet",
-    ("full", 70): "at 448 s server-23 keeps a row of cpu.available that expired 182 s before; not traced yet",
-}
+BROKEN: dict[tuple[str, int], str] = {}
 """Seeds that are known to break, and what is known of it; one that holds again has to go from here."""
 LIMIT_S = 5_400
 """Of the first test that asks for the seeds, which waits for all of them."""

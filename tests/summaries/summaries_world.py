@@ -82,6 +82,7 @@ class World:
         self.current: dict[bytes, bytes] = {}  # contact -> the server's current advert
         self.holders: dict[tuple[bytes, str], Holder] = {}
         self.down: set[bytes] = set()
+        self.ahead_ms: dict[bytes, int] = {}  # by which a node's wall clock is wrong
         self.queue: list[tuple[int, int, Callable[[], None]]] = []
         self.count = self.messages = self.requests = 0
         self.waiting: dict[int, Callable[[Message | None], None]] = {}
@@ -93,8 +94,9 @@ class World:
 
     def start(self, name: bytes, dimension: str) -> None:
         self.holders[name, dimension] = Holder(
-            self.schema, dimension, name, self.verify, incarnation=self.now_ms, capacity=self.capacity
-        )
+            self.schema, dimension, name, self.verify, incarnation=self.now_ms, capacity=self.capacity,
+            ahead_ms=lambda: self.ahead_ms.get(name, 0),
+        )  # fmt: skip
 
     def restart(self, name: bytes) -> None:
         for dimension in self.schema.dimensions:

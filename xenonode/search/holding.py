@@ -27,6 +27,11 @@ TICK_S = 1.0
 LOGGER = logging.getLogger("xenonode.search")
 
 
+def monotonic_ms() -> int:
+    """The running loop's time: what is timed by it does not go wrong when a wall clock is set."""
+    return int(asyncio.get_running_loop().time() * 1_000)
+
+
 class TrieHolding:
     """One node's part in one dimension's trie."""
 
@@ -63,7 +68,7 @@ class TrieHolding:
     def _tick(self) -> None:
         """Expire, tighten and retry, once a second while there is anything to do it with."""
         self._timer = None
-        self._perform(self.holder.tick(self._env.now_ms()))
+        self._perform(self.holder.tick(monotonic_ms()))
         self.wake()
 
     def _asked(self, contact: Contact, body: bytes, reply: WireReply) -> None:
@@ -72,7 +77,7 @@ class TrieHolding:
         except (WireError, MessageError) as error:
             reply(wire.pack(to_fields(Refused(str(error)[:200]))))
             return
-        self._perform(self.holder.received(question, contact.packed, reply, self._env.now_ms()))
+        self._perform(self.holder.received(question, contact.packed, reply, monotonic_ms()))
         self.wake()
 
     def _perform(self, actions: Sequence[Action]) -> None:
@@ -119,4 +124,4 @@ class TrieHolding:
         self._answered(push, asked, contact.packed, message)
 
     def _answered(self, push: Push, asked: int, sender: bytes, message: Message | None) -> None:
-        self._perform(self.holder.answered(push.token, asked, sender, message, self._env.now_ms()))
+        self._perform(self.holder.answered(push.token, asked, sender, message, monotonic_ms()))

@@ -61,8 +61,8 @@ def narrow_zone() -> None:
     """A rebuilt zone forgets its highest bins."""
     rebuild = TrieNode.rebuild
 
-    def rebuilt(self: TrieNode, now_ms: int) -> None:
-        rebuild(self, now_ms)
+    def rebuilt(self: TrieNode, now_ms: int, wall_ms: int) -> None:
+        rebuild(self, now_ms, wall_ms)
         if self.zone.count > 1:
             self.zone = replace(self.zone, highs=self.zone.lows)
 
