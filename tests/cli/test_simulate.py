@@ -14,7 +14,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import distributed
 import pytest
+from pyarrow import parquet
 
 from xenonode.cli import main
 
@@ -168,7 +170,6 @@ def test_figures_and_a_page_are_drawn_of_what_there_is(capsys: pytest.CaptureFix
 
 
 def test_parquet_tables_hold_what_the_others_hold(capsys: pytest.CaptureFixture[str]) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet")
     status, told, _ = simulate(capsys, "quick.toml", "--seeds", "1", "--out", "out", "--parquet")
     assert status == 0
     (row,) = parquet.read_table("out/runs.parquet").to_pylist()
@@ -177,7 +178,6 @@ def test_parquet_tables_hold_what_the_others_hold(capsys: pytest.CaptureFixture[
 
 
 def test_a_dask_cluster_gives_the_same_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         words = ("quick.toml", "--seeds", "1,2", "--out", "there", "--cluster", cluster.scheduler_address)
         status, there, error = simulate(capsys, *words)
