@@ -141,16 +141,32 @@ class Lookup:
         known = self._candidates
         if own_id is not None:
             known[own_id] = None
-        nearest = {contact.number ^ target: contact for contact in seeds if contact.node_id not in known}
-        paths = len(self._paths)
-        for index, path in enumerate(self._paths):
-            path.distances = sorted(nearest)[index::paths]
-            path.candidates = [_Candidate(nearest[each], each, path, None) for each in path.distances]
-            known.update([(each.contact.node_id, each) for each in path.candidates])
+        nearest = sorted(seeds, key=lambda contact: contact.number ^ target)
+        index, paths = 0, len(self._paths)
+        for contact in nearest:
+            if contact.node_id not in known:
+                path = self._paths[index % paths]
+                index += 1
+                distance = contact.number ^ target
+                candidate = known[contact.node_id] = _Candidate(contact, distance, path, None)
+                path.distances.append(distance)
+                path.candidates.append(candidate)
 
     def start(self) -> list[Contact]:
         """The first contacts to ask; none when the lookup is over before it began."""
         return self._advance()
+
+    def learn(self, contacts: Iterable[Contact]) -> bool:
+        """More contacts that nobody answers for, on the first path; whether any was new. `start` asks them."""
+        path, known = self._paths[0], self._candidates
+        new = [each for each in contacts if each.node_id not in known]
+        for each in new:
+            candidate = known[each.node_id] = _Candidate(each, each.number ^ self.target, path, None)
+            path.insert(candidate)
+        if new:
+            path.limit = -1
+            path.done = self.done = False
+        return bool(new)
 
     def answered(self, contact: Contact, contacts: Sequence[Contact]) -> list[Contact]:
         """A good answer, on time or late; whom to ask now."""

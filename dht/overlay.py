@@ -193,8 +193,9 @@ class Overlay:
         own = self.shelf.get_of(check_key(key), owner, self.endpoint.now_ms())
         if own is not None and max(holders, disjoint) <= 1:
             return own.payload
+        known = [own] if own is not None else []
         for wanted in dict.fromkeys((max(holders, disjoint), REPLICAS)):
-            records, tellers = await self._read(key, wanted, disjoint, owner)
+            records, tellers = await self._read(key, wanted, disjoint, known, owner)
             for record in records:
                 payload = await self._whole(key, record, tellers.get(record.envelope.id, []))
                 if payload is not None:
@@ -205,7 +206,8 @@ class Overlay:
 
     async def get_set(self, key: bytes, *, holders: int = 2, disjoint: int = 1) -> dict[bytes, bytes]:
         """All owners' values under a key, by owner; of each the newest that `holders` nodes know."""
-        records, tellers = await self._read(check_key(key), max(holders, disjoint), disjoint, b"")
+        known = self.shelf.get(check_key(key), self.endpoint.now_ms())
+        records, tellers = await self._read(key, max(holders, disjoint), disjoint, known)
         values: dict[bytes, bytes] = {}
         for record in records:
             payload = await self._whole(key, record, tellers.get(record.envelope.id, []))
@@ -214,7 +216,7 @@ class Overlay:
         return values
 
     async def _read(
-        self, key: bytes, holders: int, disjoint: int, owner: bytes
+        self, key: bytes, holders: int, disjoint: int, known: list[Record], owner: bytes = b""
     ) -> tuple[list[Record], dict[bytes, list[Contact]]]:
         future: asyncio.Future[list[Record]] = self.endpoint.loop.create_future()
         walk = ReadingWalk(
@@ -225,9 +227,7 @@ class Overlay:
             disjoint=disjoint,
             owner=owner,
         )
-        now_ms = self.endpoint.now_ms()
-        own = self.shelf.get_of(key, owner, now_ms) if owner else None
-        for record in ([own] if own is not None else []) if owner else self.shelf.get(key, now_ms):
+        for record in known:
             walk.add(record)
         walk.begin()
         return await future, walk.tellers
@@ -265,7 +265,7 @@ class Overlay:
         own = self.shelf.get(check_key(key), self.endpoint.now_ms())
         if own and max(holders, disjoint) <= 1:
             return [record.raw for record in own]
-        records, _ = await self._read(key, holders, disjoint, b"")
+        records, _ = await self._read(key, holders, disjoint, own)
         return [record.raw for record in records]
 
     # -- messages of applications --------------------------------------------------------------------

@@ -40,13 +40,13 @@ class UdpSocket:
     ) -> UdpSocket:
         """Bind to an address (port 0 takes any); OSError when that cannot be."""
         drained = asyncio.Event()
-        inbox: Any = _Inbox(deliver)
+        nobody: Any = _Nobody()
         errors: Any = _Errors(counters)
         transport: Any
         transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
-            lambda: Protocol(inbox, errors, drained), local_addr=(host, port)
+            lambda: _Arrivals(deliver, nobody, errors, drained), local_addr=(host, port)
         )
-        stream = DatagramServer(transport, inbox, errors, drained)
+        stream = DatagramServer(transport, nobody, errors, drained)
         # The loop takes a buffer of this size from the allocator for every datagram: its default of 256 KiB costs a
         # mapping, a page fault and an unmapping each time (measured: 47 us of a datagram's 95). One byte more than
         # may come shows what is too long.
@@ -80,23 +80,26 @@ class UdpSocket:
         self._stream.close()
 
 
-class _Inbox:
-    """In the place of asyncio-dgram's receive queue: hands over at once, so that nothing can pile up."""
+class _Arrivals(Protocol):
+    """asyncio-dgram's protocol without its receive queue: hands over at once, so that nothing can pile up."""
 
-    __slots__ = ("_deliver",)
-
-    def __init__(self, deliver: Callable[[bytes, Any], None]) -> None:
+    def __init__(self, deliver: Callable[[bytes, Any], None], nobody: Any, errors: Any, drained: asyncio.Event) -> None:
+        super().__init__(nobody, errors, drained)
         self._deliver = deliver
 
-    def put_nowait(self, item: tuple[bytes | None, Any]) -> None:
-        data, address = item
-        if data is None:
-            return
-        if len(address) == 2:
-            self._deliver(data, address)
-            return
-        host = address[0]
-        self._deliver(data, (host[len(_MAPPED) :] if host.startswith(_MAPPED) else host, address[1]))
+    def datagram_received(self, data: bytes, address: Any) -> None:
+        """A datagram, under the address that it would be answered at."""
+        if len(address) != 2:
+            host = address[0]
+            address = (host[len(_MAPPED) :] if host.startswith(_MAPPED) else host, address[1])
+        self._deliver(data, address)
+
+
+class _Nobody:
+    """In the place of the receive queue, which is told of the end."""
+
+    def put_nowait(self, item: object) -> None:
+        """Nobody waits."""
 
 
 class _Errors:

@@ -89,16 +89,8 @@ def unpack_flat(data: bytes) -> list[Any]:
 
 def _unpack(data: bytes, *, max_map: int) -> Any:
     try:
-        return msgpack.unpackb(
-            data,
-            raw=False,
-            strict_map_key=True,
-            max_str_len=len(data),
-            max_bin_len=len(data),
-            max_array_len=len(data),
-            max_map_len=max_map,
-            max_ext_len=0,
-        )
+        # Text, bytes and arrays may be as long as the data: `unpackb` has that bound by itself.
+        return msgpack.unpackb(data, raw=False, max_map_len=max_map, max_ext_len=0)
     except (ValueError, TypeError, KeyError, msgpack.UnpackException, RecursionError) as error:
         # UnicodeDecodeError, ExtraData, FormatError and StackError are all ValueErrors.
         raise WireError(f"malformed msgpack: {type(error).__name__}") from None
@@ -131,8 +123,9 @@ def _check_canonical(value: Any, depth: int) -> None:
             if key < before:
                 raise ValueError("keys that are not sorted")
             before = key
-            _check_canonical(key, depth)
-            if type(item) is not bytes:
+            if not key.isascii():
+                _check_canonical(key, depth)
+            if type(item) is not bytes and type(item) is not int:
                 _check_canonical(item, depth + 1)
     elif kind is list:
         if depth > MAX_DEPTH:

@@ -109,6 +109,20 @@ def test_a_late_answer_still_counts() -> None:
     assert lookup.done and lookup.result() == [near, far]
 
 
+def test_a_lookup_that_began_with_the_nearest_alone_goes_on_with_the_others_when_it_learns_of_them() -> None:
+    near, *others = sorted(SWARM.contacts[:5], key=lambda contact: contact.number)
+    lookup = Lookup(0, [near], k=K, alpha=1)
+    assert lookup.start() == [near]
+    lookup.failed(near, silent=True)
+    assert lookup.done
+    assert lookup.learn([near, *others]) and not lookup.done
+    assert lookup.start() == others[:1]
+    assert not lookup.learn([near, *others])
+    for contact in others:
+        lookup.answered(contact, [near])
+    assert lookup.done and lookup.result() == others and lookup.asked == 5
+
+
 def test_a_lookup_waits_for_the_late_but_not_for_the_overdue() -> None:
     one, two = SWARM.contacts[:2]
     lookup = Lookup(0, [one, two], k=2)

@@ -43,6 +43,21 @@ def wait(world: OverlayWorld, seconds: float) -> None:
     world.simulation.run(asyncio.sleep(seconds))
 
 
+def test_a_read_whose_nearest_contacts_are_all_gone_goes_on_with_those_farther_away() -> None:
+    with OverlayWorld(4, 60) as world:
+        world.begin()
+        key, writer, reader = world.random_key(), world.nodes[0], world.nodes[1]
+        assert put_value(world, writer, key, b"value") == REPLICAS
+        near = [contact.address for contact in reader.overlay(OVERLAY).known(key, REPLICAS)]
+        gone = [node for node in world.living() if node.endpoint.address in near[:-1] and node is not reader]
+        for node in gone:
+            node.crash()
+        began_s = reader.endpoint.time()
+        assert get_value(world, reader, key, writer.endpoint.signer.public_key) == b"value"
+        # One after the other they are overtaken (`Peer.hedge_ms`), and none is waited for.
+        assert reader.endpoint.time() - began_s < 0.5 * len(gone)
+
+
 def test_a_record_that_is_stored_again_is_not_verified_again_and_an_altered_one_is() -> None:
     with OverlayWorld(9, 20) as world:
         world.begin()
