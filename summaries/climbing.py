@@ -56,7 +56,7 @@ class Climbing:
         parent = node.prefix.parent
         if parent is None or node.climbing:
             return
-        version = node.version + 1
+        version = self._state.next_version()
         zone = node.zone.roomy() if node.grew else node.zone
         update = ZoneUpdate(node.prefix, self._state.incarnation, version, zone, node.splits)
         if self._state.push(parent, update, now_ms, node=node.prefix) is not None:

@@ -168,6 +168,7 @@ class Holder:
     def install(self, node: TrieNode) -> None:
         """Keep a trie node that was built elsewhere (bulk.py), in the place of what is held."""
         self._state.nodes[node.prefix] = node
+        self._state.version = max(self._state.version, node.version)
         self._recovering.forget(node.prefix)
 
     def nodes(self) -> dict[Prefix, TrieNode]:

@@ -53,6 +53,7 @@ class HolderState:
         self._ahead_ms = ahead_ms
         self.nodes: dict[Prefix, TrieNode] = {}
         self.pushes: dict[int, Pending] = {}
+        self.version = 0
         self._next_token = 1
         self._out: list[Action] = []
 
@@ -78,6 +79,11 @@ class HolderState:
     def wall_ms(self, now_ms: int) -> int:
         """What the wall clock says: adverts expire by it, and it may jump. All else is timed by `now_ms`."""
         return now_ms + self._ahead_ms()
+
+    def next_version(self) -> int:
+        """Greater than all that this holder gave before: it may have forgotten a trie node of which parents know."""
+        self.version += 1
+        return self.version
 
     def told_split(self, node: TrieNode, splits: int, voter: bytes) -> bool:
         """Somebody says what is split: we believe ourselves, and any two others. Whether anything new is split."""

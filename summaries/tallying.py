@@ -50,7 +50,6 @@ class _Told:
 class _Telling:
     """What this holder last told of one of its nodes."""
 
-    number: int = 0
     aggregate: Aggregate | None = None
     told_ms: int = 0
     due_ms: int = 0  # when to look again
@@ -96,9 +95,8 @@ class Tallying:
             return
         if aggregate == telling.aggregate and now_ms - telling.told_ms < TOLD_IF_UNCHANGED_MS:
             return
-        update = SumUpdate(node.prefix, self._state.incarnation, telling.number + 1, aggregate)
+        update = SumUpdate(node.prefix, self._state.incarnation, self._state.next_version(), aggregate)
         if self._state.push(parent, update, now_ms, node=node.prefix) is not None:
-            telling.number += 1
             telling.aggregate, telling.told_ms = aggregate, now_ms
 
     def forget_gone(self) -> None:

@@ -122,6 +122,16 @@ def test_an_old_zone_never_replaces_a_newer_one() -> None:
     assert holder.nodes()[ROOT].children()[0][1].covers(wide)
 
 
+def test_a_leaf_that_was_forgotten_and_is_filled_again_is_believed_at_once() -> None:
+    """Its parents still had its last word, under a number that it took minutes to count up to again."""
+    world, _ = make(6, 6, 0, capacity=8)
+    short = [world.advert(1 + number, 1, SAMPLE[number], ttl_s=100) for number in range(40)]
+    world.publish_all(short, [NAME])
+    world.run(125_000)  # all expired, and were swept
+    (again,) = world.publish_all([world.advert(41, 1, SAMPLE[0])], [NAME])
+    assert again.durable and again._inserts[0].tries == 0
+
+
 def test_an_insert_waits_until_the_parent_knows_the_wider_zone() -> None:
     world, raws = make(6, 1, 2)
     point = world.adverts[raws[0]]

@@ -48,3 +48,24 @@ def test_an_aggregation_point_knows_its_children_though_its_clock_jumps(jump_ms:
     world.run(SWEPT_MS)
     after = world.holders[jumped, NAME].nodes()[ROOT].children()
     assert len(before) > 2 and [child for child, _, _ in after] == [child for child, _, _ in before]
+
+
+def test_a_server_that_lost_its_number_is_held_again_once_its_last_advert_has_ended() -> None:
+    """Full seed 55: its clock was ahead, then its disk was lost; one holder kept what it had signed before for ever."""
+    world, raws = make(40)
+    jumped = world.nearest(NAME, ROOT)[0]
+    world.ahead_ms[jumped] = JUMP_MS
+    world.run(30_000)
+    del world.ahead_ms[jumped]
+    world.publish_all([world.advert(41, JUMP_MS, SAMPLE[0], ttl_s=TTL_S), *raws], [NAME])
+    world.run(TTL_S * 1_000 + SWEPT_MS)
+    newest = world.advert(41, 1, SAMPLE[0], ttl_s=TTL_S)
+    assert all(one.durable for one in world.publish_all([newest], [NAME]))
+    world.run(5_000)
+    rows = [
+        node.rows.raw_of(41) == newest
+        for name in world.names
+        for node in world.holders[name, NAME].nodes().values()
+        if node.rows.raw_of(41) is not None
+    ]
+    assert rows == [True, True, True]
