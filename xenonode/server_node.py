@@ -150,7 +150,7 @@ class ServerNode(Node):
         self.publisher = Publisher(self.peer.schema, self.peer.adverts, self.peer.asker, env)
         service = ServerService(manager, desk, admission, audit, self._advert, self._pending, signer.public_key)
         await self._serve(config.control, transport, service.handlers(), ANONYMOUS)
-        self.peer.endpoint.handle(ADVERT, self._show_advert)
+        self.peer.endpoint.handle(ADVERT, self.show_advert)
         await self._appear()
         staying = membership.stay(home, env, held, self._call_corp, partial(registration, config), self._renewed)
         self._ending.callback(env.spawn(staying, "renew credential").cancel)
@@ -204,7 +204,8 @@ class ServerNode(Node):
     def _pending(self) -> tuple[str, ...]:
         return self.publisher.pending(self.advertiser.seq)
 
-    def _show_advert(self, peer: object, body: bytes, reply: Any) -> None:
+    def show_advert(self, peer: object, body: bytes, reply: Any) -> None:
+        """Answer a search that probes this server."""
         advert = self.advertiser.current
         if advert is None:
             reply.busy(1_000)
@@ -213,7 +214,7 @@ class ServerNode(Node):
 
     async def _publish(self, *, gone: bool = False) -> None:
         credential = self.held.papers.credential
-        envelope = self.advertiser.issue(self.env.now_ms(), self._location(), credential, gone=gone)
+        envelope = self.advertiser.issue(self.env.now_ms(), self.location(), credential, gone=gone)
         outcome = await self.publisher.publish(envelope.raw)
         if outcome.pending:
             LOGGER.warning("advert %d is not durable yet in %s", outcome.seq, ", ".join(outcome.pending))
@@ -221,7 +222,7 @@ class ServerNode(Node):
     async def _stay_published(self) -> None:
         while True:
             await asyncio.sleep(PUBLISH_CHECK_S)
-            due = self.advertiser.due(self.env.now_ms(), self._location())
+            due = self.advertiser.due(self.env.now_ms(), self.location())
             if due or self.publisher.schema is not self.peer.schema:
                 self.publisher.schema = self.peer.schema
                 try:
@@ -249,7 +250,8 @@ class ServerNode(Node):
             except (XenoError, ControlError) as error:
                 LOGGER.info("holders were not looked at, or XenoCorp was not told: %s", error)
 
-    def _location(self) -> Location:
+    def location(self) -> Location:
+        """Where it finds itself: its network coordinate."""
         return Location(*in_microseconds(self.peer.endpoint.coordinate))
 
     async def _withdraw(self) -> None:

@@ -13,17 +13,20 @@ accounts and sessions to `world`, and what happens in it to its user.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine, Sequence
 from random import Random
 from typing import Any, TypeVar
 
 from dht.contact import Contact
+from dht.errors import RemoteError
 from dht.identity import Scheme, Signer, node_id
 from summaries.errors import SummariesError
 from summaries.parse import parse
 from summaries.schema import ENVIRONMENT, LOCATION, Schema
 from xenonode import catalogue
 from xenonode.catalogue import REGIONS, ServerShape
+from xenonode.env import Env
 from xenonode.errors import XenoError
 from xenonode.first_schema import ENVIRONMENTS
 from xenonode.model.advert import Location, VerifiedAdvert
@@ -33,11 +36,15 @@ from xenonode.peer import SEEDS_MAX, Peer
 from xenonode.search.kinds import ADVERT
 from xenonode.search.publishing import Published, Publisher
 from xenonode.search.searching import SearchAnswer
+from xenonode.server_node import FAREWELL_S, PUBLISH_AGAIN_S
 from xenonode.simulation.acquaintances import Acquaintances
+from xenonode.simulation.disk import SimulatedDisk
 from xenonode.simulation.env import EPOCH_MS, derive
 from xenonode.simulation.errors import SimulationError
+from xenonode.simulation.home import SimulatedHome
 from xenonode.simulation.machines import LONGEST_PERIOD_MS, Machine
 from xenonode.simulation.network import Conditions
+from xenonode.simulation.node_host import NodeHost
 from xenonode.simulation.run import Simulation
 from xenonode.simulation.stage import Geography, Stage
 from xenonode.simulation.warm import known_members
@@ -51,53 +58,93 @@ CREDENTIAL_MS = 60 * 86_400_000
 ISSUING_KEY_MS = 90 * 86_400_000
 SPREAD_S = 60.0
 """First adverts leave evenly within a minute, as those of servers that were not started together."""
+UNPUBLISHED = (RemoteError, XenoError, OSError)
+"""What a publication may end with that the next one may not."""
 NEEDED = ("cores", "memory.available", "disk.available", "net.available", "price.cpu", ENVIRONMENT, LOCATION)
 """What every schema has (summaries.schema): keys are built from these."""
 
 
-class CrowdHost:
+class CrowdNode:
+    """One life of a member: what runs of it, under the names that a server's node has them."""
+
+    __slots__ = ("_machine", "advertiser", "env", "home", "peer", "publisher")
+
+    def __init__(self, env: Env, home: SimulatedHome, peer: Peer, machine: Machine | None = None) -> None:
+        self.env, self.home, self.peer, self._machine = env, home, peer, machine
+        if machine is not None:
+            self.advertiser = machine.advertiser
+            self.publisher = Publisher(peer.schema, peer.adverts, peer.asker, env)
+            peer.endpoint.handle(ADVERT, self.show_advert)
+
+    def location(self) -> Location:
+        """Where its machine stands."""
+        assert self._machine is not None
+        return self._machine.location
+
+    def show_advert(self, peer: object, body: bytes, reply: Any) -> None:
+        """Answer a search that probes it."""
+        advert = self.advertiser.current
+        if advert is None:
+            reply.busy(1_000)
+        else:
+            reply(advert.raw)
+
+
+class CrowdHost(NodeHost):
     """One member on a host of its own; server or light client."""
 
-    def __init__(self, crowd: Crowd, name: str, role: str, signer: Signer | None = None) -> None:
+    running: CrowdNode | None
+
+    def __init__(
+        self, crowd: Crowd, name: str, role: str, signer: Signer | None = None, disk: SimulatedDisk | None = None
+    ) -> None:
+        super().__init__(crowd.simulation.nodes[name], disk)
         self.crowd, self.role = crowd, role
-        self.node = crowd.simulation.nodes[name]
         env = self.node.env
         self.signer = signer or env.scheme.generate(env.seed("node key"))
         self.nonce = env.seed("nonce")[:16]
         self.credential = crowd.admit(name, role, self.signer.public_key, self.nonce)
-        self.peer: Peer | None = None
+        crowd._hosts[name] = self
+        self.life: CrowdNode | None = None  # from its socket's opening; `running` once it has also joined
         self._known: list[tuple[str, int]] = []
+
+    @property
+    def peer(self) -> Peer | None:
+        """The member's peer, from its socket's opening to its end."""
+        return None if self.life is None else self.life.peer
 
     @property
     def udp(self) -> Address:
         """Where others reach it."""
         return Address(self.node.host.address, UDP_PORT)
 
-    async def open(self) -> Peer:
+    async def open(self) -> CrowdNode:
         """Open its socket, with empty tables. To be run on its own host."""
-        crowd = self.crowd
-        peer = Peer(
-            self.node.env, self.signer, self.credential, crowd.trust, crowd.published, client=self.role == "client"
-        )
+        crowd, env = self.crowd, self.node.env
+        home = SimulatedHome(env, self.disk, self.signer)
+        peer = Peer(env, self.signer, self.credential, crowd.trust, crowd.published, client=self.role == "client")
         await peer.open(self.udp.pair, self._known)
-        self.peer = peer
-        return peer
+        self.life = self._furnish(env, home, peer)
+        return self.life
+
+    def _furnish(self, env: Env, home: SimulatedHome, peer: Peer) -> CrowdNode:
+        return CrowdNode(env, home, peer)
 
     def crash(self) -> None:
         """Stop where it stands; addresses of others are what is remembered."""
-        if self.peer is not None:
-            self._known = self.peer.endpoint.known_addresses(SEEDS_MAX)
-        self.peer = None
-        self.node.crash()
+        if self.life is not None:
+            self._known = self.life.peer.endpoint.known_addresses(SEEDS_MAX)
+        self.life = None
+        super().crash()
 
     async def restart(self) -> None:
-        """Come back, and join as a live node does."""
+        """Come back, and join as a live node does. Raises XenoError."""
         self.node.restart()
         await self.start()
 
     async def start(self) -> None:
         """Open; a client joins an overlay when a search needs it."""
-        await self.node.start(self.open(), "open")
+        self.running = await self.node.start(self.open(), "open")
 
     async def search(self, text: str, *, strict: bool = True, explain: bool = False) -> SearchAnswer:
         """Search from here. To be run on its own host: see `call`. Raises XenoError."""
@@ -119,47 +166,62 @@ class CrowdPeer(CrowdHost):
 
     def __init__(self, crowd: Crowd, name: str, shape: ServerShape, rng: Random) -> None:
         self.machine = Machine(crowd.simulation.nodes[name].env, "node key", shape, rng)
-        super().__init__(crowd, name, "server", self.machine.signer)
+        super().__init__(crowd, name, "server", self.machine.signer, self.machine.disk)
         crowd.geography.places[name] = REGIONS[shape.region].location
-        self.publisher: Publisher | None = None
 
-    async def open(self) -> Peer:
-        """Open its socket, and show its machine's advert to whoever asks."""
-        peer = await super().open()
-        epoch = peer.schema.epoch
-        self.machine.appear(self.udp, Address(self.udp.host, CONTROL_PORT), epoch, self.crowd.period_ms)
-        self.publisher = Publisher(peer.schema, peer.adverts, peer.asker, self.node.env)
-        peer.endpoint.handle(ADVERT, self._show_advert)
-        return peer
+    def _furnish(self, env: Env, home: SimulatedHome, peer: Peer) -> CrowdNode:
+        """Show its machine's advert to whoever asks."""
+        self.machine.appear(self.udp, Address(self.udp.host, CONTROL_PORT), peer.schema.epoch, self.crowd.period_ms)
+        return CrowdNode(env, home, peer, self.machine)
 
     async def start(self) -> None:
-        """Open, join every overlay, advertise and keep advertised."""
-        await super().start()
-        assert self.peer is not None
-        await self.node.start(self.peer.join(), "join")
+        """Open, join every overlay, advertise and keep advertised. Raises XenoError."""
+        life = await self.node.start(self.open(), "open")
+        await self.node.start(life.peer.join(), "join")
         if self.crowd.advertising:
             await self.node.start(self.publish(), "publish")
+        self.running = life
 
-    def crash(self) -> None:
-        """Stop where it stands."""
-        super().crash()
-        self.publisher = None
+    async def stop(self) -> None:
+        """Stop in order: withdraw the advert, say goodbye."""
+        life, self.running = self.running, None
+        if life is not None:
+            await self.node.start(self._leave(life), "stop")
+        self.crash()
 
-    async def publish(self) -> Published:
-        """Advertise as it is now, and again when a period has passed. To be run on its own host."""
-        assert self.publisher is not None
+    async def _leave(self, life: CrowdNode) -> None:
+        env = self.node.env
+        if life.advertiser.current is not None:
+            with contextlib.suppress(*UNPUBLISHED, TimeoutError):
+                async with asyncio.timeout(FAREWELL_S):
+                    gone = life.advertiser.issue(env.now_ms(), life.location(), self.credential, gone=True)
+                    await life.publisher.publish(gone.raw)
+        await life.peer.close()
+
+    def move(self) -> None:
+        """Take another address, while it is down."""
+        self.crowd.simulation.network.move(self.node.host)
+
+    async def publish(self) -> Published | None:
+        """Advertise as it is now, and again when a period has passed; None where it has to be tried again before.
+
+        To be run on its own host.
+        """
+        assert self.life is not None
         loop, env = asyncio.get_running_loop(), self.node.env
-        loop.call_later(self.crowd.period_ms / 1_000, lambda: env.spawn(self.publish(), "publish"))
-        published = await self.publisher.publish(self.machine.advert(env.now_ms(), self.credential).raw)
+
+        def again() -> None:
+            env.spawn(self.publish(), "publish")
+
+        next_time = loop.call_later(self.crowd.period_ms / 1_000, again)
+        try:
+            published = await self.life.publisher.publish(self.machine.advert(env.now_ms(), self.credential).raw)
+        except UNPUBLISHED:  # a clock that is wrong for a while, a disk that is full
+            next_time.cancel()
+            loop.call_later(PUBLISH_AGAIN_S, again)
+            return None
         self.crowd.durable[self.node.host.name] = published
         return published
-
-    def _show_advert(self, peer: object, body: bytes, reply: Any) -> None:
-        advert = self.machine.advertiser.current
-        if advert is None:
-            reply.busy(1_000)
-        else:
-            reply(advert.raw)
 
 
 class Crowd(Stage):
@@ -182,7 +244,8 @@ class Crowd(Stage):
     ) -> None:
         """With `acquainted`, who is in whose table has a session, as after a while of life; else all are strangers."""
         super().__init__()
-        self.advertising, self.period_ms = advertising, period_ms
+        self.advertising, self.period_ms, self.leaf_capacity = advertising, period_ms, leaf_capacity
+        self.patience_s += period_ms / 1_000  # what a fault kept from holders comes with the next advert
         self._acquainted = acquainted
         self.geography = Geography()
         self.places = self.geography.places
@@ -196,6 +259,7 @@ class Crowd(Stage):
         self.trace = self.simulation.trace
         self.durable: dict[str, Published] = {}
         """How each peer's last publication went, by its host's name."""
+        self._hosts: dict[str, CrowdHost] = {}
         self._rng = Random(int.from_bytes(derive(seed, "crowd")))
         self._serial = 0
         self._found(seed, peers, clients, leaf_capacity, dimensions)
@@ -236,7 +300,7 @@ class Crowd(Stage):
             schema_hash=schema_hash(raw),
             issued_ms=EPOCH_MS,
         )
-        self.trust = Trust(network, scheme)
+        self._trust = Trust(network, scheme)
 
     def admit(self, name: str, role: str, key: bytes, nonce: bytes) -> bytes:
         """A credential, as XenoCorp would issue it."""
@@ -253,9 +317,22 @@ class Crowd(Stage):
         await peer.start()
         return peer
 
+    @property
+    def trust(self) -> Trust:
+        """What credentials are judged by."""
+        return self._trust
+
+    def holders(self) -> list[CrowdPeer]:
+        """All peers but the clients."""
+        return self.servers
+
+    async def ask(self, text: str) -> SearchAnswer:
+        """A search of the first client's. Raises XenoError."""
+        return await self.clients[0].call(lambda own: own.search(text))
+
     def host(self, name: str) -> CrowdHost:
         """The member on the host of this name, for faults."""
-        return next(host for host in (*self.servers, *self.clients) if host.node.host.name == name)
+        return self._hosts[name]
 
     def groups(self) -> dict[str, list[str]]:
         """The names of all hosts, by what they are."""
@@ -278,7 +355,7 @@ class Crowd(Stage):
         """Open everybody, with full tables; nobody advertises yet."""
         self.begun = True
         for host in [*self.servers, *self.clients]:
-            await host.node.start(host.open(), "open")
+            host.running = await host.node.start(host.open(), "open")
         for dimension in self.published.schema.dimensions:
             self._warm(dimension.name)
         if self._acquainted:

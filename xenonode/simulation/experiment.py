@@ -80,7 +80,7 @@ class Experiment:
         planned = plan(scenario.faults, seed, scenario.names(), scenario.duration_s, world=scenario.kind)
         self.injections = planned if injections is None else tuple(injections)
         self.injector = Injector(self.stand.world)
-        self.watch = Watch(self.platform) if self.platform is not None and scenario.checks.invariants else None
+        self.watch = Watch(self.stand.world) if scenario.checks.invariants else None
         self.ring = Ring()
         self.stand.world.trace.listener = self.ring.listen
         look = self.watch.answer if self.watch is not None else lambda answer: answer

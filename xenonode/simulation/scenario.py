@@ -65,6 +65,7 @@ class Nodes:
     clients: int = _key(2, "clients, who search and lease", 1, NODES_MAX)
     dimensions: int = _key(11, "dimensions that are indexed, a DHT each; fewer only for kind peers", 7, 11)
     leaf_capacity: int = _key(16, "rows that a leaf of the summaries holds before it splits", 2, 4096)
+    advert_period_s: float = _key(0.0, "how often servers advertise anew, 1 to 300; 0: 60, for kind peers 300", 0, 300)
     credit_usd: int = _key(1000, "what each client's account begins with", 1, 10**6)
 
 
@@ -177,6 +178,7 @@ class Scenario:
 
     def _contradictions(self) -> Iterator[tuple[object, str]]:
         nodes, workload = self.nodes, self.workload
+        yield 0 < nodes.advert_period_s < 1, "nodes.advert_period_s is 0 (as usual), or 1 to 300"
         if self.kind == "platform":
             yield nodes.dimensions != 11, 'nodes.dimensions below 11 needs kind = "peers": the platform has eleven'
         else:
@@ -201,6 +203,12 @@ class Scenario:
         told = {name: getattr(self, name) for name in ("kind", "duration_s", "sample_every_s")}
         told |= {name: _plain(getattr(self, name)) for name in ("nodes", "network", "churn", "workload", "checks")}
         return told | {"faults": [dataclasses.asdict(fault) for fault in self.faults]}
+
+    @property
+    def advert_period_ms(self) -> int:
+        """How often servers advertise anew."""
+        usual_s = 300.0 if self.kind == "peers" else 60.0
+        return round(1_000 * (self.nodes.advert_period_s or usual_s))
 
     def names(self) -> dict[str, list[str]]:
         """The hosts that the world begins with, by group, as faults name them."""

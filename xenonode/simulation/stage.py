@@ -8,16 +8,19 @@ world to `world` (the whole platform) and `crowd` (thousands of search peers).
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from math import isqrt
 from typing import Any, Self, TypeVar, overload
 
 from xenonode.model.advert import Location, VerifiedAdvert
+from xenonode.model.entity import Trust
+from xenonode.search.searching import SearchAnswer
 from xenonode.simulation.branch import Branch
 from xenonode.simulation.env import EPOCH_MS
 from xenonode.simulation.errors import SimulationError
 from xenonode.simulation.loop import NANOSECONDS
 from xenonode.simulation.network import Host
+from xenonode.simulation.node_host import NodeHost
 from xenonode.simulation.run import Simulation
 
 T = TypeVar("T")
@@ -60,6 +63,9 @@ class Stage:
     """A world under virtual time; a context manager. A world's `begin` furnishes it, its `adverts` are the oracle."""
 
     simulation: Simulation
+    leaf_capacity: int
+    patience_s: float = 20.0
+    """Once all is quiet, rows on their way and zones that widen are allowed so long; what is wrong then stays wrong."""
 
     def __init__(self) -> None:
         self.series: dict[str, list[tuple[float, Any]]] = {}
@@ -72,6 +78,23 @@ class Stage:
 
     def adverts(self) -> list[VerifiedAdvert]:
         """Every advert in force, straight from those who signed it."""
+        raise NotImplementedError
+
+    @property
+    def trust(self) -> Trust:
+        """What credentials are judged by."""
+        raise NotImplementedError
+
+    def holders(self) -> Sequence[NodeHost]:
+        """Every host that is part of the overlays, up or not."""
+        raise NotImplementedError
+
+    def shunned(self) -> set[bytes]:
+        """The keys of members that everybody shuns by XenoCorp's word; a world without XenoCorp has none."""
+        return set()
+
+    async def ask(self, text: str) -> SearchAnswer:
+        """A search of the first client's. Raises XenoError."""
         raise NotImplementedError
 
     def now_ms(self) -> int:

@@ -93,6 +93,7 @@ class PlatformStand:
             fleet=nodes.fleet,
             clients=nodes.clients,
             leaf_capacity=nodes.leaf_capacity,
+            period_ms=scenario.advert_period_ms,
             conditions=conditions_of(scenario.network),
             credit=f"{nodes.credit_usd} USD",
         )
@@ -158,6 +159,7 @@ class PeersStand:
             clients=nodes.clients,
             dimensions=_dimensions(nodes.dimensions),
             leaf_capacity=nodes.leaf_capacity,
+            period_ms=scenario.advert_period_ms,
             conditions=conditions_of(scenario.network),
         )
         self._shapes = Random(int.from_bytes(derive(seed, "replacements")))
@@ -189,8 +191,8 @@ class PeersStand:
         return self.world.servers
 
     def is_up(self, server: Server) -> bool:
-        """Whether its socket is open."""
-        return isinstance(server, CrowdPeer) and server.peer is not None
+        """Whether it has joined."""
+        return isinstance(server, CrowdPeer) and server.running is not None
 
     def add(self) -> CrowdPeer:
         """A machine of the catalogue that nobody had before."""

@@ -35,12 +35,14 @@ from xenonode.model.advert import Location, VerifiedAdvert
 from xenonode.model.entity import Address, Credential, Network, Trust
 from xenonode.model.schema import PublishedSchema
 from xenonode.search.publishing import Published, Publisher
+from xenonode.search.searching import SearchAnswer
 from xenonode.server_node import ServerNode, registration
-from xenonode.simulation.disk import SimulatedDisk, Trap
+from xenonode.simulation.disk import SimulatedDisk
 from xenonode.simulation.env import derive
 from xenonode.simulation.home import AUTHORITY_TEXT, SimulatedHome, certify, login_key
 from xenonode.simulation.machines import Machine, image
 from xenonode.simulation.network import Conditions
+from xenonode.simulation.node_host import NodeHost
 from xenonode.simulation.run import SimulatedNode, Simulation
 from xenonode.simulation.stage import Geography, Stage
 
@@ -56,41 +58,8 @@ SCHEMA_SAMPLES = 3_000
 FLEET_WINDOW = 8
 """Machines of one owner that register and publish at a time."""
 CREDIT = "1000 USD"
-
-
-class NodeHost:
-    """What the hosts of XenoCorp and of servers share: a node that comes and goes, and its disk."""
-
-    def __init__(self, world: World, name: str) -> None:
-        self.world, self.node, self.disk = world, world.simulation.add_node(name), SimulatedDisk()
-        self.running: Any = None
-
-    def crash(self) -> None:
-        """Stop where it stands; a server's guests go on, and XenoCorp's ledger is as it was."""
-        self.running = None
-        self.node.crash()
-
-    def set_trap(self, writes: int, kept: int) -> None:
-        """Let the power fail during a write to the disk."""
-        self.disk.trap = Trap(writes, kept, self.crash)
-
-    def clear_trap(self) -> None:
-        """Let it be."""
-        self.disk.trap = None
-
-    def set_full(self, full: bool) -> None:
-        """Leave no room for writes."""
-        self.disk.full = full
-
-    @property
-    def refused(self) -> int:
-        """Writes for which there was no room."""
-        return self.disk.refused
-
-    def rot(self, rng: Random) -> bool:
-        """Flip one bit of one file; False where there is none."""
-        names = self.disk.names()
-        return bool(names) and self.disk.flip(rng.choice(names), rng.getrandbits(31))
+PERIOD_MS = 60_000
+"""How often servers advertise anew where nothing changes, unless they are configured otherwise."""
 
 
 class CorpHost(NodeHost):
@@ -100,7 +69,8 @@ class CorpHost(NodeHost):
     store: Store
 
     def __init__(self, world: World) -> None:
-        super().__init__(world, "corp")
+        super().__init__(world.simulation.add_node("corp"))
+        self.world = world
         env, host = self.node.env, self.node.host.address
         self.config = CorpConfig(
             folder=NOWHERE,
@@ -191,8 +161,8 @@ class ServerHost(NodeHost):
 
     def __init__(self, world: World, number: int, shape: ServerShape) -> None:
         name = f"server-{number}"
-        super().__init__(world, name)
-        self.shape = shape
+        super().__init__(world.simulation.add_node(name))
+        self.world, self.shape = world, shape
         world.places[name] = REGIONS[shape.region].location
         self.machine = SimulatedMachine(
             now_ms=world.now_ms,
@@ -201,7 +171,7 @@ class ServerHost(NodeHost):
             memory_bytes=shape.share.memory_bytes,
             images=(image(0),),
         )
-        self.config = server_config(name, self.node.host.address, shape)
+        self.config = server_config(name, self.node.host.address, shape, world.period_ms)
         self.fleet: list[FleetMachine] = []
 
     async def start(self) -> None:
@@ -319,6 +289,7 @@ class World(Stage):
         fleet: int = 0,
         clients: int = 1,
         leaf_capacity: int = 64,
+        period_ms: int = PERIOD_MS,
         conditions: Conditions | None = None,
         shapes: Sequence[ServerShape] | None = None,
         credit: str = CREDIT,
@@ -326,7 +297,7 @@ class World(Stage):
     ) -> None:
         """`ledger` is a disk for XenoCorp's database; without one it is in memory, and loses nothing."""
         super().__init__()
-        self.leaf_capacity, self.credit, self.ledger = leaf_capacity, credit, ledger
+        self.leaf_capacity, self.period_ms, self.credit, self.ledger = leaf_capacity, period_ms, credit, ledger
         geography = Geography()
         self.places = geography.places
         self.places["corp"] = REGIONS["eu-central-1"].location
@@ -356,6 +327,24 @@ class World(Stage):
             "servers": [server.node.host.name for server in self.servers],
             "clients": [client.node.host.name for client in self.clients],
         }
+
+    @property
+    def trust(self) -> Trust:
+        """What credentials are judged by."""
+        return self.corp.trust
+
+    def holders(self) -> list[NodeHost]:
+        """XenoCorp and the servers."""
+        return [self.corp, *self.servers]
+
+    def shunned(self) -> set[bytes]:
+        """Those whom XenoCorp has everybody shun have no place in the overlays, whatever they do."""
+        running = self.corp.running
+        return {key for key, _ in running.peer.endpoint.shunned} if running is not None else set()
+
+    async def ask(self, text: str) -> SearchAnswer:
+        """A search of the first client's."""
+        return await self.clients[0].call(partial(Client.search, text=text))
 
     def place(self, name: str) -> Location | None:
         """Where a host stands."""
@@ -399,7 +388,7 @@ class World(Stage):
         self.corp.database.close()
 
 
-def server_config(name: str, address: str, shape: ServerShape) -> ServerConfig:
+def server_config(name: str, address: str, shape: ServerShape, period_ms: int = PERIOD_MS) -> ServerConfig:
     """A server of this shape, whose owner is nobody else's."""
     return ServerConfig(
         folder=NOWHERE,
@@ -411,6 +400,7 @@ def server_config(name: str, address: str, shape: ServerShape) -> ServerConfig:
         email=f"{name}@example.org",
         proof_reference=f"proof of {name}",
         region=shape.region[:24],
+        advert_period_ms=period_ms,
         share=shape.share,
         cores=min(shape.cores, 4096),
         prices=shape.prices,

@@ -74,7 +74,7 @@ class Liar:
         """Answer otherwise who asks for its advert."""
         handle = self.node.peer.endpoint.handle
         handle(ADVERT, instead)
-        self._undo.append(partial(handle, ADVERT, self.node._show_advert))
+        self._undo.append(partial(handle, ADVERT, self.node.show_advert))
 
     def repent(self) -> None:
         """Be honest again."""
@@ -95,6 +95,11 @@ class Liar:
                 found.update(zip(node.rows.raw, node.rows.points))
         found.pop(own, None)
         return list(found.items())[:OLD_MAX]
+
+    @property
+    def credential(self) -> bytes:
+        """Its own, as its advert shows it."""
+        return Advert.open(self.node.advertiser.current.raw, self.scheme)[0].credential
 
     @property
     def scheme(self) -> Any:
@@ -263,7 +268,7 @@ def _equivocation(liar: Liar) -> Callable[[], None]:
 
     def publish() -> None:
         advertiser, env = liar.node.advertiser, liar.node.env
-        first: Envelope = advertiser.issue(env.now_ms(), liar.node._location(), liar.node.held.papers.credential)
+        first: Envelope = advertiser.issue(env.now_ms(), liar.node.location(), liar.credential)
         advert, _ = Advert.open(first.raw, liar.scheme)
         second = replace(advert, features=(*advert.features, "contradiction")[:8]).seal(liar.node.home.signer)
         liar.told()

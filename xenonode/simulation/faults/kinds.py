@@ -15,6 +15,7 @@ from xenonode.simulation.errors import SimulationError
 PLATFORM, PEERS = "platform", "peers"
 GROUPS = ("servers", "clients", "corp", "any")
 BOTH = (PLATFORM, PEERS)
+CORP = ("corp",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +35,16 @@ def _network(name: str, sentence: str, **parameters: int) -> Kind:
 
 
 def _node(name: str, sentence: str, *groups: str, **parameters: int) -> Kind:
-    return Kind(name, "node", sentence, groups or ("servers", "corp"), parameters, (PLATFORM,))
+    worlds = (PLATFORM,) if groups == CORP else BOTH
+    return Kind(name, "node", sentence, groups or ("servers", "corp"), parameters, worlds)
 
 
 def _disk(name: str, sentence: str, **parameters: int) -> Kind:
-    return Kind(name, "disk", sentence, ("servers", "corp"), parameters, (PLATFORM,))
+    return Kind(name, "disk", sentence, ("servers", "corp"), parameters)
 
 
 def _byzantine(name: str, sentence: str, **parameters: int) -> Kind:
-    return Kind(name, "byzantine", sentence, ("servers",), parameters, (PLATFORM,))
+    return Kind(name, "byzantine", sentence, ("servers",), parameters)
 
 
 KINDS: dict[str, Kind] = {

@@ -6,7 +6,8 @@ check returns what is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dht.contact import Contact
@@ -21,7 +22,8 @@ from xenonode.model.advert import Advert
 
 if TYPE_CHECKING:
     from xenonode.search.searching import SearchAnswer
-    from xenonode.simulation.world import NodeHost, World
+    from xenonode.simulation.node_host import NodeHost
+    from xenonode.simulation.stage import Stage
 
 EVERYTHING = (
     "cores >= 1",
@@ -31,30 +33,40 @@ EVERYTHING = (
 )
 """Queries that every advert matches, each answered from another dimension's trie."""
 
+POINTS_MAX = 1_000
+"""Adverts whose rows are looked for at the end of a run, in every dimension."""
+
 
 class Truth:
     """One world at one moment, as nobody in it can see it."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Stage) -> None:
         self.world = world
-        up: list[NodeHost] = [host for host in (world.corp, *world.servers) if host.running is not None]
-        # Whom XenoCorp has everybody shun has no place in the overlays, whatever it does.
-        shunned = {key for key, _ in world.corp.running.peer.endpoint.shunned} if world.corp.running else set()
+        up = [host for host in world.holders() if host.running is not None]
+        shunned = world.shunned()
         self.hosts = [host for host in up if host.running.home.signer.public_key not in shunned]
         self.names = [dimension.name for dimension in self.hosts[0].running.peer.schema.dimensions]
         self.peer = self.hosts[0].running.peer
         self.expected = {each.server_key: each for each in world.adverts()}
+        self._by_key = {host.running.home.signer.public_key: host.node.host.name for host in self.hosts}
         self._contacts = {
             name: [(host.running.peer.endpoint.overlay(name).contact, host) for host in self.hosts]
             for name in self.names
         }
+        self._holders: dict[tuple[str, Prefix], list[tuple[Contact, NodeHost]]] = {}
         self._rows: dict[str, dict[int, dict[int, int]]] = {}
+        self._prefixes: dict[str, list[Prefix]] = {}
 
     def holders(self, dimension: str, prefix: Prefix) -> list[tuple[Contact, NodeHost]]:
         """The living nodes that should hold a prefix."""
-        network_id, epoch = self.peer.trust.network.network_id, self.peer.schema.epoch
-        number = int.from_bytes(trie_key(network_id, epoch, dimension, prefix), "big")
-        return sorted(self._contacts[dimension], key=lambda pair: pair[0].number ^ number)[:REPLICAS]
+        found = self._holders.get((dimension, prefix))
+        if found is None:
+            network_id, epoch = self.peer.trust.network.network_id, self.peer.schema.epoch
+            number = int.from_bytes(trie_key(network_id, epoch, dimension, prefix), "big")
+            contacts = self._contacts[dimension]
+            found = heapq.nsmallest(REPLICAS, contacts, key=lambda pair: pair[0].number ^ number)
+            self._holders[dimension, prefix] = found
+        return found
 
     def nodes(self, dimension: str, prefix: Prefix) -> list[TrieNode]:
         """The trie node at each holder that has it ready."""
@@ -66,15 +78,14 @@ class Truth:
         return found
 
     def points(self) -> Iterator[tuple[str, Point]]:
-        """Every advert in force, by its server's name."""
-        for verified in self.expected.values():
+        """Every advert in force, by its server's name; of many, one in so many."""
+        for verified in list(self.expected.values())[:: 1 + len(self.expected) // POINTS_MAX]:
             point = self.peer.adverts.verify(verified.envelope.raw, self.world.now_ms())[1]
             yield self.server(verified.server_key), point
 
     def server(self, key: bytes) -> str:
         """Whose key it is."""
-        names = {host.running.home.signer.public_key: host.node.host.name for host in self.hosts}
-        return names.get(key, key.hex()[:8])
+        return self._by_key.get(key, key.hex()[:8])
 
     def postings(self, dimension: str, id: int) -> list[int]:
         """The keys of an advert's newest rows: a server keeps a key that is near enough to its own."""
@@ -101,8 +112,12 @@ class Truth:
         Not where splits lead: holders that did not hear of one keep older rows, and of an aggregation point whose
         holders all lost power at once nobody knows any more how it was split, though its children tell of themselves.
         """
-        holdings = (host.running.peer.holdings[dimension] for host in self.hosts)
-        return sorted({prefix for one in holdings for prefix in one.holder.nodes() if prefix.contains(key)})
+        everywhere = self._prefixes.get(dimension)
+        if everywhere is None:
+            holdings = (host.running.peer.holdings[dimension] for host in self.hosts)
+            everywhere = sorted({prefix for one in holdings for prefix in one.holder.nodes()})
+            self._prefixes[dimension] = everywhere
+        return [prefix for prefix in everywhere if prefix.contains(key)]
 
     @property
     def quorum(self) -> int:
@@ -110,19 +125,20 @@ class Truth:
         return quorum(min(REPLICAS, len(self.hosts)))
 
 
-def everybody_is_up(world: World) -> str:
+def everybody_is_up(world: Stage) -> str:
     """Who was down is back."""
-    down = [host.node.host.name for host in (world.corp, *world.servers) if host.running is None]
+    down = [host.node.host.name for host in world.holders() if host.running is None]
     return f"still down: {', '.join(down)}" if down else ""
 
 
-def adverts_are_in_force(world: World) -> str:
+def adverts_are_in_force(world: Stage) -> str:
     """Every server that runs renews its advert, and a quorum of holders acknowledged the last one in every trie."""
-    for host in world.servers:
-        if host.running is None or host.running.advertiser.current is None:
-            continue
+    for host in world.holders():
+        current = getattr(getattr(host.running, "advertiser", None), "current", None)
+        if current is None:
+            continue  # it is down, or XenoCorp
         name = host.node.host.name
-        advert, _ = Advert.open(host.running.advertiser.current.raw, world.corp.trust.scheme)
+        advert, _ = Advert.open(current.raw, world.trust.scheme)
         expired_ms = world.now_ms() - advert.expires_ms
         if expired_ms >= 0:
             return f"{name}: its advert expired {expired_ms // 1_000} s ago, and it has issued no other"
@@ -178,31 +194,44 @@ def _excluded(truth: Truth, dimension: str, prefix: Prefix, wanted: Zone) -> str
 
 def one_network(truth: Truth) -> str:
     """From every node's contacts one comes to every other node: no part of the network is cut off."""
+    at = {host.running.peer.endpoint.address: host.node.host.name for host in truth.hosts}
     for dimension in truth.names:
-        table = {
-            host.node.host.name: [c.address for c in host.running.peer.endpoint.overlay(dimension).table.by_id.values()]
-            for host in truth.hosts
-        }
-        at = {host.running.peer.endpoint.address: host.node.host.name for host in truth.hosts}
-        for start in table:
-            seen, work = {start}, [start]
-            while work:
-                for address in table[work.pop()]:
-                    name = at.get(address)
-                    if name is not None and name not in seen:
-                        seen.add(name)
-                        work.append(name)
-            if len(seen) < len(table):
-                lost = sorted(set(table) - seen)
-                return f"{dimension}: from {start} no way leads to {', '.join(lost[:5])} ({len(lost)} in all)"
+        known: dict[str, list[str]] = {name: [] for name in at.values()}
+        knowing: dict[str, list[str]] = {name: [] for name in at.values()}
+        for host in truth.hosts:
+            one = host.node.host.name
+            for contact in host.running.peer.endpoint.overlay(dimension).table.by_id.values():
+                other = at.get(contact.address)
+                if other is not None:
+                    known[one].append(other)
+                    knowing[other].append(one)
+        start = next(iter(known))  # whom all reach, and who reaches all, joins all to all
+        for ways, told in ((known, f"from {start} no way leads to"), (knowing, f"no way leads to {start} from")):
+            lost = sorted(set(known) - _reached(ways, start))
+            if lost:
+                return f"{dimension}: {told} {', '.join(lost[:5])} ({len(lost)} in all)"
     return ""
 
 
+def _reached(ways: Mapping[str, Sequence[str]], start: str) -> set[str]:
+    seen, work = {start}, [start]
+    while work:
+        for name in ways[work.pop()]:
+            if name not in seen:
+                seen.add(name)
+                work.append(name)
+    return seen
+
+
 def answer_is_whole(truth: Truth, who: str, query: str, answer: SearchAnswer) -> str:
-    """A search finds exactly the adverts in force, and says that it is complete."""
-    found = {each.advert.server_key for each in answer.servers}
+    """A search finds exactly the adverts in force, and says that it is complete.
+
+    Who vanished for good is in force until its last advert ends: nobody else can withdraw it.
+    """
+    found = {each.advert.server_key: each.advert.advert.expires_ms for each in answer.servers}
     lost = sorted(truth.server(key) for key in truth.expected if key not in found)
-    ghosts = sorted(truth.server(key) for key in found if key not in truth.expected)
+    over = [key for key, expires_ms in found.items() if expires_ms <= truth.world.now_ms()]
+    ghosts = sorted(truth.server(key) for key in over if key not in truth.expected)
     if lost or ghosts:
         said = "complete" if answer.complete else f"partial ({'; '.join(answer.missing[:3])})"
         return f"{who} asks {query!r}: missing {lost}, not in force {ghosts}; the answer calls itself {said}"

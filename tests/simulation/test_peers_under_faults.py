@@ -1,0 +1,75 @@
+"""Worlds of peers alone: every kind of fault that they know meets somebody, and the invariants hold and are watched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from xenonode.simulation.experiment import run
+from xenonode.simulation.faults import KINDS
+from xenonode.simulation.faults.kinds import PEERS
+from xenonode.simulation.invariants import running
+from xenonode.simulation.scenario_file import load
+
+WORLD = """
+kind = "peers"
+duration_s = {duration_s}
+[nodes]
+servers = 20
+clients = 2
+dimensions = 7
+leaf_capacity = 8
+advert_period_s = 40
+[workload]
+queries_per_s = 0.2
+[checks]
+quiet_s = 130
+"""
+FAULT = '[[fault]]\nkind = "{kind}"\nat_s = {at_s}\nfor_s = {for_s}\ncount = 3\n'
+LASTS_S = {"network": 15.0, "node": 15.0, "disk": 41.0, "byzantine": 41.0}
+"""Long enough that disks are written and adverts renewed meanwhile."""
+GAP_S = 10.0
+
+
+@pytest.mark.parametrize("family", list(LASTS_S))
+def test_every_kind_meets_somebody_and_all_is_whole_after(family: str, tmp_path: Path) -> None:
+    text, at_s = "", 5.0
+    for kind in KINDS.values():
+        if kind.family == family and PEERS in kind.worlds:
+            text += FAULT.format(kind=kind.name, at_s=at_s, for_s=LASTS_S[family])
+            text += "after_writes = 0\n" if "after_writes" in kind.parameters else ""
+            at_s += GAP_S
+    path = tmp_path / "peers.toml"
+    path.write_text(WORLD.format(duration_s=at_s + LASTS_S[family]) + text, encoding="utf-8")
+    result = run(load(path), 1)
+    print(result.fault_kinds, result.row["recall_mean"])
+    assert result.verdict.passed, result.verdict
+    assert [each["kind"] for each in result.fault_kinds if not each["bit"]] == []
+    assert len(result.fault_kinds) >= 4
+
+
+def test_a_broken_invariant_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "K", 1)  # as if a bucket may hold but one
+    path = tmp_path / "peers.toml"
+    path.write_text(WORLD.format(duration_s=30), encoding="utf-8")
+    verdict = run(load(path), 1).verdict
+    assert (verdict.status, verdict.check) == ("broken", "buckets hold at most k")
+    assert verdict.virtual_s < 90 and verdict.last_packets
+
+
+def test_of_a_large_world_everybody_has_a_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "HOSTS_A_TIME", 6)
+    looked: list[str] = []
+    hosts = running.Checks.hosts
+
+    def noted(self: running.Checks) -> list[object]:
+        found = list(hosts(self))
+        looked.extend(host.node.host.name for host in found)
+        return found
+
+    monkeypatch.setattr(running.Checks, "hosts", noted)
+    path = tmp_path / "peers.toml"
+    path.write_text(WORLD.format(duration_s=30), encoding="utf-8")
+    assert run(load(path), 1).verdict.passed
+    assert set(looked) == {f"peer-{number}" for number in range(20)}
