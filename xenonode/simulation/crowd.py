@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from random import Random
 from typing import Any, TypeVar
 
@@ -23,6 +23,7 @@ from dht.errors import RemoteError
 from dht.identity import Scheme, Signer, node_id
 from summaries.errors import SummariesError
 from summaries.parse import parse
+from summaries.point import Point
 from summaries.schema import ENVIRONMENT, LOCATION, Schema
 from xenonode import catalogue
 from xenonode.catalogue import REGIONS, ServerShape
@@ -388,12 +389,15 @@ class Crowd(Stage):
 
     def adverts(self) -> list[VerifiedAdvert]:
         """Every advert in force of peers that are up, straight from those who signed it: the oracle of searches."""
+        return [verified for verified, _ in self.in_force()]
+
+    def in_force(self) -> Iterator[tuple[VerifiedAdvert, Point]]:
+        """The same, and what a search sees in each. What was signed by a clock that is too wrong is not in force."""
         now_ms = self.now_ms()
-        return [
-            server.peer.adverts.verify(server.machine.advertiser.current.raw, now_ms)[0]
-            for server in self.servers
-            if server.peer is not None and server.machine.advertiser.current is not None
-        ]
+        for server in self.servers:
+            if server.peer is not None and server.machine.advertiser.current is not None:
+                with contextlib.suppress(RemoteError):
+                    yield server.peer.adverts.verify(server.machine.advertiser.current.raw, now_ms)
 
     def questions(self) -> int:
         """Questions that all members asked so far; each is an RPC when its answer has come."""

@@ -114,9 +114,7 @@ class PlatformStand:
 
     def points(self) -> list[Point]:
         """Of servers and of fleets' machines."""
-        now_ms = self.world.now_ms()
-        running = [server.running for server in self.world.servers if server.running is not None]
-        return [running[0].peer.adverts.verify(found.envelope.raw, now_ms)[1] for found in self.world.adverts()]
+        return [point for _, point in self.world.in_force()]
 
     def servers(self) -> list[ServerHost]:
         """XenoServers."""
@@ -179,12 +177,7 @@ class PeersStand:
 
     def points(self) -> list[Point]:
         """One a peer."""
-        now_ms, found = self.world.now_ms(), []
-        for server in self.world.servers:
-            current = server.machine.advertiser.current
-            if server.peer is not None and current is not None:
-                found.append(server.peer.adverts.verify(current.raw, now_ms)[1])
-        return found
+        return [point for _, point in self.world.in_force()]
 
     def servers(self) -> list[CrowdPeer]:
         """Peers with a machine each."""

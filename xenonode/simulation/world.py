@@ -12,14 +12,17 @@ runs is the code that runs live: `CorpNode`, `ServerNode`, `Client`. Leaves what
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from dht.errors import RemoteError
 from hypervisor.simulated import SimulatedHypervisor, SimulatedMachine
+from summaries.point import Point
 from summaries.schema import Schema
 from xenonode import catalogue, membership
 from xenonode.catalogue import REGIONS, ServerShape
@@ -362,16 +365,17 @@ class World(Stage):
 
     def adverts(self) -> list[VerifiedAdvert]:
         """Every advert in force, straight from those who signed it: the oracle that searches are held against."""
-        found = []
+        return [verified for verified, _ in self.in_force()]
+
+    def in_force(self) -> Iterator[tuple[VerifiedAdvert, Point]]:
+        """The same, and what a search sees in each. What was signed by a clock that is too wrong is not in force."""
         for server in self.servers:
             if server.running is None:
                 continue
-            advertisers = [server.running.advertiser, *(machine.advertiser for machine in server.fleet)]
-            for advertiser in advertisers:
+            for advertiser in (server.running.advertiser, *(machine.advertiser for machine in server.fleet)):
                 assert advertiser.current is not None
-                verified, _ = server.running.peer.adverts.verify(advertiser.current.raw, self.now_ms())
-                found.append(verified)
-        return found
+                with contextlib.suppress(RemoteError):
+                    yield server.running.peer.adverts.verify(advertiser.current.raw, self.now_ms())
 
     def note_transfer(self, transfer: Transfer) -> None:
         """A transfer is durable: it is part of what must repeat."""
