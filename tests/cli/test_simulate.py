@@ -163,6 +163,7 @@ def test_figures_and_a_page_are_drawn_of_what_there_is(capsys: pytest.CaptureFix
     assert status == 0, told
     drawn = {path.name for path in Path("out").glob("*.png")}
     assert {"search-time.png", "search-rounds.png", "load.png", "sweep-nodes.leaf_capacity.png"} <= drawn
+    assert "recall.png" in drawn  # though it is 1 all the time: that is worth knowing
     assert "price.png" not in drawn  # nobody changed one
     page = Path("out/report.html").read_text(encoding="utf-8")
     assert page.count("data:image/png;base64,") == len(drawn)

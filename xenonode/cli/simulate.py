@@ -176,13 +176,14 @@ def _compare(before: Finished | None, now: Finished) -> None:
 
 
 def _draw(run: Run, results: Results, jobs: Sequence[Job], finished: Sequence[Finished]) -> None:
-    from xenonode.simulation.campaign.plots import draw, page
+    from xenonode.simulation.campaign.page import page
+    from xenonode.simulation.campaign.plots import draw
     from xenonode.simulation.campaign.results import tables
 
     rows, keys, scenario = tables(finished), list(jobs[0].point), jobs[0].scenario
     figures = draw(rows, keys)
-    for name, data in figures.items():
-        results.write(name, data)
+    for each in figures:
+        results.write(f"{each.name}.png", each.png)
     path = results.write("report.html", page(scenario.name, scenario.shows, rows, keys, figures))
     run.output.note(f"{len(figures)} figures are in {path}")
 
