@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterable
+from functools import lru_cache
 from hashlib import blake2b
 from hmac import compare_digest
 
@@ -52,6 +53,7 @@ def network_key(network_id: bytes) -> bytes:
     return hashlib.sha256(b"xeno-network-1" + network_id).digest()
 
 
+@lru_cache(maxsize=256)
 def overlay_tag(network_id: bytes, dimension: str) -> int:
     """The overlay's four bytes in the header: SHA-256(network | dimension)[:4]."""
     digest = hashlib.sha256(len(network_id).to_bytes(4, "big") + network_id + dimension.encode()).digest()

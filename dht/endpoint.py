@@ -101,7 +101,6 @@ class Endpoint:
         self.overlays: dict[int, Overlay] = {}
         # Members that have no place in overlays, by key and issuer's nonce.
         self.shunned: frozenset[tuple[bytes, bytes]] = frozenset()
-        self._named: dict[str, Overlay] = {}
         # Whom we knew before an outage.
         self.remembered: list[Address] = []
         self._remember_s = 0.0
@@ -109,11 +108,10 @@ class Endpoint:
         self._shaker = Handshaker(
             signer, credential, member_check, scheme, exchange, network_id=network_id, rng=rng, client=client
         )
-        self._network_tag = self._shaker.network_tag
         self.calls = Calls(self)
         # The same without another step: a lookup asks dozens of times.
         self.call = self.calls.begin
-        self.answering = Answering(self, self._network_tag)
+        self.answering = Answering(self, self.network_tag)
         self.reach = Reaching(self)
         self.reunion = Reunion(self)
         self.sessions = Sessions(self, self._shaker, session_limit, liveness_idle_ms)
@@ -197,15 +195,12 @@ class Endpoint:
 
     def overlay(self, dimension: str) -> Overlay:
         """The overlay of one dimension, created at the first call."""
-        overlay = self._named.get(dimension)
-        if overlay is not None:
-            return overlay
         tag = datagram.overlay_tag(self.network_id, dimension)
         overlay = self.overlays.get(tag)
         if overlay is None:
-            if tag == self._network_tag:
+            if tag == self.network_tag:
                 raise LocalError(f"the tag of {dimension!r} is the network's own; choose another name")
-            overlay = self.overlays[tag] = self._named[dimension] = Overlay(self, dimension, tag)
+            overlay = self.overlays[tag] = Overlay(self, dimension, tag)
             overlay.shun(self.shunned)
         elif overlay.dimension != dimension:
             raise LocalError(f"{dimension!r} and {overlay.dimension!r} have the same tag; choose another name")
@@ -229,7 +224,7 @@ class Endpoint:
     ) -> asyncio.Future[bytes]:
         """Ask whoever answers at `address`, in no overlay."""
         future: asyncio.Future[bytes] = self.loop.create_future()
-        self.call(address, self._network_tag, kind, body, into(future), timeout_ms=timeout_ms)
+        self.call(address, self.network_tag, kind, body, into(future), timeout_ms=timeout_ms)
         return future
 
     async def ping(self, address: Address, *, timeout_ms: int | None = None) -> Pong:
@@ -238,7 +233,7 @@ class Endpoint:
             warm = self.sessions.peers.get(address)
             was_warm = warm is not None and warm.session is not None
             future: asyncio.Future[tuple[float, Peer, bytes]] = self.loop.create_future()
-            self.call(address, self._network_tag, PING, b"", _pong_into(future, self.loop), timeout_ms=timeout_ms)
+            self.call(address, self.network_tag, PING, b"", _pong_into(future, self.loop), timeout_ms=timeout_ms)
             rtt_ms, peer, body = await future
             if was_warm:
                 break
@@ -255,7 +250,7 @@ class Endpoint:
     @property
     def network_tag(self) -> int:
         """The tag of what belongs to no overlay."""
-        return self._network_tag
+        return self._shaker.network_tag
 
     @property
     def observed_address(self) -> Address | None:
@@ -336,7 +331,7 @@ class Endpoint:
 
     def check(self, address: Address) -> None:
         """Ping a peer whose silence raised a doubt."""
-        self.call(address, self._network_tag, PING, b"", self._checked)
+        self.call(address, self.network_tag, PING, b"", self._checked)
 
     def respond(self, peer: Peer, tag: int, request_id: int, status: int, body: bytes) -> None:
         """Send a reply, if the peer still has a session."""

@@ -37,9 +37,9 @@ class Joining:
     def __init__(self, overlay: Overlay) -> None:
         self._overlay = overlay
         self._endpoint = overlay.endpoint
-        self._seeds: list[Address] = []
-        self._settling: list[asyncio.TimerHandle] = []
-        self._settled_among: list[bytes] = []
+        self._seeds: Sequence[Address] = ()
+        self._settling: Sequence[asyncio.TimerHandle] = ()
+        self._settled_among: Sequence[bytes] = ()
 
     async def join(self, seeds: Sequence[Address]) -> None:
         """Enter through any of the seeds; JoinError when none answers, no seeds begin a new overlay."""
@@ -78,14 +78,14 @@ class Joining:
         for contact in overlay.table.nearest(overlay.table.node.long_id, K):
             self._endpoint.call(contact.address, overlay.tag, LEAVE, b"", ignore, contact=contact, timeout_ms=500)
         self.close()
-        self._seeds = []
+        self._seeds = ()
         await asyncio.sleep(0)
 
     def close(self) -> None:
         """No timer may outlive the endpoint."""
         for timer in self._settling:
             timer.cancel()
-        self._settling = []
+        self._settling = ()
 
     def feel_for_seeds(self) -> None:
         """Everybody is gone: perhaps a seed is back, or one of those who were there before."""

@@ -34,17 +34,24 @@ Sample = tuple[str, str, float]
 class Histogram:
     """How many values were at most so large."""
 
-    __slots__ = ("bounds", "counts", "sum")
+    __slots__ = ("_counts", "bounds", "sum")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
+        self._counts: list[int] | None = None
         self.sum = 0.0
 
     def add(self, value: float) -> None:
         """Count one value."""
-        self.counts[bisect_left(self.bounds, value)] += 1
+        if self._counts is None:
+            self._counts = self.counts
+        self._counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
+
+    @property
+    def counts(self) -> list[int]:
+        """How many there were up to each bound, and above the last."""
+        return self._counts or [0] * (len(self.bounds) + 1)
 
     @property
     def count(self) -> int:

@@ -61,10 +61,11 @@ class Overlay:
         self._place = len(endpoint.overlays)
         self.node_id = node_id(dimension, endpoint.member.public_key, endpoint.member.issuer_nonce)
         self.table = Table(self.node_id, profile=endpoint.profile)
-        self.shelf = Shelf()
-        self.shelf.on_contradiction = endpoint.contradictions.note
+        # What records need is made with the first one: who only sends messages to the nodes near a key has none.
+        self._shelf: Shelf | None = None
+        self._publishing: Publishing | None = None
         self.measures = OverlayMeasures()
-        self._listeners: list[Callable[[], None]] = []
+        self._listeners: tuple[Callable[[], None], ...] = ()
         self._change_told = True
         # Whether this node takes part: until it leaves.
         self.active = True
@@ -73,7 +74,6 @@ class Overlay:
         # Node ids that have no place here, by the word of whoever owns the endpoint.
         self.shunned: frozenset[bytes] = frozenset()
         self.joining = Joining(self)
-        self.publishing = Publishing(self)
         self.serving = Serving(self)
         # The same without another step.
         self.requested = self.serving.requested
@@ -91,7 +91,8 @@ class Overlay:
         await self.joining.leave()
         self.table.flush()
         self._missed.clear()
-        self.publishing.clear()
+        if self._publishing is not None:
+            self._publishing.clear()
 
     def warm_start(self, contacts: Sequence[Contact]) -> None:
         """Fill the table with contacts that are known to be true (a simulator's, never a datagram's)."""
@@ -139,6 +140,26 @@ class Overlay:
         return [contact for contact, lost_s in self._missed.values() if lost_s >= since_s]
 
     # -- records -------------------------------------------------------------------------------------
+
+    @property
+    def shelf(self) -> Shelf:
+        """The records that this node holds."""
+        if self._shelf is None:
+            self._shelf = Shelf()
+            self._shelf.on_contradiction = self.endpoint.contradictions.note
+        return self._shelf
+
+    @property
+    def publishing(self) -> Publishing:
+        """Records on their way to their holders."""
+        if self._publishing is None:
+            self._publishing = Publishing(self)
+        return self._publishing
+
+    @property
+    def holds_records(self) -> bool:
+        """Whether anything is on the shelf."""
+        return self._shelf is not None and len(self._shelf) > 0
 
     async def put(self, key: bytes, envelope_raw: bytes, expires_ms: int, *, republish: bool = True) -> int:
         """Store a signed record at the nodes nearest to a key; how many of them (we too) hold it now.
@@ -352,7 +373,7 @@ class Overlay:
 
     def on_change(self, callback: Callable[[], None]) -> None:
         """Call this after the table's live contacts changed; many changes at once make one call."""
-        self._listeners.append(callback)
+        self._listeners = (*self._listeners, callback)
 
     # -- for the endpoint ----------------------------------------------------------------------------
 
@@ -364,7 +385,7 @@ class Overlay:
                 raise LocalError("a peer without a handshake has no id")
             own_id = node_id(self.dimension, peer.member.public_key, peer.member.issuer_nonce)
             contact = Contact.unpack(Contact(own_id, peer.address).packed)
-            contacts = [*peer.contacts, *[None] * (len(self.endpoint.overlays) - len(peer.contacts))]
+            contacts = [*peer.contacts, *[None] * (self._place + 1 - len(peer.contacts))]
             contacts[self._place] = contact
             peer.contacts = tuple(contacts)
         return contact
@@ -383,7 +404,7 @@ class Overlay:
         welcome = known is not contact and self.active and contact.node_id not in self.shunned
         if welcome and self.table.add_contact(contact):
             self._changed()
-            if known is None:
+            if known is None and self.holds_records:
                 self.publishing.arrived(contact)
 
     def shun(self, members: Iterable[tuple[bytes, bytes]]) -> None:
@@ -412,7 +433,8 @@ class Overlay:
         waiting = self.table.remove_contact(contact)
         if len(self.table) != before:
             self._changed()
-            self.publishing.departed(contact)
+            if self._publishing is not None:
+                self._publishing.departed(contact)
         if waiting is not None and self.endpoint.is_open:
             self.endpoint.call(waiting.address, self.tag, FIND, self.node_id, ignore, contact=waiting)
 
@@ -420,7 +442,8 @@ class Overlay:
         """What is due now, each kind of it bounded."""
         if not self.active:
             return
-        self.shelf.expire(now_ms)
+        if self._shelf is not None:
+            self._shelf.expire(now_ms)
         if not len(self.table):
             self.joining.feel_for_seeds()
             return
@@ -429,10 +452,12 @@ class Overlay:
                 self.find_then(self.random_id(*bucket.range), ignore_contacts)
             if now_ms >= self._exchange_ms:
                 self._exchange(now_ms)
-            self.publishing.replace_gone()
-            self.publishing.welcome(now_ms)
-            self.publishing.repair(now_ms)
-        self.publishing.republish(now_ms)
+            if self._publishing is not None:
+                self._publishing.replace_gone()
+                self._publishing.welcome(now_ms)
+                self._publishing.repair(now_ms)
+        if self._publishing is not None:
+            self._publishing.republish(now_ms)
 
     def _exchange(self, now_ms: int) -> None:
         """Look for others in one of the far buckets, each about once an hour; its refresh is not due then."""

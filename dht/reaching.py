@@ -51,7 +51,8 @@ class Reaching:
         self._places = Places(CALLS_PER_PLACE)
         self._kept_open: dict[Address, None] = {}
         self._next_look_s = -1.0
-        self._came = asyncio.Event()
+        # Set while somebody is expected to call.
+        self._came: asyncio.Event | None = None
 
     # -- about ourselves -----------------------------------------------------------------------------
 
@@ -110,7 +111,8 @@ class Reaching:
 
     def stranger(self) -> None:
         """Somebody whom we never wrote to has begun with us, and proved its address."""
-        self._came.set()
+        if self._came is not None:
+            self._came.set()
         self.state.reached(self._endpoint.loop.time())
         self._endpoint.counters["strangers"] += 1
 

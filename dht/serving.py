@@ -44,10 +44,32 @@ class Serving:
     def __init__(self, overlay: Overlay) -> None:
         self._overlay = overlay
         self._endpoint = overlay.endpoint
-        self._writers = Writers()
+        # Made with the first record of its kind.
+        self._writers: Writers | None = None
+        self._incoming: Incoming | None = None
+        self._copies: Copies | None = None
         self._handlers: dict[int, Handler] = {}
-        self.incoming = Incoming()
-        self.copies = Copies()
+
+    @property
+    def incoming(self) -> Incoming:
+        """Values in parts that are on their way in."""
+        if self._incoming is None:
+            self._incoming = Incoming()
+        return self._incoming
+
+    @property
+    def copies(self) -> Copies:
+        """Copies that readers left here."""
+        if self._copies is None:
+            self._copies = Copies()
+        return self._copies
+
+    @property
+    def writers(self) -> Writers:
+        """What each entity has brought."""
+        if self._writers is None:
+            self._writers = Writers()
+        return self._writers
 
     def add(self, kind: int, handler: Handler) -> None:
         """Answer an application's requests of this kind with this handler."""
@@ -138,7 +160,7 @@ class Serving:
             record.owner != reply.member.public_key
             and overlay.shelf.judge(key, record, now_ms) == STORED
             and overlay.shelf.get_of(key, record.owner, now_ms) is None
-            and not self._writers.may_bring(reply.member.entity, record.expires_ms, now_ms)
+            and not self.writers.may_bring(reply.member.entity, record.expires_ms, now_ms)
         ):
             reply.busy(WRITE_RETRY_MS)
             return

@@ -26,7 +26,7 @@ _MAPPED = "::ffff:"
 class UdpSocket:
     """An open socket; `sendto` until `close`."""
 
-    def __init__(self, stream: Any, transport: Any, drained: asyncio.Event, counters: Counter[str]) -> None:
+    def __init__(self, stream: Any, transport: Any, drained: _Drained, counters: Counter[str]) -> None:
         self._stream = stream
         self._sendto = transport.sendto
         self._is_drained = drained.is_set
@@ -39,7 +39,7 @@ class UdpSocket:
         cls, host: str, port: int, deliver: Callable[[bytes, Any], None], counters: Counter[str]
     ) -> UdpSocket:
         """Bind to an address (port 0 takes any); OSError when that cannot be."""
-        drained = asyncio.Event()
+        drained: Any = _Drained()
         nobody: Any = _Nobody()
         errors: Any = _Errors(counters)
         transport: Any
@@ -83,7 +83,7 @@ class UdpSocket:
 class _Arrivals(Protocol):
     """asyncio-dgram's protocol without its receive queue: hands over at once, so that nothing can pile up."""
 
-    def __init__(self, deliver: Callable[[bytes, Any], None], nobody: Any, errors: Any, drained: asyncio.Event) -> None:
+    def __init__(self, deliver: Callable[[bytes, Any], None], nobody: Any, errors: Any, drained: Any) -> None:
         super().__init__(nobody, errors, drained)
         self._deliver = deliver
 
@@ -100,6 +100,24 @@ class _Nobody:
 
     def put_nowait(self, item: object) -> None:
         """Nobody waits."""
+
+
+class _Drained:
+    """In the place of asyncio's event, in which nobody here waits: whether the transport takes more."""
+
+    __slots__ = ("_set",)
+
+    def __init__(self) -> None:
+        self._set = False
+
+    def set(self) -> None:
+        self._set = True
+
+    def clear(self) -> None:
+        self._set = False
+
+    def is_set(self) -> bool:
+        return self._set
 
 
 class _Errors:

@@ -79,6 +79,7 @@ class Peer:
         self.on_growth: Callable[[], None] = lambda: None  # called when the schema has a new dimension
         self._informing: asyncio.Task[None] | None = None
         self._entering: list[asyncio.Task[None]] = []
+        self._make_holder = self._holder  # one bound method for all dimensions
         self.holdings: dict[str, TrieHolding] = {}
         self._placements: dict[str, Placement] = {}
         self._joining: dict[str, asyncio.Task[None]] = {}
@@ -222,8 +223,7 @@ class Peer:
         return [placement.overlay for placement in self._placements.values()]
 
     def _hold(self, overlay: Overlay, placement: Placement) -> None:
-        make = partial(self._holder, overlay, placement)
-        self.holdings[overlay.dimension] = TrieHolding(overlay, make, placement, self.env)
+        self.holdings[overlay.dimension] = TrieHolding(overlay, self._make_holder, placement, self.env)
 
     def _holder(self, overlay: Overlay, placement: Placement) -> Holder:
         return Holder(

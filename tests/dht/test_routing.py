@@ -39,7 +39,7 @@ def test_buckets_cover_every_id_once_and_agree_with_the_index(seed: int, count: 
         low = bucket.range[1] + 1
         assert table.index_of(bucket.range[0]) == table.index_of(bucket.range[1]) == index
         assert len(bucket.nodes) <= K and len(bucket.replacement_nodes) <= MAX_WAITING
-        assert all(bucket.range[0] <= contact.number <= bucket.range[1] for contact in bucket.nodes.values())
+        assert all(bucket.range[0] <= contact.number <= bucket.range[1] for contact in bucket.nodes)
     assert low == 2**160
     assert sum(len(bucket.nodes) for bucket in table.buckets) == len(table)
 

@@ -38,7 +38,9 @@ class TrieHolding:
     # __dict__ is made only where it is used: a simulated liar puts a method of its own in another's place.
     __slots__ = ("__dict__", "_env", "_holder", "_make", "_overlay", "_placement", "_stopped", "_timer")
 
-    def __init__(self, overlay: Overlay, make: Callable[[], Holder], placement: Placement, env: Env) -> None:
+    def __init__(
+        self, overlay: Overlay, make: Callable[[Overlay, Placement], Holder], placement: Placement, env: Env
+    ) -> None:
         self._make = make
         self._holder: Holder | None = None
         self._overlay, self._placement, self._env = overlay, placement, env
@@ -50,7 +52,7 @@ class TrieHolding:
     def holder(self) -> Holder:
         """The holder; it is made when it is first needed, since of many nodes few are near any prefix."""
         if self._holder is None:
-            self._holder = self._make()
+            self._holder = self._make(self._overlay, self._placement)
         return self._holder
 
     def wake(self) -> None:

@@ -32,7 +32,6 @@ class Landmarks:
 
     def __init__(self, endpoint: Endpoint, env: Env, meet: Meet) -> None:
         self._endpoint, self._env, self._meet = endpoint, env, meet
-        self._rng = env.rng("landmarks")
         self._known: dict[str, tuple[Coordinate, int]] = {}
         self.on_change: Callable[[], None] = lambda: None
 
@@ -42,7 +41,7 @@ class Landmarks:
         if known is not None and known[1] > self._env.now_ms():
             return known[0]
         servers = list(await self._meet())
-        some = self._rng.sample(servers, min(ASKED, len(servers)))
+        some = self._env.rng("landmarks").sample(servers, min(ASKED, len(servers)))
         answers = await asyncio.gather(*(self._ask(server, address) for server in some))
         measured = [each for each in answers if each is not None]
         if len(measured) < LEAST_LANDMARKS:

@@ -34,15 +34,15 @@ class News:
 
     def __init__(self, endpoint: Endpoint, growth: Growth, env: Env, grown: Callable[[str], None]) -> None:
         self._endpoint, self._growth, self._env, self._grown = endpoint, growth, env, grown
-        self._rng = env.rng("schema")
         endpoint.handle(SCHEMA, self._asked)
 
     async def stay_informed(self) -> None:
         """Ask now and then, until cancelled."""
+        rng = self._env.rng("schema")
         while True:
-            await asyncio.sleep(REFRESH_S * self._rng.uniform(0.5, 1.5))
+            await asyncio.sleep(REFRESH_S * rng.uniform(0.5, 1.5))
             known = self._endpoint.known_addresses(64)
-            for address in self._rng.sample(known, min(ASKED_A_ROUND, len(known))):
+            for address in rng.sample(known, min(ASKED_A_ROUND, len(known))):
                 await self.ask(address)
 
     async def ask(self, address: Address) -> list[str]:

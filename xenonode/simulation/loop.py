@@ -58,7 +58,7 @@ class Incarnation:
     def __init__(self, node: str, number: int) -> None:
         self.node, self.number, self.alive = node, number, True
         self.runs = True  # alive, and at full speed: the one thing that the loop looks at
-        self.held: collections.deque[Any] = collections.deque()
+        self.held: collections.deque[Any] | None = None  # made when the first callback has to wait
         self.step_ns: int | None = 0  # what each callback costs; None while the node is paused
         self.free_ns = 0  # when its processor has done what it began
 
@@ -274,6 +274,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._work_off(incarnation)
 
     def _hold(self, incarnation: Incarnation, handle: Any) -> None:
+        if incarnation.held is None:
+            incarnation.held = collections.deque()
         incarnation.held.append(handle)
         if len(incarnation.held) == 1:
             self._work_off(incarnation)
@@ -322,7 +324,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def bury(self, incarnation: Incarnation) -> None:
         """End an incarnation now: none of its callbacks runs again."""
         incarnation.alive = incarnation.runs = False
-        incarnation.held.clear()
+        incarnation.held = None
         for task in asyncio.all_tasks(self):
             if isinstance(task, CountedTask) and task.incarnation is incarnation:
                 self._bury_task(task)

@@ -52,7 +52,7 @@ async def _attack(world: World, contacts: int, credentials: int, honest: int) ->
         place = group(contact.address, "public")
         blocks[place] = blocks.get(place, 0) + 1
     for bucket in overlay.table.buckets:
-        places = [group(contact.address, "public") for contact in bucket.nodes.values()]
+        places = [group(contact.address, "public") for contact in bucket.nodes]
         in_bucket = max([in_bucket, *(places.count(place) for place in places)])
     share = len(theirs) / len(held)
     del bound
