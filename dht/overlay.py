@@ -60,6 +60,7 @@ class Overlay:
         # Among the endpoint's overlays, of which none is ever taken away.
         self._place = len(endpoint.overlays)
         self.node_id = node_id(dimension, endpoint.member.public_key, endpoint.member.issuer_nonce)
+        self._contact: Contact | None = None
         self.table = Table(self.node_id, profile=endpoint.profile)
         # What records need is made with the first one: who only sends messages to the nodes near a key has none.
         self._shelf: Shelf | None = None
@@ -355,7 +356,9 @@ class Overlay:
     @property
     def contact(self) -> Contact:
         """Ourselves, as others know us."""
-        return Contact.unpack(Contact(self.node_id, self.endpoint.address).packed)
+        if self._contact is None or self._contact.address != self.endpoint.address:
+            self._contact = Contact.unpack(Contact(self.node_id, self.endpoint.address).packed)
+        return self._contact
 
     def peers(self) -> list[PeerInfo]:
         """The contacts in the table, nearest first."""

@@ -305,6 +305,8 @@ class Table(RoutingTable):  # type: ignore[misc]
 
     def idle_buckets(self, before_ms: int) -> list[Bucket]:
         """The buckets that no lookup went through since."""
+        if min(bucket.used_ms for bucket in self.levels) >= before_ms:
+            return []
         return [bucket for bucket in self.buckets if bucket.used_ms < before_ms]
 
     def is_near(self, contact: Contact) -> bool:

@@ -5,7 +5,7 @@ Decides when a claim sets out and when a waiting request is answered: rule 1 of 
 
 from __future__ import annotations
 
-from summaries.holder_state import RETRY_MS, HolderState
+from summaries.holder_state import NEVER_MS, RETRY_MS, HolderState
 from summaries.messages import Accepted, NotReady, ZoneUpdate
 from summaries.node import TrieNode, Waiter
 from summaries.trie import ROOT
@@ -40,6 +40,12 @@ class Climbing:
             if not node.is_covered:
                 node.grew = True
             self.climb(node, now_ms)
+
+    def due_ms(self, node: TrieNode) -> int:
+        """When `settle` would have something to do, if nothing comes in until then."""
+        if node.climbing or (node.settled and node.is_covered) or (node.is_idle and not node.version):
+            return NEVER_MS
+        return node.climb_ms
 
     def wait(self, node: TrieNode, waiter: Waiter) -> None:
         if len(node.waiters) >= MAX_WAITERS:

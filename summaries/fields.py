@@ -63,9 +63,11 @@ def many(codec: Codec, most: int) -> Codec:
     return (lambda values: [codec[0](value) for value in values]), read
 
 
-def record(kind: type, *codecs: Codec) -> Codec:
-    names = [field.name for field in fields(kind)]
+def record(kind: Any, *codecs: Codec) -> Codec:
+    """The fields of a dataclass or named tuple, in their order."""
+    names = kind._fields if issubclass(kind, tuple) else [field.name for field in fields(kind)]
     pairs = list(zip(names, codecs))
+    readers = [read for _, read in codecs]
 
     def write(value: Any) -> list[Any]:
         return [codec[0](getattr(value, name)) for name, codec in pairs]
@@ -73,6 +75,6 @@ def record(kind: type, *codecs: Codec) -> Codec:
     def read(value: object) -> Any:
         if not isinstance(value, list) or len(value) != len(pairs):
             raise MessageError(f"{kind.__name__} has {len(pairs)} fields")
-        return kind(**{name: codec[1](one) for (name, codec), one in zip(pairs, value)})
+        return kind(*[read(one) for read, one in zip(readers, value)])
 
     return write, read

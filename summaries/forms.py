@@ -85,7 +85,7 @@ def from_fields(data: object) -> Message:
         codecs = _FORMS[kind]
         if len(data) != len(codecs) + 1:
             raise MessageError(f"{kind.__name__} has {len(codecs)} fields")
-        return cast(Message, kind(**{name: codec[1](value) for (name, codec), value in zip(codecs, data[1:])}))
+        return cast(Message, kind(*[codec[1](value) for (_, codec), value in zip(codecs, data[1:])]))
     except (TypeError, ValueError, OverflowError) as error:
         raise MessageError(f"malformed message: {error}") from None
 
@@ -179,6 +179,6 @@ _SHAPES: dict[Any, tuple[Codec, ...]] = {
     Wanted: (many(integer(0, MAX_OFFER - 1), MAX_OFFER),),
 }
 _FORMS = {kind: tuple(zip([field.name for field in fields(kind)], codecs)) for kind, codecs in _SHAPES.items()}
-_KINDS = {kind.KIND: kind for kind in _SHAPES}
+_KINDS: dict[int, Any] = {kind.KIND: kind for kind in _SHAPES}
 child_fields, posting_fields, entry_fields, outlined_fields = _CHILD[0], _POSTING[0], _ENTRY[0], _OUTLINED[0]
 part_fields, tally_child_fields = _PART[0], _TALLY_CHILD[0]

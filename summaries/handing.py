@@ -56,7 +56,7 @@ class Handing:
 
     def hand_over(self, node: TrieNode, now_ms: int) -> None:
         """Send rows that belong below to their leaf: offer them first, then insert what is wanted."""
-        if not node.ready or not len(node.rows) or not node.is_split:
+        if not node.ready or not self.may_hand_over(node):
             return
         if not node.hand_over_ms:
             # Replicas split together. Those whose turn is later find most of the work done.
@@ -66,6 +66,10 @@ class Handing:
         self._insert_wanted(node, now_ms)
         if self._offering < OFFER_WINDOW:
             self._offer(node, now_ms)
+
+    def may_hand_over(self, node: TrieNode) -> bool:
+        """Whether there are rows here that belong below."""
+        return node.is_split and len(node.rows) > 0
 
     def _insert_wanted(self, node: TrieNode, now_ms: int) -> None:
         """Insert what those below want, as far as the window allows."""

@@ -97,11 +97,14 @@ class Holder:
         self._recovering = Recovering(self._state, self._climbing, self._handing)
         self._tallying = Tallying(self._state)
         self._keeping = Keeping(self._state, self._climbing, self._handing, self._recovering)
+        # Before, a tick would change nothing, unless something comes in.
+        self._quiet_until_ms = 0
 
     # ----- what the driver calls
 
     def received(self, message: Message, sender: bytes, request: object, now_ms: int) -> list[Action]:
         """Take in a question; its Reply comes now or from a later call."""
+        self._quiet_until_ms = 0
         try:
             self._dispatch(message, sender, request, now_ms)
         except RemoteError as error:
@@ -110,6 +113,7 @@ class Holder:
 
     def answered(self, token: int, asked: int, sender: bytes, reply: Message | None, now_ms: int) -> list[Action]:
         """Take in one node's reply to a Push (None: it did not answer). `asked` nodes were asked in all."""
+        self._quiet_until_ms = 0
         pending = self._state.pushes.get(token)
         if pending is not None and sender not in pending.heard:
             pending.heard.add(sender)
@@ -117,7 +121,9 @@ class Holder:
         return self._state.flush()
 
     def tick(self, now_ms: int) -> list[Action]:
-        """Expire, tighten, retry. Call about once a second."""
+        """Expire, tighten, retry. Call about once a second; where nothing is due yet it costs nothing."""
+        if now_ms < self._quiet_until_ms:
+            return []
         for token in [one for one, held in self._state.pushes.items() if held.since_ms + PUSH_TIMEOUT_MS <= now_ms]:
             self._abandon(token, self._state.pushes[token], now_ms)
         for prefix in sorted(self._state.nodes):
@@ -144,7 +150,17 @@ class Holder:
         self._keeping.count()
         self._tallying.forget_gone()
         self._handing.forget_gone()
+        self._quiet_until_ms = self._next_due_ms(now_ms)
         return self._state.flush()
+
+    def _next_due_ms(self, now_ms: int) -> int:
+        """When something is due here next, if nothing comes in until then."""
+        due_ms = min((held.since_ms for held in self._state.pushes.values()), default=now_ms) + PUSH_TIMEOUT_MS
+        for node in self._state.nodes.values():
+            if not node.ready or self._handing.may_hand_over(node):
+                return now_ms
+            due_ms = min(due_ms, node.refresh_ms, self._climbing.due_ms(node), self._tallying.due_ms(node))
+        return due_ms
 
     def statistics(self) -> dict[str, int]:
         """Counts for display: trie nodes, rows, entries, pushes in flight."""
@@ -167,6 +183,7 @@ class Holder:
 
     def install(self, node: TrieNode) -> None:
         """Keep a trie node that was built elsewhere (bulk.py), in the place of what is held."""
+        self._quiet_until_ms = 0
         self._state.nodes[node.prefix] = node
         self._state.version = max(self._state.version, node.version)
         self._recovering.forget(node.prefix)

@@ -19,6 +19,7 @@ from summaries.trie import Prefix
 MAX_PUSHES = 1_024  # pushes in flight
 RETRY_MS = 150  # about one round trip across an ocean
 REBUILD_MS = 15_000
+NEVER_MS = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)

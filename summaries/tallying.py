@@ -17,7 +17,7 @@ from summaries.answer import compiled, named
 from summaries.errors import MessageError
 from summaries.filter import CompiledFilter, Filter
 from summaries.forms import MAX_AGE_MS, part_fields, tally_child_fields
-from summaries.holder_state import HolderState
+from summaries.holder_state import NEVER_MS, HolderState
 from summaries.inside import surely_passes
 from summaries.messages import Accepted, SumUpdate, Tallied, Tally, TallyChild, TallyPart
 from summaries.node import TrieNode
@@ -81,7 +81,7 @@ class Tallying:
     def tell(self, node: TrieNode, turn: Callable[[Prefix], int], now_ms: int) -> None:
         """Tell the parent's holders what a node comes to, when that is due; `turn` says how many do so before us."""
         parent = node.prefix.parent
-        if parent is None or not node.settled or self._state.axis.kind == "categorical":
+        if parent is None or not self._tells(node):
             return
         telling = self._telling.get(node.prefix)
         if telling is None:
@@ -98,6 +98,16 @@ class Tallying:
         update = SumUpdate(node.prefix, self._state.incarnation, self._state.next_version(), aggregate)
         if self._state.push(parent, update, now_ms, node=node.prefix) is not None:
             telling.aggregate, telling.told_ms = aggregate, now_ms
+
+    def due_ms(self, node: TrieNode) -> int:
+        """When `tell` would look again, if nothing comes in until then."""
+        if not self._tells(node):
+            return NEVER_MS
+        telling = self._telling.get(node.prefix)
+        return telling.due_ms if telling is not None else 0
+
+    def _tells(self, node: TrieNode) -> bool:
+        return node.settled and node.prefix.length > 0 and self._state.axis.kind != "categorical"
 
     def forget_gone(self) -> None:
         """Forget what belongs to nodes and children that are gone."""

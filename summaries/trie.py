@@ -11,9 +11,9 @@ replicas that disagree unite by OR. After: prefix hash trees (Ramabhadran et al.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
-from typing import cast
+from typing import NamedTuple, Self, cast
 
 from summaries.dimension import BIN_SHIFT, CODE_BITS, Dimension
 from summaries.errors import MessageError
@@ -22,19 +22,28 @@ from summaries.schema import ENVIRONMENT, LOCATION, Schema
 
 KEY_BITS = 64
 LEVEL_BITS = 6
+KEYS_REMEMBERED_MAX = 8_192  # trie nodes of which a process remembers the DHT's key: some 2 MB
 _MASK = (1 << 64) - 1
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Prefix:
-    """The first `length` bits of a key, right-aligned in `bits`."""
-
+class _Bits(NamedTuple):
     bits: int
     length: int
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.length <= KEY_BITS or not 0 <= self.bits < 1 << self.length:
+
+class Prefix(_Bits):
+    """The first `length` bits of a key, right-aligned in `bits`.
+
+    A tuple and no dataclass: holders and publishers look things up by prefixes all the time, and a tuple hashes and
+    compares without a step of Python.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, bits: int, length: int) -> Self:
+        if not 0 <= length <= KEY_BITS or not 0 <= bits < 1 << length:
             raise MessageError("a prefix has at most 64 bits, and no more than its length says")
+        return tuple.__new__(cls, (bits, length))
 
     def contains(self, key: int) -> bool:
         return key >> (KEY_BITS - self.length) == self.bits
@@ -150,6 +159,7 @@ def cover(first: int, last: int) -> list[Prefix]:
     return found
 
 
+@lru_cache(maxsize=KEYS_REMEMBERED_MAX)
 def trie_key(network_id: bytes, schema_epoch: int, dimension: str, prefix: Prefix) -> bytes:
     """The DHT key of a trie node. Every field is length-prefixed, so no two nodes share a hash."""
     aligned = prefix.first & _MASK if prefix.length else 0

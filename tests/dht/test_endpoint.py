@@ -492,7 +492,7 @@ def test_a_forged_reset_costs_one_handshake_and_no_session(run: Run) -> None:
         for guess in (0, session.send_session):
             for _ in range(50):
                 data = datagram.seal(
-                    datagram.RESET, one._network_tag, guess, session.counter, b"", one._shaker.network_key
+                    datagram.RESET, one.network_tag, guess, session.counter, b"", one._shaker.network_key
                 )
                 one._received(data, two.address)
         assert one.counters["unfounded-reset"] == 50 and len(one.sessions.greetings) == 1

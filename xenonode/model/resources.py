@@ -29,6 +29,8 @@ class Resources:
     net_bit_per_s: int
 
     def __post_init__(self) -> None:
+        if min(self.amounts) >= 0 and max(self.amounts) <= INT64_MAX:
+            return
         for field in fields(self):
             require(0 <= getattr(self, field.name) <= INT64_MAX, f"{field.name} must not be negative")
 

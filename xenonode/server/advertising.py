@@ -7,7 +7,7 @@ identity, ownership, location, resources in total and available, and prices.
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 
 from dht.envelope import Envelope
 from dht.identity import Signer
@@ -127,8 +127,12 @@ def drifted(before: Location, now: Location) -> bool:
     """Whether a network coordinate is another place by now."""
     if before == now:
         return False
-    pairs = zip(astuple(before), astuple(now))
-    return any(abs(new - old) > MOVE_MIN_US for old, new in pairs)
+    return (
+        abs(now.x_us - before.x_us) > MOVE_MIN_US
+        or abs(now.y_us - before.y_us) > MOVE_MIN_US
+        or abs(now.z_us - before.z_us) > MOVE_MIN_US
+        or abs(now.height_us - before.height_us) > MOVE_MIN_US
+    )
 
 
 def features(owners: tuple[str, ...], capabilities: Capabilities, overcommit_permille: int) -> tuple[str, ...]:
