@@ -52,7 +52,7 @@ class Memory:
         """What is known without asking."""
         if isinstance(ask, Probe):
             shown = self._adverts.get(ask.contact)
-            fresh = shown is not None and shown.seq >= ask.seq and now_ms - shown.read_ms < self._reverify_ms
+            fresh = shown is not None and shown.seq >= ask.seq and 0 <= now_ms - shown.read_ms < self._reverify_ms
             self.spared += fresh
             return shown if fresh else None
         if isinstance(ask.message, Read) and ask.message.first and not ask.message.digest_only:

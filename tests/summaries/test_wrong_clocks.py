@@ -7,6 +7,8 @@ from random import Random
 import pytest
 from summaries_world import World, attributes
 
+from summaries.asks import Probe
+from summaries.memory import Memory
 from summaries.schema import Schema
 from summaries.trie import ROOT
 
@@ -69,3 +71,12 @@ def test_a_server_that_lost_its_number_is_held_again_once_its_last_advert_has_en
         if node.rows.raw_of(41) is not None
     ]
     assert rows == [True, True, True]
+
+
+def test_whoever_searches_again_asks_servers_anew_when_its_clock_was_set_back() -> None:
+    world, (raw,) = make(1)
+    memory, point = Memory(world.verify), world.adverts[raw]
+    probe = Probe(1, point.contact, point.id, point.seq)
+    memory.shown(probe, raw, None, world.now_ms)
+    assert memory.recall(probe, world.now_ms + 1_000) is not None
+    assert memory.recall(probe, world.now_ms - 1_000) is None
