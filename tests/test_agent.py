@@ -22,6 +22,7 @@ class Sessions:
         self.failure = failure or ControlError("unreachable", "no answer", "try again")
         self.signed: list[str] = []
         self.records = SimpleNamespace(sessions=self._sessions)
+        self.sessions = self
 
     def _sessions(self) -> list[SimpleNamespace]:
         known = sorted({*self.open, *(bytes.fromhex(id) for id in self.signed)})

@@ -182,7 +182,7 @@ def test_a_server_and_a_client_that_were_off_for_days_go_on_and_are_told_when_th
 
         def expires_ms() -> tuple[int, int]:
             assert server.running is not None
-            return server.running.held.credential.expires_ms, client.client._member().credential.expires_ms
+            return server.running.held.credential.expires_ms, client.client.member.held.credential.expires_ms
 
         async def days(count: int) -> None:
             server.crash()
@@ -194,7 +194,7 @@ def test_a_server_and_a_client_that_were_off_for_days_go_on_and_are_told_when_th
             await days(4)
             await world.corp.restart()
             await server.restart()
-            assert await client.call(lambda each: each.order_list()) == []  # renews with its first call
+            assert await client.call(lambda each: each.orders.list_all()) == []  # renews with its first call
             second = expires_ms()
             assert min(second) > max(first)
             await days(8)
@@ -204,7 +204,7 @@ def test_a_server_and_a_client_that_were_off_for_days_go_on_and_are_told_when_th
             await world.corp.restart()
             await server.restart()
             # The connection of eight days ago is found lost, and replaced unseen.
-            assert await client.call(lambda each: each.order_list()) == []
+            assert await client.call(lambda each: each.orders.list_all()) == []
             assert min(expires_ms()) > max(second)
 
         world.run(story())

@@ -61,7 +61,7 @@ async def _sign_for(client: Client, id: str, tell: Tell) -> None:
     failures = 0
     while True:
         try:
-            await client.cosign(id, tell=tell)
+            await client.sessions.cosign(id, tell=tell)
         except (ControlError, XenoError) as error:
             if error.code == "unknown_session":
                 tell(f"session {id[:12]}: its server knows it no longer")

@@ -120,7 +120,7 @@ class Live:
         """The network's client, registered, with money if wanted."""
         client = await Client.open(config.load(self.plan.client.config, "client"), self.env)
         self._clients.append(client)
-        credential = await client.register()
+        credential = await client.member.register()
         if credit:
             operator = await self.operator()
             await operator.credit(credential.entity, credit)

@@ -88,9 +88,9 @@ def point(peer: Any, found: VerifiedAdvert, seq: int, price_nano: int | None = N
 
 def test_an_advert_whose_signature_does_not_fit_is_held_by_nobody_and_never_found(live: Live, client: Client) -> None:
     async def scenario() -> None:
-        assert (await client.search("cores >= 1")).complete
-        found = await client.advert(live.plan.servers[0].control)
-        peer = await client._joined()
+        assert (await client.finding.search("cores >= 1")).complete
+        found = await client.servers.advert(live.plan.servers[0].control)
+        peer = await client.presence.joined()
         honest = found.envelope.raw
         seq = found.advert.seq + 1
         cheap = replace(found.advert, seq=seq, prices=replace(found.advert.prices, cpu_nano_per_hour=1))
@@ -102,9 +102,9 @@ def test_an_advert_whose_signature_does_not_fit_is_held_by_nobody_and_never_foun
             assert not await carried(peer, Publication(peer.schema, "price.cpu", lie, raw)), name
         # The same way, the server's own advert is taken: it is the signature that is refused.
         assert await carried(peer, Publication(peer.schema, "price.cpu", point(peer, found, found.advert.seq), honest))
-        answer = await client.search(BARGAIN)
+        answer = await client.finding.search(BARGAIN)
         assert answer.complete and not answer.servers
-        right = await client.search("price.cpu >= 0.000000010 USD/h")
+        right = await client.finding.search("price.cpu >= 0.000000010 USD/h")
         assert found.server_key in [each.advert.server_key for each in right.servers]
 
     live.run(scenario())
@@ -132,11 +132,11 @@ def test_garbage_neither_stops_a_server_nor_makes_it_grow(live: Live, client: Cl
         assert process.running and grown < GROWTH_MAX_BYTES, f"{grown} bytes"
 
         async def found() -> bool:
-            answer = await client.search("cores >= 1")
+            answer = await client.finding.search("cores >= 1")
             return answer.complete and len(answer.servers) == len(live.plan.servers)
 
         await until(found)
-        assert (await client.advert(place.control)).server_key.hex() == process.status["key"]
+        assert (await client.servers.advert(place.control)).server_key.hex() == process.status["key"]
 
     live.run(scenario())
     log = place.config.with_suffix(".log").read_text()
@@ -149,7 +149,7 @@ def test_a_server_that_vanished_cannot_be_asked_and_a_search_shows_that_it_was_s
 ) -> None:
     place = live.plan.servers[1]
     key = live.process(place).status["key"]
-    live.run(client.search("cores >= 1"))
+    live.run(client.finding.search("cores >= 1"))
     live.run(live.network.kill(place))
     for arguments in (("quote", key[:16]), ("advert", "show", place.control)):
         command(live, *arguments).refusal(f"{place.control_port}")
@@ -195,7 +195,7 @@ def test_a_server_says_when_every_search_finds_its_advert(live: Live) -> None:
 
 async def real_datagrams(client: Client) -> list[bytes]:
     """What a member really sends to a stranger: beginnings of the handshake."""
-    peer = await client._joined()
+    peer = await client.presence.joined()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sink:
         sink.bind(("127.0.0.1", 0))
         sink.setblocking(False)

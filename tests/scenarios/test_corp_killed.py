@@ -148,7 +148,7 @@ async def opened(live: Live, client: Any, order: str, server: Claimer) -> Chain:
     request = ReservationRequest(
         live.env.rng("test").randbytes(16), bytes.fromhex(order), key, HELD_NANO, 10 * NANO, HOUR_MS, live.env.now_ms()
     )
-    raw = (await client._call_corp("reserve", {"request": request.seal(signer).raw}))["reservation"]
+    raw = (await client.member.call_corp("reserve", {"request": request.seal(signer).raw}))["reservation"]
     _, reservation = Reservation.open(raw, ED25519)
     agreement = Agreement(
         signer.public_key, key, reservation.id, bytes(16), bytes(16), 1, SHARE,
@@ -164,7 +164,7 @@ def test_twenty_kills_in_mid_claim_lose_nothing_and_settle_each_claim_once(live:
 
     async def scenario() -> None:
         client = await live.member("100 USD")
-        order = (await client.order_create("50 USD", sessions_max=SERVERS * SESSIONS))["order"]
+        order = (await client.orders.create("50 USD", sessions_max=SERVERS * SESSIONS))["order"]
         servers = [Claimer(live, number) for number in range(SERVERS)]
         for server in servers:
             await server.join(live)
@@ -214,7 +214,7 @@ async def check_books(live: Live, client: Any, order: str, servers: list[Claimer
             captured += chain.due_nano
             for id in list(chain.claims)[:: max(1, len(chain.claims) // 5)]:  # asked again, the same bytes come back
                 assert (await server.call("claim", {"claim": chain.claims[id]}))["settlement"] == chain.settlements[id]
-    state = await client.order_show(order)
+    state = await client.orders.show(order)
     assert state["captured_nano"] == captured and state["status"] == "closed"
     assert state["captured_nano"] + state["released_nano"] == state["amount_nano"]
     audit = await live.audit()

@@ -46,10 +46,10 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 
 async def quoted(live: Live, client: Client) -> SignedQuote:
-    offer = await client.advert(live.plan.servers[0].control)
+    offer = await client.servers.advert(live.plan.servers[0].control)
     linux = next(each for each in offer.advert.environments if each.name == "linux")
     wanted = OfferedEnvironment(linux.kind, linux.name, linux.version)
-    quote = await client.quote(offer.server_key, SHARE, wanted, LEASE_MS)
+    quote = await client.servers.quote(offer.server_key, SHARE, wanted, LEASE_MS)
     assert isinstance(quote, SignedQuote), quote
     return quote
 
@@ -90,7 +90,7 @@ async def next_record(client: Client, session: str, after: UsageRecord | None) -
     """The next usage record after one."""
 
     async def newer() -> UsageRecord | None:
-        found: UsageRecord | None = await patiently(client.usage, session)
+        found: UsageRecord | None = await patiently(client.sessions.usage, session)
         return found if found is not None and (after is None or found.seq > after.seq) else None
 
     found: UsageRecord = await until(newer)
@@ -101,11 +101,11 @@ async def settled(live: Live, client: Client, order: str, session: str, due_nano
     """Every party's books say the same, and it is what the final record says."""
 
     async def state_at_rest() -> dict[str, Any] | None:
-        state = await client.order_show(order)
+        state = await client.orders.show(order)
         return None if any(each["status"] == "live" for each in state["reservations"]) else state
 
     state = await until(state_at_rest)
-    settlements = await client.settlements(session)
+    settlements = await client.sessions.settlements(session)
     assert state["captured_nano"] == due_nano == sum(each.captured_nano for each in settlements)
     assert [each.cumulative_nano for each in settlements][-1:] == ([due_nano] if settlements else [])
     audit = await live.audit()
@@ -117,8 +117,8 @@ def test_a_guest_outlives_twenty_crashes_of_its_server_and_is_paid_for_once(live
 
     async def scenario() -> None:
         client = await live.member("20 USD")
-        order = (await client.order_create("5 USD"))["order"]
-        view = await client.session_create(order, await quoted(live, client), receipt_period_ms=PERIOD_MS)
+        order = (await client.orders.create("5 USD"))["order"]
+        view = await client.lease(order, await quoted(live, client), receipt_period_ms=PERIOD_MS)
         refused: list[str] = []
         signing = asyncio.ensure_future(sign_for_all(client, refused.append))
         login = await client.ssh_command(view.session)
@@ -131,7 +131,7 @@ def test_a_guest_outlives_twenty_crashes_of_its_server_and_is_paid_for_once(live
             assert found.usage.fell_below(record.usage) == () and found.due_nano >= record.due_nano
             assert found.until_ms >= record.until_ms
             record = found
-            shown: SessionView = await patiently(client.session_show, view.session)
+            shown: SessionView = await patiently(client.sessions.show, view.session)
             assert (shown.state, shown.ssh) == ("running", view.ssh), shown
             if (number + 1) % LOOKS_INSIDE_EVERY == 0:
                 assert await client.ssh_command(view.session) == login  # the same address; the host key below
@@ -145,12 +145,12 @@ def test_a_guest_outlives_twenty_crashes_of_its_server_and_is_paid_for_once(live
         assert 0.7 < share < 1.05, f"{share:.2f} of the agreed CPU was counted"
         held = (record.usage.memory_byte_s or 0) / ((record.until_ms - begun.until_ms) / 1000 * SHARE.memory_bytes)
         assert 0.7 < held < 1.2
-        await client.session_stop(view.session)
+        await client.sessions.end(view.session)
         await signing
-        final = await client.usage(view.session)
+        final = await client.sessions.usage(view.session)
         assert final is not None and final.final
         await settled(live, client, order, view.session, final.due_nano)
-        assert (await client.order_show(order))["status"] == "closed"
+        assert (await client.orders.show(order))["status"] == "closed"
         assert not [line for line in refused if "is refused" in line], refused
 
     live.run(scenario())
@@ -161,9 +161,9 @@ def test_a_server_that_dies_while_a_guest_boots_or_ends_finishes_both(live: Live
 
     async def scenario() -> None:
         client = await live.member("20 USD")
-        order = (await client.order_create("5 USD"))["order"]
+        order = (await client.orders.create("5 USD"))["order"]
         quote = await quoted(live, client)
-        opening = asyncio.ensure_future(client.session_create(order, quote, receipt_period_ms=PERIOD_MS))
+        opening = asyncio.ensure_future(client.lease(order, quote, receipt_period_ms=PERIOD_MS))
 
         def agreed() -> list[str]:
             return [each.id.hex() for each in client.records.sessions() if not each.closed and each.server_agreement]
@@ -177,7 +177,7 @@ def test_a_server_that_dies_while_a_guest_boots_or_ends_finishes_both(live: Live
             await opening
 
         async def shown() -> SessionView:
-            view: SessionView = await patiently(client.session_show, session)
+            view: SessionView = await patiently(client.sessions.show, session)
             return view
 
         async def is_running() -> bool:
@@ -188,7 +188,7 @@ def test_a_server_that_dies_while_a_guest_boots_or_ends_finishes_both(live: Live
 
         await until(is_running, 120)
         assert await uptime(await client.ssh_command(session)) > 0
-        stopping = asyncio.ensure_future(client.session_stop(session))
+        stopping = asyncio.ensure_future(client.sessions.end(session))
         await asyncio.sleep(rng.uniform(0.2, 1.5))
         await live.network.kill(live.plan.servers[0])
         await live.network.start_server(0)
@@ -196,7 +196,7 @@ def test_a_server_that_dies_while_a_guest_boots_or_ends_finishes_both(live: Live
             await stopping
         await until(is_closed)
         await signing
-        final = await client.usage(session)
+        final = await client.sessions.usage(session)
         assert final is not None and final.final
         await settled(live, client, order, session, final.due_nano)
 

@@ -6,10 +6,8 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-from xenonode.client import Client
 from xenonode.model.advert import Advert
 from xenonode.simulation.lease import Lease
 from xenonode.simulation.world import ClientHost, World
@@ -55,7 +53,7 @@ async def ask(world: World, client: ClientHost) -> list[dict[str, Any]]:
     """Every question, and how its answer compares with a look at every single advert."""
     told = []
     for text, wanted in QUESTIONS:
-        answer = await client.call(partial(Client.search, text=text))
+        answer = await client.call(lambda client, text=text: client.finding.search(text))
         found = [each.advert.server_key for each in answer.servers]
         expected = {each.server_key for each in world.adverts() if wanted(each.advert)}
         told.append(

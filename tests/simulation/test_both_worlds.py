@@ -57,7 +57,7 @@ async def live(folder: Path, shapes: list[ServerShape]) -> list[Any]:
         )  # fmt: skip
         client = await Client.open(client_config, env)
         ending.push_async_callback(client.close)
-        entity = (await client.register()).entity
+        entity = (await client.member.register()).entity
         operator = await Client.open_operator(corp_config, env)
         await operator.credit(entity, CREDIT)
         await operator.close()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
-from xenonode.client import Client
 from xenonode.corp.court import VOICES_LEAST
 from xenonode.simulation.world import World
 
@@ -28,6 +25,6 @@ def test_servers_look_for_themselves_and_shun_by_xenocorps_word() -> None:
         assert [key for key, _ in host.running.peer.endpoint.shunned] == [suspect.home.signer.public_key]
         overlay = host.running.peer.endpoint.overlay("cores")
         assert host.running is suspect or suspect.peer.endpoint.overlay("cores").node_id not in overlay.table.by_id
-    answer = world.run(world.clients[0].call(partial(Client.search, text="cores >= 1")))
+    answer = world.run(world.clients[0].call(lambda client: client.finding.search("cores >= 1")))
     assert answer.complete and len(answer.servers) == 8
     world.close()

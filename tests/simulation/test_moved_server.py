@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 
-from xenonode.client import Client
 from xenonode.simulation.lease import Lease, settled_once
 from xenonode.simulation.world import World
 
@@ -21,7 +19,7 @@ def test_a_session_whose_server_moved_is_ended_and_paid_once_a_search_has_found_
         server.move()
         await server.restart()
         await asyncio.sleep(30.0)
-        await client.call(partial(Client.search, text="cores >= 1"))
+        await client.call(lambda client: client.finding.search("cores >= 1"))
         await asyncio.wait_for(lease.stop(), 60.0)
         return settled_once(await lease.account())
 

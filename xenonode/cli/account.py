@@ -28,7 +28,7 @@ async def register(run: Run) -> None:
     Doing it again renews the credential.
     """
     async with run.client() as client:
-        credential = await client.register()
+        credential = await client.member.register()
     facts = (("entity", credential.entity), ("role", credential.role), ("key", credential.key.hex()))
     run.output.facts(credential, facts, "Registered")
 
@@ -39,7 +39,7 @@ async def statement(run: Run, currency: Annotated[str, typer.Option(help="Curren
     if wanted not in CURRENCIES:
         raise usage_error(f"currency {wanted} is not one of {', '.join(CURRENCIES)}", "e.g. --currency USD")
     async with run.client() as client:
-        found = await client.statement(wanted)
+        found = await client.orders.statement(wanted)
     if not run.output.as_json:
         facts = (
             ("entity", found.entity),

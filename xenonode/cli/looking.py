@@ -54,12 +54,12 @@ async def quote(
     wanted = resources(cpu, memory, disk, net)
     lease_ms = duration(lease)
     async with run.client() as client:
-        offer = await client.advert(server)
+        offer = await client.servers.advert(server)
         chosen = choose_environment(offer.advert, environment)
-        found = await client.quote(offer.server_key, wanted, chosen, lease_ms)
+        found = await client.servers.quote(offer.server_key, wanted, chosen, lease_ms)
         if isinstance(found, Refusal):
             raise_refusal(found)
-        await client.decline(found)
+        await client.sessions.decline(found.server, found.control, found.raw)
     offer_ = found.quote
     at_most = format_amount(rate_nano_per_hour(offer_.resources, offer_.prices), offer_.prices.currency)
     facts = [*resource_facts(offer_.resources), *price_facts(offer_.prices)]
@@ -70,7 +70,7 @@ async def quote(
 async def advert_show(run: Run, server: ServerArgument) -> None:
     """Show a server's own current advert, checked whole."""
     async with run.client() as client:
-        shown = await client.shown_advert(server)
+        shown = await client.servers.shown_advert(server)
     facts = [*advert_facts(shown.advert), ("not yet found by", shown.pending)]
     fields = plain(shown.advert)
     assert isinstance(fields, dict)
@@ -80,7 +80,7 @@ async def advert_show(run: Run, server: ServerArgument) -> None:
 async def peers(run: Run) -> None:
     """Join the search network of every dimension, and list whom that meets."""
     async with run.client() as client:
-        found = await client.meet_peers()
+        found = await client.presence.peers()
     rows = [tuple(each.values()) for each in found]
     run.output.rows(found, tuple(found[0]) if found else (), rows, "No peers answered.")
 

@@ -31,7 +31,7 @@ async def lookup(
     """Look up which nodes are nearest to a key."""
     target = key_of(key)
     async with run.client() as client:
-        hops, found = await client.lookup(target, dimension)
+        hops, found = await client.presence.lookup(target, dimension)
     contacts = [{"node_id": each.node_id, "address": _address(each.address)} for each in found]
     asked = [
         {
@@ -74,7 +74,7 @@ async def metrics(
 ) -> None:
     """Show what a node counts and measures, as Prometheus text."""
     async with run.client() as client:
-        found = await client.metrics(server)
+        found = await client.servers.metrics(server)
     run.output.text(found, shown(found["text"]))
     if found["alarm"]:
         run.output.note(f"ALARM: {found['alarm']}")

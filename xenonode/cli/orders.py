@@ -39,7 +39,7 @@ async def create(
     expires_in_ms = duration(expires_in)
     servers = tuple(key(each) for each in server or ())
     async with run.client() as client:
-        state = await client.order_create(
+        state = await client.orders.create(
             text, expires_in_ms=expires_in_ms, allowed_servers=servers, sessions_max=sessions
         )
     _print(run, state)
@@ -48,14 +48,14 @@ async def create(
 async def show(run: Run, order: OrderArgument) -> None:
     """Show what became of an order's money, reservation by reservation."""
     async with run.client() as client:
-        state = await client.order_show(order)
+        state = await client.orders.show(order)
     _print(run, state)
 
 
 async def list_(run: Run) -> None:
     """List your orders."""
     async with run.client() as client:
-        states = await client.order_list()
+        states = await client.orders.list_all()
     rows = [_row(state) for state in states]
     run.output.rows(states, _COLUMNS, rows, "No orders yet. Create one: xenonode order create 5 USD")
 
@@ -63,7 +63,7 @@ async def list_(run: Run) -> None:
 async def release(run: Run, order: OrderArgument) -> None:
     """End an order: what no session holds returns to your account at once."""
     async with run.client() as client:
-        state = await client.order_release(order)
+        state = await client.orders.release(order)
     _print(run, state)
 
 

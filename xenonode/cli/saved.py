@@ -61,7 +61,7 @@ async def saved_combine(
     if operation not in OPERATIONS:
         raise usage_error(f"{operation!r} is no operation on sets", f"use one of {', '.join(OPERATIONS)}")
     async with run.client() as client:
-        made = client.combine_saved(name, operation, first, second)
+        made = client.finding.combine(name, operation, first, second)
     run.output.facts(
         {"name": name, "servers": len(made.servers), "complete": made.complete},
         [("name", name), ("servers", len(made.servers)), ("complete", made.complete)],

@@ -65,11 +65,11 @@ async def search(
             )
             await _watch(run, looks)
             return
-        answer = await client.search(
+        answer = await client.finding.search(
             text, strict=not partial, doubting=doubt, explain=explain, exclude=exclude or (), within=within or ()
         )
         if save:
-            client.save_search(save, text, answer)
+            client.finding.save(save, text, answer)
     told = {name: getattr(answer, name) for name in answer.__slots__ if name not in ("query", "explanation")}
     if answer.explanation is not None:
         told["explanation"] = answer.explanation

@@ -59,12 +59,12 @@ async def create(
     wanted = looking.resources(cpu, memory, disk, net)
     lease_ms = duration(lease)
     async with run.client() as client:
-        offer = await client.advert(server)
+        offer = await client.servers.advert(server)
         chosen = looking.choose_environment(offer.advert, environment)
-        quote = await client.quote(offer.server_key, wanted, chosen, lease_ms)
+        quote = await client.servers.quote(offer.server_key, wanted, chosen, lease_ms)
         if isinstance(quote, Refusal):
             looking.raise_refusal(quote)
-        view = await client.session_create(
+        view = await client.lease(
             order, quote, authorized_keys=tuple(authorized_key or ()), hostname=hostname, progress=run.output.note
         )
     start_in_background(run.client_config().folder, run.arguments())
@@ -75,7 +75,7 @@ async def create(
 async def list_(run: Run) -> None:
     """List your sessions on all servers."""
     async with run.client() as client:
-        views = await client.session_list()
+        views = await client.sessions.list_all()
     rows = [(view.session, view.state, view.server.hex()[: looking.KEY_SHOWN], view.reason) for view in views]
     run.output.rows(views, ("session", "state", "server", "reason"), rows, "No sessions.")
 
@@ -83,7 +83,7 @@ async def list_(run: Run) -> None:
 async def show(run: Run, session: SessionArgument) -> None:
     """Show a session: state, resources, where to log in, what it used and what that costs."""
     async with run.client() as client:
-        _print(run, await client.session_show(session))
+        _print(run, await client.sessions.show(session))
 
 
 async def ssh(
@@ -110,38 +110,38 @@ async def resize(
     if not cpu and not memory:
         raise usage_error("nothing to change", "give --cpu, --memory or both")
     async with run.client() as client:
-        has = (await client.session_show(session)).resources
+        has = (await client.sessions.show(session)).resources
         wanted = looking.resources(
             cpu or f"{has.cpu_ms_per_s} ms/s",
             memory or f"{has.memory_bytes} B",
             f"{has.disk_bytes} B",
             f"{has.net_bit_per_s} bps",
         )
-        _print(run, await client.session_resize(session, wanted))
+        _print(run, await client.sessions.command(session, "resize", wanted))
 
 
 async def pause(run: Run, session: SessionArgument) -> None:
     """Stop a session's clock and CPU; its memory stays, and stays billed."""
     async with run.client() as client:
-        _print(run, await client.session_pause(session))
+        _print(run, await client.sessions.command(session, "pause"))
 
 
 async def resume(run: Run, session: SessionArgument) -> None:
     """Let a paused session go on."""
     async with run.client() as client:
-        _print(run, await client.session_resume(session))
+        _print(run, await client.sessions.command(session, "resume"))
 
 
 async def stop(run: Run, session: SessionArgument) -> None:
     """End a session: final usage, receipt and settlement; what was reserved beyond that is released."""
     async with run.client() as client:
-        _print(run, await client.session_stop(session, run.output.note))
+        _print(run, await client.sessions.end(session, run.output.note))
 
 
 async def console(run: Run, session: SessionArgument) -> None:
     """Print what the environment wrote to its console."""
     async with run.client() as client:
-        text = await client.session_console(session)
+        text = await client.sessions.console(session)
     run.output.text({"session": session, "text": text}, text)
 
 

@@ -3,8 +3,9 @@
 `Client` is what programs and the command line use.
 """
 
-from xenonode.client.client import Client, SignedQuote
+from xenonode.client.client import Client
 from xenonode.client.operator import Operator
 from xenonode.client.records import SessionView
+from xenonode.client.servers import SignedQuote
 
 __all__ = ["Client", "Operator", "SessionView", "SignedQuote"]

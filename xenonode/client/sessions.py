@@ -145,6 +145,7 @@ class Sessions:
 
     async def list_all(self) -> list[SessionView]:
         """Every remembered session; of one whose server does not answer, what is known here."""
+        await self.recover()
         found = []
         for record in self._records.sessions():
             try:

@@ -108,7 +108,7 @@ class Story:
         wish, answer = await self._search()
         first = await self._session(answer, order, "first")
         await self._second_look(first, answer)
-        second = await self._session(await self._client.search(wish.text), order, "second")
+        second = await self._session(await self._client.finding.search(wish.text), order, "second")
         await self._neighbours(first, second)
         await self._changes(first)
         await self._ends(first, second, order)
@@ -136,7 +136,7 @@ class Story:
         self._teller.step("A client registers, and XenoCorp's operator credits its account")
         self._client = await Client.open(config.load(self.plan.client.config, "client"), self._env)
         self._open.push_async_callback(self._client.close)
-        credential = await self._client.register()
+        credential = await self._client.member.register()
         operator = await self._operator()
         balance = await operator.credit(credential.entity, CREDIT)
         self._teller.say(f"{credential.entity} has {format_amount(balance, 'USD')}")
@@ -148,7 +148,7 @@ class Story:
 
     async def _order(self) -> str:
         self._teller.step("The client makes a purchase order: XenoCorp ring-fences the money")
-        state = await self._client.order_create(ORDER, expires_in_ms=4 * LEASE_MS)
+        state = await self._client.orders.create(ORDER, expires_in_ms=4 * LEASE_MS)
         self._teller.say(f"order {state['order'][:12]}: {format_amount(state['free_nano'], state['currency'])} free")
         return str(state["order"])
 
@@ -160,7 +160,7 @@ class Story:
         self._teller.say(wish.text)
         for _ in range(COMPARISONS_MAX):
             before, acknowledged = await self._adverts()
-            answer = await self._client.search(wish.text)
+            answer = await self._client.finding.search(wish.text)
             adverts, _ = await self._adverts()
             still = [each.advert.seq for each in before] == [each.advert.seq for each in adverts]
             if acknowledged and still and answer.servers:
@@ -197,7 +197,7 @@ class Story:
         """Every server's current advert, from the server itself over its control connection, and whether holders in
         all dimensions have acknowledged all of them: until then a search may still find what was before.
         """
-        shown = await asyncio.gather(*(self._client.shown_advert(place.control) for place in self.plan.servers))
+        shown = await asyncio.gather(*(self._client.servers.shown_advert(place.control) for place in self.plan.servers))
         return [each.advert for each in shown], not any(each.pending for each in shown)
 
     def _show(self, answer: SearchAnswer, wish: Wish) -> None:
@@ -226,7 +226,7 @@ class Story:
         loop = asyncio.get_running_loop()
         quote = await self._quote(answer)
         began_s = loop.time()
-        view = await self._client.session_create(
+        view = await self._client.lease(
             order,
             quote,
             hostname=f"{which}-session",
@@ -234,7 +234,8 @@ class Story:
             progress=self._teller.say,
         )
         booted_s = loop.time()
-        self._signing.append(self._env.spawn(self._client.cosign(view.session, tell=self._teller.say), "sign usage"))
+        signing = self._client.sessions.cosign(view.session, tell=self._teller.say)
+        self._signing.append(self._env.spawn(signing, "sign usage"))
         uname = await self._inside(view, "uname -a")
         logged_in_s = loop.time()
         self._teller.say(f"inside: {uname}")
@@ -258,7 +259,7 @@ class Story:
         for found in answer.servers:
             linux = next(each for each in found.advert.advert.environments if each.name == "linux")
             environment = OfferedEnvironment(linux.kind, linux.name, linux.version)
-            quote = await self._client.quote(found.advert.server_key, SESSION, environment, LEASE_MS)
+            quote = await self._client.servers.quote(found.advert.server_key, SESSION, environment, LEASE_MS)
             if isinstance(quote, Refusal):
                 self._teller.say(f"{found.advert.server_key.hex()[:12]} refuses: {'; '.join(quote.reasons)}")
                 continue
@@ -267,7 +268,7 @@ class Story:
         raise XenoError("every server that was found refuses", "run the demonstration again", "refused")
 
     async def _adapter(self, view: SessionView) -> str:
-        return str((await self._client.server_status(view.server))["hypervisor"]).split("?")[0]
+        return str((await self._client.servers.status(view.server))["hypervisor"]).split("?")[0]
 
     async def _inside(self, view: SessionView, command: str) -> str:
         """Run a command in the guest by the system's own ssh client."""
@@ -281,7 +282,7 @@ class Story:
         text = f"cpu.available <= {had - SESSION.cpu_ms_per_s} ms/s and cpu.total >= {SESSION.cpu_ms_per_s} ms/s"
         deadline_s = asyncio.get_running_loop().time() + SEEN_TIMEOUT_S
         while True:
-            answer = await self._client.search(text)
+            answer = await self._client.finding.search(text)
             if any(each.advert.server_key == server.server_key for each in answer.servers):
                 break
             must(asyncio.get_running_loop().time() < deadline_s, f"no search saw the changed advert: {text}")
@@ -317,7 +318,7 @@ class Story:
         """The next usage record that was signed now or later, and reaches to `from_ms` at least."""
         now_ms = max(from_ms, self._env.now_ms())
         deadline_s = asyncio.get_running_loop().time() + USAGE_TIMEOUT_S
-        while (record := await self._client.usage(session)) is None or record.until_ms < now_ms:
+        while (record := await self._client.sessions.usage(session)) is None or record.until_ms < now_ms:
             must(asyncio.get_running_loop().time() < deadline_s, "no new usage record was signed")
             await asyncio.sleep(0.2)
         return record
@@ -327,18 +328,18 @@ class Story:
     async def _changes(self, view: SessionView) -> None:
         self._teller.step("The first session is resized, and paused for a moment")
         before = await self._memory_mib(view)
-        resized = await self._client.session_resize(view.session, GROWN)
+        resized = await self._client.sessions.command(view.session, "resize", GROWN)
         after = await self._memory_mib(view)
         self._teller.say(
             f"memory seen from inside: {before} MiB, then {after} MiB; CPU {resized.resources.cpu_ms_per_s} ms/s"
         )
         must(after < before, "the guest does not see less memory")
         must(resized.resources == GROWN, "the server says that the session has other resources")
-        await self._client.session_pause(view.session)
+        await self._client.sessions.command(view.session, "pause")
         paused = await self._usage(view.session, 0)
         later = await self._usage(view.session, paused.until_ms + 1)
         spent_ms = ((later.usage.cpu_ns or 0) - (paused.usage.cpu_ns or 0)) / 1e6
-        resumed = await self._client.session_resume(view.session)
+        resumed = await self._client.sessions.command(view.session, "resume")
         self._teller.say(
             f"paused: {spent_ms:.0f} ms of CPU in {(later.until_ms - paused.until_ms) / 1e3:.0f} s; then resumed"
         )
@@ -350,12 +351,12 @@ class Story:
 
     async def _ends(self, first: SessionView, second: SessionView, order: str) -> None:
         self._teller.step("Both sessions end: final usage, receipts, claims, settlement")
-        ends = (self._client.session_stop(view.session, self._teller.say) for view in (first, second))
+        ends = (self._client.sessions.end(view.session, self._teller.say) for view in (first, second))
         ended = await asyncio.gather(*ends)
         for view in ended:
             must(view.closed, f"session {view.session[:12]} was not settled in time")
         await asyncio.gather(*self._signing)
-        record = await self._client.usage(first.session)
+        record = await self._client.sessions.usage(first.session)
         must(record is not None and record.final, "the last usage record is not final")
         self.outcome.usage = {} if record is None else told_usage(record.usage)
         await self._books(order, [first, second])
@@ -363,10 +364,10 @@ class Story:
 
     async def _books(self, order: str, views: list[SessionView]) -> None:
         self._teller.step("Every party's books agree")
-        state = await self._client.order_show(order)
-        settlements = [each for view in views for each in await self._client.settlements(view.session)]
+        state = await self._client.orders.show(order)
+        settlements = [each for view in views for each in await self._client.sessions.settlements(view.session)]
         captured = sum(each.captured_nano for each in settlements)
-        statement = await self._client.statement("USD")
+        statement = await self._client.orders.statement("USD")
         incomes = [await self._server_statement(server) for server in dict.fromkeys(view.server for view in views)]
         fees = sum(each.fee_nano for each in settlements)
         audit = await (await self._operator()).audit()

@@ -54,29 +54,29 @@ class Lease:
         self.host.node.call(self.host.node.env.spawn, sign_for_all(self.host.client, lambda text: None), "agent")
 
     async def _open(self, client: Client) -> None:
-        state = await client.order_create("5 USD")
+        state = await client.orders.create("5 USD")
         self.order = state["order"]
         control = self.server.config.control
-        advert = await client.advert(f"{control.host}:{control.port}")
-        quote = await client.quote(advert.server_key, SMALL, DEBIAN, LEASE_MS)
+        advert = await client.servers.advert(f"{control.host}:{control.port}")
+        quote = await client.servers.quote(advert.server_key, SMALL, DEBIAN, LEASE_MS)
         if not isinstance(quote, SignedQuote):
             raise SimulationError(f"refused: {quote}")
-        view = await client.session_create(self.order, quote, receipt_period_ms=RECEIPT_PERIOD_MS)
+        view = await client.lease(self.order, quote, receipt_period_ms=RECEIPT_PERIOD_MS)
         self.id = view.session
 
     async def stop(self) -> None:
         """End it, however often it takes until the server answers."""
 
         async def end(client: Client) -> None:
-            while not (await patiently(lambda: client.session_stop(self.id))).closed:  # noqa: ASYNC110  # as a user would
+            while not (await patiently(lambda: client.sessions.end(self.id))).closed:  # noqa: ASYNC110  # as a user would
                 await asyncio.sleep(AGAIN_S)
 
         await self.host.call(end)
 
     async def account(self) -> dict[str, Any]:
         """What XenoCorp's audit, the ledger's transfers, and the statements of client and server say of it."""
-        state = await self.host.call(lambda client: patiently(lambda: client.order_show(self.order)))
-        mine: Statement = await self.host.call(lambda client: patiently(lambda: client.statement("USD")))
+        state = await self.host.call(lambda client: patiently(lambda: client.orders.show(self.order)))
+        mine: Statement = await self.host.call(lambda client: patiently(lambda: client.orders.statement("USD")))
         running = self.server.running
         if running is None:
             raise SimulationError(f"{self.server.node.host.name} is down")

@@ -108,19 +108,19 @@ class Leases:
         cores_ms = max(1, round(lease.cores * 1000))
         memory = max(GIB // 4, round(lease.cores * self._workload.session_gib_per_core * GIB))
         wanted = Resources(cores_ms, memory, GIB, 1_000_000)
-        order = (await client.order_create(f"{self._workload.session_budget_usd:.2f} USD"))["order"]
+        order = (await client.orders.create(f"{self._workload.session_budget_usd:.2f} USD"))["order"]
         text = (
             f"cpu.available >= {cores_ms} ms/s and memory.available >= {memory} B and disk.available >= 1 GiB"
             f" and net.available >= 1 Mbps and os.debian >= 12 order by price.cpu limit {SERVERS_SOUGHT}"
         )
-        answer = await client.search(text, strict=self._workload.strict)
+        answer = await client.finding.search(text, strict=self._workload.strict)
         quote = None
         for found in answer.servers[:SERVERS_TRIED]:
             lease.tried += 1
             client.records.keep_found([found.advert])  # another session's search may have taken its place
             lease_ms = round(lease.wanted_s * 1000) + LEASE_SPARE_MS
             try:
-                quote = await client.quote(found.advert.server_key, wanted, DEBIAN, lease_ms)
+                quote = await client.servers.quote(found.advert.server_key, wanted, DEBIAN, lease_ms)
             except EXPECTED as error:
                 lease.reason = str(getattr(error, "code", "") or error)[:200]
                 continue
@@ -129,17 +129,17 @@ class Leases:
             lease.reason = "; ".join(quote.reasons)[:200]
         if not isinstance(quote, SignedQuote):
             with contextlib.suppress(*EXPECTED):
-                await client.order_release(order)
+                await client.orders.release(order)
             raise XenoError(lease.reason or "nobody offers it", "", "unserved")
         lease.server = self._name(quote.server)
         lease.price_usd = usd(quote.quote.prices.cpu_nano_per_hour)
-        view = await client.session_create(order, quote, receipt_period_ms=RECEIPT_PERIOD_MS)
+        view = await client.lease(order, quote, receipt_period_ms=RECEIPT_PERIOD_MS)
         lease.state, lease.reason, lease.open_s = "running", "", self._now_s() - lease.arrived_s
-        host.node.env.spawn(_patiently(lambda: client.cosign(view.session)), "cosign")
+        host.node.env.spawn(_patiently(lambda: client.sessions.cosign(view.session)), "cosign")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wind_up.wait(), lease.wanted_s)
         lease.state = "stopping"
-        while not (ended := await _patiently(lambda: client.session_stop(view.session))).closed:  # noqa: ASYNC110
+        while not (ended := await _patiently(lambda: client.sessions.end(view.session))).closed:  # noqa: ASYNC110
             await asyncio.sleep(AGAIN_S)
         lease.state, lease.ended_s, lease.paid_usd = "settled", self._now_s(), usd(ended.settled_nano)
         lease.reason = ended.reason

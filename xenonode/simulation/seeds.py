@@ -11,10 +11,8 @@ import traceback
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from random import Random
 
-from xenonode.client import Client
 from xenonode.control.errors import ControlError
 from xenonode.errors import XenoError
 from xenonode.simulation.env import derive
@@ -142,7 +140,7 @@ class Story:
         while True:
             await asyncio.sleep(SEARCH_EVERY_S)
             try:
-                answer = await self.world.clients[0].call(partial(Client.search, text="cores >= 1"))
+                answer = await self.world.clients[0].call(lambda client: client.finding.search("cores >= 1"))
             except (XenoError, ControlError):
                 continue
             self.searches += 1

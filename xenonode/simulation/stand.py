@@ -108,7 +108,7 @@ class PlatformStand:
         """Through the client that people use."""
 
         async def work(client: Client) -> SearchAnswer:
-            return await client.search(text, strict=strict)
+            return await client.finding.search(text, strict=strict)
 
         return await self.world.clients[client].call(work)
 

@@ -6,7 +6,7 @@ runs is the code that runs live: `CorpNode`, `ServerNode`, `Client`. Leaves what
 
     with World(seed=7, servers=10) as world:
         world.run(world.begin())
-        answer = world.run(world.clients[0].call(lambda client: client.search("cores >= 4")))
+        answer = world.run(world.clients[0].call(lambda client: client.finding.search("cores >= 4")))
 """
 
 from __future__ import annotations
@@ -272,7 +272,7 @@ class ClientHost:
         )  # fmt: skip
         env = self.node.env
         self.client = Client(config, env, SimulatedHome(env, self.disk), self.world.corp.network, login_key)
-        credential = await self.node.start(self.client.register())
+        credential = await self.node.start(self.client.member.register())
         self.entity = credential.entity
         return credential
 
@@ -347,7 +347,7 @@ class World(Stage):
 
     async def ask(self, text: str) -> SearchAnswer:
         """A search of the first client's."""
-        return await self.clients[0].call(partial(Client.search, text=text))
+        return await self.clients[0].call(lambda client: client.finding.search(text))
 
     def place(self, name: str) -> Location | None:
         """Where a host stands."""
