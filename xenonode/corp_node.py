@@ -18,6 +18,7 @@ from xenonode.corp.database import open_database
 from xenonode.corp.founding import Founded
 from xenonode.corp.members import Certify
 from xenonode.corp.service import CorpService
+from xenonode.corp.soundness import check_books
 from xenonode.corp.store import Store
 from xenonode.corp.terms import Terms
 from xenonode.env import Env
@@ -84,6 +85,7 @@ class CorpNode(Node):
         self, config: CorpConfig, founded: Founded, store: Store, certify: Certify, authority_pem: bytes
     ) -> None:
         env, keys = self.env, founded.keys
+        await store.run(check_books)
         self.service = CorpService(
             keys,
             founded.network,

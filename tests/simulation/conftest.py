@@ -6,7 +6,7 @@ import pytest
 
 from scripts.seeds.table import table
 from tests.simulation import seed_runs
-from xenonode.simulation.faults import KINDS
+from xenonode.simulation.seeds import DRAWN
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -14,5 +14,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if seed_runs.outcomes.cache_info().currsize:
         for size in seed_runs.SEEDS:
             terminalreporter.section(f"faults by {size} seeds")
-            for line in table(seed_runs.first_runs(size), list(KINDS)):
+            for line in table(seed_runs.first_runs(size), list(DRAWN)):
                 terminalreporter.line(line)

@@ -10,8 +10,7 @@ from scripts.seeds.pool import Job, Outcome
 from scripts.seeds.table import PLANNED_LEAST, never_struck, not_repeatable
 from tests.simulation import seed_runs
 from tests.simulation.seed_runs import AGAIN, HASH_SEEDS, SEEDS
-from xenonode.simulation.faults import KINDS
-from xenonode.simulation.seeds import FULL
+from xenonode.simulation.seeds import DRAWN, FULL
 
 BROKEN: dict[tuple[str, int], str] = {}
 """Seeds that are known to break, and what is known of it; one that holds again has to go from here."""
@@ -52,8 +51,8 @@ def test_the_same_seed_is_the_same_run_whatever_the_hash_seed(
 @pytest.mark.parametrize("size", SEEDS)
 def test_every_kind_of_fault_is_planned_and_strikes(size: str, outcomes: dict[Job, Outcome]) -> None:
     found = seed_runs.first_runs(size)
-    assert {one["kind"] for outcome in found for one in outcome.injections} == set(KINDS)
-    assert [kind for kind in KINDS if not any(outcome.bites.get(kind) for outcome in found)] == []
+    assert {one["kind"] for outcome in found for one in outcome.injections} == set(DRAWN)
+    assert [kind for kind in DRAWN if not any(outcome.bites.get(kind) for outcome in found)] == []
 
 
 def test_a_full_seed_is_thirty_servers_for_ten_minutes() -> None:

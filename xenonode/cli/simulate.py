@@ -84,6 +84,7 @@ def simulate(
     from xenonode.simulation.campaign.jobs import code_version, jobs_of, parse_seeds
     from xenonode.simulation.campaign.results import Results, load_pyarrow
     from xenonode.simulation.campaign.shrinking import read_injections
+    from xenonode.simulation.stand import needs_ledger_disk
 
     if list_:
         rows = [(name, scenario_file.load(name).shows) for name in scenario_file.shipped()]
@@ -102,6 +103,8 @@ def simulate(
         load_pyplot()
     given = None if injections is None else read_injections(injections)
     todo = jobs_of(scenario, run.overrides, parse_seeds(seeds), given)
+    for job in todo:
+        needs_ledger_disk(job.scenario)
     folder = Path(out or Path("simulations") / todo[0].scenario.name)
     processes = jobs or len(os.sched_getaffinity(0))
     with Results(folder) as results:

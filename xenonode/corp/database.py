@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
-from xenonode.corp.errors import FoundingError, SchemaVersionError
+from xenonode.corp.errors import DamagedLedgerError, FoundingError, SchemaVersionError
+from xenonode.corp.soundness import check_file, is_damage
 
 SCHEMA_HEAD = "0002"
 """The migration that this program's tables are at; a test compares it with the migrations themselves."""
@@ -67,7 +69,7 @@ def open_database(path: str | Path, *, exclusive: bool = True, driver: Any = Non
 
     `exclusive` takes a lock beside the file, so that two XenoCorps never write one ledger. A simulation, whose
     crashed nodes close nothing, leaves it out, and may bring a `driver` (a database module) with files of its own.
-    Raises SchemaVersionError or FoundingError.
+    Raises SchemaVersionError, FoundingError or DamagedLedgerError.
     """
     in_memory = str(path) == MEMORY
     if not in_memory and driver is None and not Path(path).is_file():
@@ -79,10 +81,16 @@ def open_database(path: str | Path, *, exclusive: bool = True, driver: Any = Non
         if in_memory or (driver is not None and version(connection) is None):
             _migrate(connection)
         _check_version(connection, path)
-    except BaseException:
+        if not in_memory:
+            check_file(connection, path)
+    except BaseException as error:
         engine.dispose()
         if lock is not None:
             os.close(lock)
+        if isinstance(error, DBAPIError) and is_damage(error):
+            raise DamagedLedgerError(path, str(error.orig)) from error
+        if isinstance(error, UnicodeDecodeError):  # in one of its own words
+            raise DamagedLedgerError(path, str(error)) from error
         raise
     return Database(engine, connection, lock)
 
@@ -103,6 +111,10 @@ def stored_version(path: Path) -> str | None:
     try:
         with engine.connect() as connection:
             return version(connection)
+    except DBAPIError as error:
+        if is_damage(error):
+            raise DamagedLedgerError(path, str(error.orig)) from error
+        raise
     finally:
         engine.dispose()
 

@@ -28,6 +28,18 @@ class FoundingError(CorpLocalError):
         super().__init__(message, next_step, "founding")
 
 
+class DamagedLedgerError(CorpLocalError):
+    """The ledger's file does not say any more what was written into it; the operator has to restore it."""
+
+    def __init__(self, path: object, what: str) -> None:
+        super().__init__(
+            f"the ledger{f' {path}' if path else ''} is damaged: {what}",
+            "keep the file as evidence, restore XenoCorp's whole folder from its last backup, "
+            "and compare with members' receipts what was booked since",
+            "ledger_damaged",
+        )
+
+
 class RefusedError(CorpError, RemoteError):
     """A request that cannot be granted; nothing changed but what the message says."""
 
@@ -43,6 +55,17 @@ class UnavailableError(RefusedError):
             "unavailable",
             f"the ledger cannot be written just now: {reason}; nothing was changed",
             "send the same request again later; a repeat is never booked twice",
+        )
+
+
+class DamagedError(RefusedError):
+    """The ledger's file was found damaged while it was in use; nothing is booked any more."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            "ledger_damaged",
+            f"XenoCorp's ledger is damaged: {reason}; nothing is booked until its operator has restored it",
+            "send the same request again when XenoCorp is back; a repeat is never booked twice",
         )
 
 

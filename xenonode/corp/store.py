@@ -8,6 +8,7 @@ repeatable, since after a failed write its caller will send it again. In simulat
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +19,11 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from xenonode.corp.books import Books
 from xenonode.corp.database import Database
-from xenonode.corp.errors import BusyError, CorpLocalError, RefusedError, UnavailableError
+from xenonode.corp.errors import BusyError, CorpLocalError, DamagedError, RefusedError, UnavailableError
+from xenonode.corp.soundness import is_damage
 from xenonode.corp.transfers import Transfer
 
+LOGGER = logging.getLogger("xenonode.corp")
 T = TypeVar("T")
 Work = Callable[[Books], T]
 GROUP_MAX = 128
@@ -49,6 +52,7 @@ class Store:
         self._waiting: deque[_Unit] = deque()
         self._current: asyncio.Future[Any] | None = None  # the last unit of the group being committed
         self._closed = False
+        self._damaged: DamagedError | None = None
         # One thread, because SQLite has one writer; it only ever runs `_commit`.
         self._executor = ThreadPoolExecutor(1, "corp-ledger") if threaded else None
 
@@ -120,6 +124,10 @@ class Store:
     def _commit(self, group: list[_Unit]) -> None:
         """Run a group in one transaction; if that cannot be written, none of it happened."""
         connection = self._database.connection
+        if self._damaged is not None:  # what is written over damage may be lost with it
+            for unit in group:
+                unit.error = self._damaged
+            return
         try:
             with connection.begin():
                 for unit in group:
@@ -127,7 +135,10 @@ class Store:
         except DBAPIError as error:
             if connection.in_transaction():
                 connection.rollback()
-            failure = UnavailableError(str(error.orig))
+            failure: RefusedError = UnavailableError(str(error.orig))
+            if is_damage(error):
+                failure = self._damaged = DamagedError(str(error.orig))
+                LOGGER.critical("the ledger's file is damaged, and nothing is booked any more: %s", error.orig)
             for unit in group:
                 unit.error = failure
 

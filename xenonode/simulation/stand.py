@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from dht.endpoint import Endpoint
 from dht.errors import DhtError
@@ -23,12 +23,16 @@ from xenonode.model.errors import ModelError
 from xenonode.search.searching import SearchAnswer
 from xenonode.simulation.crowd import NEEDED, Crowd, CrowdHost, CrowdPeer
 from xenonode.simulation.env import derive
+from xenonode.simulation.faults import KINDS, FaultSpec
 from xenonode.simulation.network import MILLION, Conditions, Host
 from xenonode.simulation.overlays import Places
 from xenonode.simulation.run import SimulatedNode
 from xenonode.simulation.scenario import NetworkModel, Scenario
 from xenonode.simulation.stage import Stage
 from xenonode.simulation.world import ServerHost, World
+
+if TYPE_CHECKING:
+    from xenonode.simulation.ledger import LedgerDisk
 
 MICROSECONDS = 1_000
 EXPECTED = (XenoError, ControlError, DhtError, SummariesError, ModelError)
@@ -96,6 +100,7 @@ class PlatformStand:
             period_ms=scenario.advert_period_ms,
             conditions=conditions_of(scenario.network),
             credit=f"{nodes.credit_usd} USD",
+            ledger=_ledger(scenario, seed),
         )
         self._shapes = Random(int.from_bytes(derive(seed, "replacements")))
         self._number = nodes.servers
@@ -215,6 +220,30 @@ def stand_for(scenario: Scenario, seed: int) -> PlatformStand | PeersStand:
     if latency_us is not None:
         stand.world.simulation.network.latency_us = latency_us
     return stand
+
+
+def needs_ledger_disk(scenario: Scenario) -> bool:
+    """Whether XenoCorp's database has to be on a disk, since a fault may strike that. Raises XenoError without apsw."""
+    if not any(KINDS[fault.kind].family == "disk" and _may_strike_corp(fault) for fault in scenario.faults):
+        return False
+    try:
+        import xenonode.simulation.ledger  # noqa: F401  # whether it is there
+    except ImportError as error:
+        step = "pip install 'xenonode[ledger-faults]'"
+        raise XenoError("faults of XenoCorp's disk need the package apsw", step, "missing_package") from error
+    return True
+
+
+def _ledger(scenario: Scenario, seed: int) -> LedgerDisk | None:
+    if not needs_ledger_disk(scenario):
+        return None
+    from xenonode.simulation.ledger import make_ledger
+
+    return make_ledger(seed)
+
+
+def _may_strike_corp(fault: FaultSpec) -> bool:
+    return fault.group in ("corp", "any") if isinstance(fault.targets, str) else "corp" in fault.targets
 
 
 def _dimensions(count: int) -> list[str]:

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 UDP_PORT, CONTROL_PORT = 7_400, 7_401
+LEDGER_FILE = "/ledger"
 NOWHERE = Path("/nonexistent")
 """Stands where a live role has a folder or a file; nothing in a simulated world opens one."""
 SCHEMA_SAMPLES = 3_000
@@ -110,7 +111,7 @@ class CorpHost(NodeHost):
     def _open_ledger(self) -> Database:
         if self.ledger is None:
             return open_database(MEMORY, exclusive=False)
-        return open_database("ledger", exclusive=False, driver=self.ledger.driver)
+        return open_database(LEDGER_FILE, exclusive=False, driver=self.ledger.driver)
 
     def crash(self) -> None:
         """Stop where it stands; a ledger on a disk is what was flushed of it, and of the rest what chance kept."""
@@ -136,6 +137,10 @@ class CorpHost(NodeHost):
         super().set_full(full)
         if self.ledger is not None:
             self.ledger.full = full
+
+    def rot_ledger(self, rng: Random) -> bool:
+        """Flip one bit of the ledger's file, while XenoCorp is down; False where there is none."""
+        return self.ledger is not None and self.ledger.rot(LEDGER_FILE, rng.getrandbits(31))
 
     @property
     def refused(self) -> int:

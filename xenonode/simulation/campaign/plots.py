@@ -162,6 +162,8 @@ def _cdf(axes: Any, rows: Sequence[Row], keys: Sequence[str], column: str, label
     axes.set(xlabel=label, ylabel="share that is at most this", ylim=(0, 1.02))
     if logarithmic:
         axes.set_xscale("log")
+    elif everything[0] == everything[-1]:
+        axes.set(xlim=(0, 2 * everything[0] or 1))
     elif isinstance(everything[0], int):
         axes.xaxis.get_major_locator().set_params(integer=True)
 

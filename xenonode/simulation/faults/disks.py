@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from xenonode.simulation.disk import KEPT_STEPS
-from xenonode.simulation.faults.kinds import Injection
+from xenonode.simulation.faults.kinds import LEDGER_ROT, Injection
 from xenonode.simulation.faults.scene import Scene
 
 LOOK_S = 0.25
@@ -37,16 +37,25 @@ async def cut_write(scene: Scene, injection: Injection) -> None:
 
 
 async def bit_rot(scene: Scene, injection: Injection) -> None:
-    """A bit of some file flips while the node is down. Who notices at its start gets the files back from a backup."""
+    """A bit of some file flips while the node is down. Who notices at its start gets the files back from a backup.
+
+    Of the ledger it is one in the database's file, into which an orderly stop has put everything.
+    """
+    of_ledger = injection.kind == LEDGER_ROT
 
     async def rot(name: str) -> None:
         if not scene.take(name):
             return
         try:
             host, rng = scene.host(name), scene.rng(injection)
+            files = host.ledger if of_ledger else host.disk
+            if files is None:
+                return  # a ledger in memory
+            if of_ledger:
+                host.database.close()
             host.crash()
-            backup = host.disk.copy()
-            if host.rot(rng):
+            backup = files.copy()
+            if (host.rot_ledger if of_ledger else host.rot)(rng):
                 scene.bit(injection, name)
             await asyncio.sleep(injection.for_ms / 1_000)
             first = True
@@ -54,7 +63,7 @@ async def bit_rot(scene: Scene, injection: Injection) -> None:
             def mend() -> None:
                 nonlocal first
                 if not first:
-                    host.disk.restore(backup)
+                    files.restore(backup)
                 first = False
 
             await scene.come_back(name, mend)

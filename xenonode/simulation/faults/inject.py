@@ -9,7 +9,7 @@ from functools import partial
 
 from xenonode.simulation.errors import SimulationError
 from xenonode.simulation.faults import byzantine, disks, hosts, weather
-from xenonode.simulation.faults.kinds import Injection
+from xenonode.simulation.faults.kinds import LEDGER_ROT, Injection
 from xenonode.simulation.faults.scene import FaultyWorld, Scene
 from xenonode.simulation.faults.weather import Weather
 
@@ -38,7 +38,7 @@ class Injector:
             **dict.fromkeys(("pause", "slow_cpu"), partial(hosts.pace, scene)),
             **dict.fromkeys(("clock_skew", "clock_jump"), partial(hosts.clock, scene)),
             **dict.fromkeys(("disk_lost_write", "disk_torn_write"), partial(disks.cut_write, scene)),
-            "disk_bit_rot": partial(disks.bit_rot, scene),
+            **dict.fromkeys(("disk_bit_rot", LEDGER_ROT), partial(disks.bit_rot, scene)),
             "disk_full": partial(disks.full, scene),
             **dict.fromkeys(byzantine.LIES, partial(byzantine.lie, scene)),
         }

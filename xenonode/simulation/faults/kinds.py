@@ -16,6 +16,7 @@ PLATFORM, PEERS = "platform", "peers"
 GROUPS = ("servers", "clients", "corp", "any")
 BOTH = (PLATFORM, PEERS)
 CORP = ("corp",)
+LEDGER_ROT = "ledger_bit_rot"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,9 @@ def _node(name: str, sentence: str, *groups: str, **parameters: int) -> Kind:
     return Kind(name, "node", sentence, groups or ("servers", "corp"), parameters, worlds)
 
 
-def _disk(name: str, sentence: str, **parameters: int) -> Kind:
-    return Kind(name, "disk", sentence, ("servers", "corp"), parameters)
+def _disk(name: str, sentence: str, *groups: str, **parameters: int) -> Kind:
+    worlds = (PLATFORM,) if groups == CORP else BOTH
+    return Kind(name, "disk", sentence, groups or ("servers", "corp"), parameters, worlds)
 
 
 def _byzantine(name: str, sentence: str, **parameters: int) -> Kind:
@@ -76,6 +78,7 @@ KINDS: dict[str, Kind] = {
         _disk("disk_torn_write", "Power fails in a write of which a beginning is left.", after_writes=2),
         _disk("disk_bit_rot", "A bit of a file is flipped while the node is down."),
         _disk("disk_full", "No write finds room."),
+        _disk(LEDGER_ROT, "A bit of the ledger flips while XenoCorp is down; if it sees it, a backup returns.", *CORP),
         _byzantine("silent", "Requests are heard, and never answered."),
         _byzantine("closest_wrong", "Lookups are told of those farthest from what they look for."),
         _byzantine("closest_colluding", "Lookups are told of the targets only."),

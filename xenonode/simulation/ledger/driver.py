@@ -21,6 +21,8 @@ class Warning(Exception):  # the names are PEP 249's
 class Error(Exception):
     """Root of the errors."""
 
+    sqlite_errorcode = 0
+
 
 class InterfaceError(Error):
     """The driver was used wrongly."""
@@ -174,10 +176,16 @@ class Cursor:
 
 
 def _translated(error: apsw.Error) -> Error:
+    translated = _named(error)
+    translated.sqlite_errorcode = getattr(error, "extendedresult", 0)
+    return translated
+
+
+def _named(error: apsw.Error) -> Error:
     if isinstance(error, apsw.ConstraintError):
         return IntegrityError(str(error))
     if isinstance(error, apsw.SQLError):
         return OperationalError(str(error))
-    if isinstance(error, (apsw.IOError, apsw.FullError, apsw.BusyError, apsw.ReadOnlyError, apsw.CorruptError)):
+    if isinstance(error, (apsw.IOError, apsw.FullError, apsw.BusyError, apsw.ReadOnlyError)):
         return OperationalError(str(error))
     return DatabaseError(str(error))

@@ -86,6 +86,24 @@ class LedgerDisk:
                 _put(left, offset, data)
             file.content, file.flushed, file.since = left, bytes(left), []
 
+    def copy(self) -> dict[str, bytes]:
+        """A backup of every file, as a program would read it."""
+        return {name: bytes(file.content) for name, file in self._files.items()}
+
+    def restore(self, files: dict[str, bytes]) -> None:
+        """Put a backup back, in the place of what is there. To be done while nobody has a file open."""
+        self._files = {name: _File(bytearray(data), data) for name, data in files.items()}
+
+    def rot(self, name: str, bit: int) -> bool:
+        """Let one bit of a file flip; False where it has none."""
+        file = self._files.get(name)
+        if file is None or not file.content:
+            return False
+        at = bit // 8 % len(file.content)
+        file.content[at] ^= 1 << bit % 8
+        file.flushed, file.since = bytes(file.content), []
+        return True
+
     def _begin_life(self) -> _Vfs:
         self._lives.append(_Vfs(self, f"simulated disk {next(_NUMBERS)}", self.life))
         return self._lives[-1]
