@@ -49,6 +49,7 @@ class CensusResult:
     unreachable: tuple[Prefix, ...]
     disputed: tuple[Prefix, ...]  # replicas differed: rows were moving, or one of them lies
     confirmed: bool  # whether each node's word is two replicas' word
+    listed: bool = False  # whether a search listed them instead, since replicas differed
 
     @property
     def exact(self) -> bool:

@@ -20,6 +20,7 @@ from xenonode.corp.fraud import equivocator
 from xenonode.model.advert import Advert
 from xenonode.model.entity import Address
 from xenonode.model.resources import Resources
+from xenonode.search.holding import monotonic_ms
 from xenonode.simulation.run import Simulation
 
 from .network import Issuing, advert_of
@@ -115,7 +116,7 @@ def test_a_holder_refuses_a_well_signed_advert_that_cannot_be_true(name: str, pl
                 raw = seal(signer, Advert.TYPE, each).raw
                 point = peer.adverts.point(raw, now_ms)
                 key = 0 if point is None else keys_of(peer.schema, "cores", point)[0]
-                actions = holder.received(Insert(ROOT, key, raw), b"somebody", "request", now_ms)
+                actions = holder.received(Insert(ROOT, key, raw), b"somebody", "request", monotonic_ms())
                 replies = [one.message for one in actions if isinstance(one, Reply)]
                 said.append(replies[0] if replies else None)
             await peer.close()

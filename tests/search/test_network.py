@@ -38,7 +38,7 @@ from xenonode.search.placing import place
 from xenonode.search.watching import watch
 from xenonode.simulation.run import Simulation
 
-from .network import Advertised, Issuing, advertise
+from .network import Advertised, Issuing, acquainted, advertise
 
 SERVERS = 12
 Scenario = Callable[[list[Advertised], Peer], Awaitable[None]]
@@ -67,6 +67,7 @@ def on_loopback(scenario: Scenario) -> None:
             await peers[0].start(first)
             await asyncio.gather(*(peer.start(("127.0.0.1", 0)) for peer in peers[1:]))
             await client.start(("127.0.0.1", 0))
+            await acquainted(peers)
             await scenario(await advertise(made, Random(7)), client)
         finally:
             await client.close()

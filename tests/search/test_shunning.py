@@ -71,9 +71,9 @@ def test_an_answer_of_another_form_shuns_nobody() -> None:
 
 
 async def _looked(host: CrowdPeer) -> dict[bytes, bool]:
-    assert host.peer is not None and host.publisher is not None
+    assert host.peer is not None and host.running is not None
     peer = host.peer
-    standing = host.publisher.standing["price.cpu"]
+    standing = host.running.publisher.standing["price.cpu"]
     return await look(peer, peer.asker, peer.endpoint, "price.cpu", standing, Random(1))
 
 

@@ -66,6 +66,8 @@ async def market(
 def _worth(found: Counted, result: CensusResult) -> str:
     """What the figures are worth, in a line."""
     took = f"{result.rpcs} questions, {found.duration_ms:.0f} ms"
+    if result.listed:
+        return f"exact: replicas differed, so that a search listed all that match ({took})"
     if result.exact:
         return f"exact: every leaf was read from replicas that agree ({took}); prices are within the ranges of --json"
     parts = []

@@ -1,23 +1,30 @@
 """Running one census: carries the questions of `summaries.census.Census` over the overlays.
 
-Decides nothing but how long it may take; what it counted until then is told, with the rest as bounds.
+Decides how long it may take (what it counted until then is told, with the rest as bounds), and what becomes of replicas
+that differ. Those of a leaf that one of them split alone, or that has had other holders since, differ until its adverts
+are published anew, and sums cannot be told apart: where few enough match, a search lists them, which unites replicas.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from summaries.asks import REPLICAS, Ask, Outcome
 from summaries.census import Census, CensusResult
 from summaries.errors import SummariesError
+from summaries.point import Point, Rows
 from summaries.query import Query
+from summaries.schema import Schema
+from summaries.sums import Aggregate
+from summaries.trie import keys_of
 from xenonode.errors import XenoError
 from xenonode.search.asking import Asker
 from xenonode.search.searching import Searcher
 
+LISTED_MAX = 500  # adverts listed where replicas differ: each is a question to its server
 CENSUS_TIMEOUT_S = 60.0
 """A census reads every leaf that passes, where a search with a limit reads a few: twice a search's time."""
 
@@ -52,10 +59,38 @@ async def count(searcher: Searcher, query: Query, *, group: str = "", whole: boo
                     census = _made(searcher, resolved, group, False, turn)
             if not census.finished:
                 await _taken(census, searcher.asker)
+            result = census.result
+            if result.disputed and not result.unreachable and result.most <= LISTED_MAX:
+                result = await _listed(searcher, resolved, group, result)
     except TimeoutError:
-        late = True
+        late, result = True, census.result
     duration_ms = (loop.time() - began_s) * 1000
-    return Counted(resolved, census.result, late, duration_ms, searcher.asker.bytes_in - bytes_in)
+    return Counted(resolved, result, late, duration_ms, searcher.asker.bytes_in - bytes_in)
+
+
+async def _listed(searcher: Searcher, query: Query, group: str, counted: CensusResult) -> CensusResult:
+    """The same by a search, if that is complete: it takes each server once, whoever shows it."""
+    answer = await searcher.search(Query(query.where))
+    if not answer.complete:
+        return counted
+    now_ms = searcher.env.now_ms()
+    raws = [one.advert.envelope.raw for one in answer.servers]
+    groups = _grouped(searcher.schema, [(raw, searcher.verify(raw, now_ms)) for raw in raws], group)
+    total = sum(one.count for one in groups.values())
+    rpcs, rounds = counted.rpcs + answer.counts.rpcs, counted.rounds + answer.counts.rounds
+    return replace(
+        counted, groups=groups, least=total, most=total, age_ms=0, summarised_leaves=0, rpcs=rpcs, rounds=rounds,
+        disputed=(), confirmed=True, listed=True,
+    )  # fmt: skip
+
+
+def _grouped(schema: Schema, adverts: Sequence[tuple[bytes, Point | None]], group: str) -> dict[str, Aggregate]:
+    rows, places = Rows(schema), dict[str, list[int]]()
+    for raw, point in adverts:
+        if point is not None:  # one may have expired since
+            places.setdefault(str(point.attributes.get(group, "")) if group else "", []).append(len(rows))
+            rows.put(point, keys_of(schema, schema.ordered[0].name, point)[0], raw)
+    return {name: Aggregate.of_rows(rows, places[name]) for name in sorted(places)}
 
 
 def _made(searcher: Searcher, query: Query, group: str, whole: bool, turn: int) -> Census:
