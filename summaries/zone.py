@@ -10,6 +10,7 @@ but the counts, which add.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from operator import ge, le
 
 import xxhash
@@ -44,8 +45,7 @@ class Zone:
 
     @classmethod
     def empty(cls, schema: Schema) -> Zone:
-        width = len(schema.ordered)
-        return cls(b"\xff" * width, bytes(width))
+        return _empty(len(schema.ordered))
 
     @classmethod
     def of_point(cls, schema: Schema, point: Point) -> Zone:
@@ -131,7 +131,7 @@ class Zone:
         leaves = min(max(self.leaves + leaves, other.leaves), MAX_COUNT)
         if counted == self.count and leaves == self.leaves and self.covers(other):
             return self  # what is told again is seldom news
-        return replace(self.union(other), count=counted, leaves=leaves)
+        return self.union(other).counting(counted, leaves)
 
     def roomy(self) -> Zone:
         """A wider zone, with room for what probably comes next: else each of many new points would widen it again."""
@@ -154,8 +154,19 @@ class Zone:
         """The zone of one set as two replicas saw it: bounds unite, counts do not add."""
         if self.count >= other.count and self.leaves >= other.leaves and self.covers(other):
             return self
-        both = self.union(other)
-        return replace(both, count=max(self.count, other.count), leaves=max(self.leaves, other.leaves))
+        return self.union(other).counting(max(self.count, other.count), max(self.leaves, other.leaves))
+
+    def counting(self, count: int, leaves: int) -> Zone:
+        """The same bounds with other counts."""
+        return Zone(
+            self.lows, self.highs, self.environments, self.box, self.height, self.price, count, leaves, self.words
+        )
+
+
+@lru_cache(maxsize=64)
+def _empty(width: int) -> Zone:
+    """One for all: trie nodes begin with it, and every union does."""
+    return Zone(b"\xff" * width, bytes(width))
 
 
 def word_bit(attribute: str, word: str) -> int:

@@ -195,7 +195,7 @@ class Admission:
         Quotes live for a minute, and anybody may ask for one: if they counted, asking would make a host's
         advert and the summaries above it swing.
         """
-        return _less(self.offer.total, list(self._sessions.values()))
+        return _less(self.offer.total, list(self._sessions.values())) if self._sessions else self.offer.total
 
     def _expire(self, now_ms: int) -> None:
         for quote in [hold.quote for hold in self._holds.values() if hold.until_ms <= now_ms]:
