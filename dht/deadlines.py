@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 # Durations are rounded up to these steps, so that there are at most 20 + 600 queues.
@@ -39,13 +40,17 @@ class Deadlines:
         queue = self._queues.get(rounded)
         if queue is None:
             rounded = min(rounded, MAX_DURATION_MS)
-            queue = self._queues[rounded] = self._queues.get(rounded) or _Queue(
-                self._loop, rounded / 1_000, self._on_fault
-            )
+            queue = self._queues.get(rounded) or self._new(rounded)
         due_s = self._loop.time() + queue.duration_s
         queue.entries.append((due_s, item, expire))
         if queue.timer is None:
             queue.begin(due_s)
+
+    def _new(self, duration_ms: int) -> _Queue:
+        """A queue lasts while anything waits in it: an idle node has none."""
+        drained = partial(self._queues.pop, duration_ms, None)
+        queue = self._queues[duration_ms] = _Queue(self._loop, duration_ms / 1_000, self._on_fault, drained)
+        return queue
 
     def close(self) -> None:
         """Forget everything that waits."""
@@ -55,12 +60,17 @@ class Deadlines:
 
 
 class _Queue:
-    __slots__ = ("_loop", "_on_fault", "duration_s", "entries", "timer")
+    __slots__ = ("_drained", "_loop", "_on_fault", "duration_s", "entries", "timer")
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, duration_s: float, on_fault: Callable[[Exception], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        duration_s: float,
+        on_fault: Callable[[Exception], None],
+        drained: Callable[[], object],
     ) -> None:
         self._loop = loop
+        self._drained = drained
         self.duration_s = duration_s
         self._on_fault = on_fault
         self.entries: deque[tuple[float, Waiting, Callable[[Any], None]]] = deque()
@@ -90,4 +100,8 @@ class _Queue:
                     self._on_fault(error)
             else:
                 entries.popleft()
-        self.timer = self._loop.call_at(entries[0][0], self._fire) if entries else None
+        if entries:
+            self.timer = self._loop.call_at(entries[0][0], self._fire)
+        else:
+            self.timer = None
+            self._drained()
