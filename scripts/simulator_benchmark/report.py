@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.simulator_benchmark import rates
+from summaries.holder import DEFAULT_CAPACITY
 
 ROOT = Path(__file__).resolve().parents[2]
 OVERLAYS = 8
@@ -61,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=7, help="turns of each contender (default 7)")
     parser.add_argument("--batch", type=int, default=60, help="lookups a turn (default 60)")
     parser.add_argument("--queries", type=int, default=40, help="of each size (default 40)")
-    parser.add_argument("--capacity", type=int, default=512, help="rows of a leaf (default 512)")
+    parser.add_argument("--capacity", type=int, default=DEFAULT_CAPACITY, help=f"rows of a leaf ({DEFAULT_CAPACITY})")
     parser.add_argument("--strangers", action="store_true", help="nobody has greeted those in its tables before")
     parser.add_argument("--repeat", action="store_true", help="run each size again under another hash seed")
     parser.add_argument("--seed", type=int, default=1, help="of everything (default 1)")
