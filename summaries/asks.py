@@ -8,7 +8,7 @@ replica (fewer nodes than replicas).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from summaries.messages import Message, Question
 from summaries.trie import Prefix
@@ -35,8 +35,7 @@ class Ask:
     named: tuple[bytes, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
+class Probe(NamedTuple):
     """Ask the server at `contact` for its current signed advert."""
 
     number: int

@@ -10,10 +10,11 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from summaries.asks import REPLICAS, Ask, Outcome, Probe
+from summaries.attributes import Attributes
 from summaries.errors import RemoteError
 from summaries.idset import IdSet
 from summaries.messages import AdvertIs, Fetch, Moved, Row
@@ -47,9 +48,9 @@ class Candidate:
     state: Literal["new", "probing", "verified", "rejected"] = "new"
     match: Match | None = None  # kept while a row that claims to be newer is looked into
     own: bool = False  # whether the server itself answered: then what holders say of it counts no more
-    contacts: list[bytes] = field(default_factory=list)  # where to ask the server
-    asked: set[bytes] = field(default_factory=set)
-    shown: list[_Shown] = field(default_factory=list)  # who showed a row: each may be asked for the advert
+    contacts: tuple[bytes, ...] = ()  # where to ask the server
+    asked: tuple[bytes, ...] = ()  # of all places that were ever to be asked
+    shown: tuple[_Shown, ...] = ()  # who showed a row: each may be asked for the advert
     evaded: bool = False  # whether somebody who showed a row had nothing, or nothing to say, when asked for its advert
     witness: tuple[Prefix, Source] | None = None  # who was asked last for the advert
     places: int = 0  # that an advert was said to have moved to
@@ -57,10 +58,10 @@ class Candidate:
     def claim(self, row: Row, prefix: Prefix, source: Source) -> None:
         """One more replica shows a row of this server."""
         if row.contact and row.contact not in self.asked and len(self.asked) < MAX_CONTACTS:
-            self.asked.add(row.contact)
-            self.contacts.append(row.contact)
+            self.asked += (row.contact,)
+            self.contacts += (row.contact,)
         if len(self.shown) < MAX_SHOWN:
-            self.shown.append((row.seq, prefix, source))
+            self.shown += ((row.seq, prefix, source),)
 
 
 class Candidates:
@@ -79,6 +80,7 @@ class Candidates:
     ) -> None:
         self._query, self._verify, self._finish, self._exclude = query, verify, finish, exclude if len(exclude) else ()
         self._matches = matcher(query.where)
+        self._rank: Callable[[Attributes], int] = query.order.rank if query.order.by else lambda attributes: 0
         self._within = within
         self._tally, self._numbers, self._out = tally, numbers, out
         self._fetches: dict[int, tuple[Candidate, int]] = {}
@@ -92,6 +94,11 @@ class Candidates:
     @property
     def is_busy(self) -> bool:
         return bool(self._fetches or self._probes)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether `finish` has nobody to ask, were there no limit."""
+        return not self._fresh
 
     @property
     def count(self) -> int:
@@ -116,9 +123,11 @@ class Candidates:
             if old is None:
                 if len(self._candidates) >= MAX_CANDIDATES:
                     return False
-                made = self._candidates[row.id] = Candidate(row, dimension, depth, row.rank, row.seq)
-                made.claim(row, prefix, source)
-                self._renew(made, made.rank, True)
+                at = (row.contact,) if row.contact else ()
+                shown = ((row.seq, prefix, source),)
+                made = Candidate(row, dimension, depth, row.rank, row.seq, contacts=at, asked=at, shown=shown)
+                self._candidates[row.id] = made
+                self._renew(made, row.rank, True)
             elif not old.own:
                 self._claimed_again(old, row, prefix, source)
         return True
@@ -156,8 +165,8 @@ class Candidates:
         if isinstance(reply, Moved) and ask.prefix.covers(reply.prefix) and candidate.places < MAX_PLACES:
             candidate.places += 1
             if reply.prefix != ask.prefix:
-                there: list[_Shown] = [(seq, reply.prefix, Source(None, replica)) for replica in range(REPLICAS)]
-                candidate.shown = there + [one for one in candidate.shown if one not in there]
+                there = tuple((seq, reply.prefix, Source(None, replica)) for replica in range(REPLICAS))
+                candidate.shown = there + tuple(one for one in candidate.shown if one not in there)
         advert = reply.advert if isinstance(reply, AdvertIs) else b""
         candidate.witness = (ask.prefix, Source(ask.holder, ask.replica))
         candidate.evaded = candidate.evaded or not advert
@@ -194,21 +203,26 @@ class Candidates:
     def _finish_one(self, candidate: Candidate) -> None:
         if candidate.state != "new":
             return
-        if len(candidate.shown) == 1 and self._junk[candidate.shown[0][1], _plain(candidate.shown[0][2])] >= MAX_JUNK:
+        if self._junk and len(candidate.shown) == 1 and self._junk[_witness(candidate.shown[0])] >= MAX_JUNK:
             candidate.state = "rejected"
             self._drop_live(candidate)
             self._tally.rejected += 1
             return
         candidate.state = "probing"
-        self._tally.rounds = max(self._tally.rounds, candidate.depth + 1)
+        if self._tally.rounds <= candidate.depth:
+            self._tally.rounds = candidate.depth + 1
         self._ask_next(candidate)
 
     def _ask_next(self, candidate: Candidate) -> bool:
         """Ask the server, where it is said to be, or else who showed its row; whether anybody is left to ask."""
         if self._finish == "probe" and candidate.contacts:
-            self._probe(candidate, candidate.contacts.pop(0))
+            contact, *rest = candidate.contacts
+            candidate.contacts = tuple(rest)
+            self._probe(candidate, contact)
         elif candidate.shown:
-            self._fetch(candidate, *candidate.shown.pop(0))
+            shown, *others = candidate.shown
+            candidate.shown = tuple(others)
+            self._fetch(candidate, *shown)
         else:
             return False
         return True
@@ -245,8 +259,7 @@ class Candidates:
                 candidate.state = "rejected"
                 self._tally.rejected += 1
                 return
-            rank = self._query.order.rank(point.attributes)
-            contact = point.contact or row.contact
+            rank, contact = self._rank(point.attributes), point.contact or row.contact
             candidate.match = Match(point.id, point.seq, rank, contact, point, advert, round_trip_us)
         assert candidate.match is not None
         candidate.state = "verified"
@@ -275,5 +288,6 @@ class Candidates:
             del self._live[place]
 
 
-def _plain(source: Source) -> Source:
-    return Source(source.holder, source.replica)
+def _witness(shown: _Shown) -> tuple[Prefix, Source]:
+    _, prefix, source = shown
+    return prefix, Source(source.holder, source.replica)

@@ -163,6 +163,8 @@ class Search:
         """Take in a server's current signed advert (None: it did not answer)."""
         self._now_ms = now_ms
         self._candidates.probed(probe, advert, now_ms, round_trip_us)
+        if self._query.limit is None and not self._heap and self._candidates.is_idle and not self._out:
+            return []  # nothing depends on how good this one is, and nothing waits for its turn
         self._pump()
         return self._flush()
 
@@ -391,6 +393,8 @@ class Search:
                 if better >= limit:
                     break
             self._launch(heappop(self._heap)[3])
+        if limit is None:
+            return self._candidates.finish(NEVER)
         floor = min((visit.bound for visit in self._active.values()), default=NEVER)
         if self._heap:
             floor = min(floor, self._heap[0][0])

@@ -58,9 +58,33 @@ class Comparison:
         """Exact, on the advert's own integers. A comparison with what is missing is false."""
         return self._compare(attributes) is not self.negated
 
+    def tester(self) -> Callable[[Attributes], bool]:
+        """The same as a function, for who compares many adverts: it knows beforehand what is compared with what."""
+        name, value, compare = self.attribute, self.value, _HOLDS[self.operator]
+        currency, negated, kind = self.currency, self.negated, type(self.value)
+        if name in ENVIRONMENT_KINDS and kind is str:
+            wanted = (self.operator == "=") is not negated
+
+            def offers(attributes: Attributes) -> bool:
+                for one in cast("tuple[tuple[str, str, str], ...]", attributes.get("environments", ())):
+                    if one[0] == name and one[1] == value:
+                        return wanted
+                return not wanted
+
+            return offers
+
+        def holds(attributes: Attributes) -> bool:
+            actual = attributes.get(name)
+            if type(actual) is not kind or kind is tuple:
+                return self.holds(attributes)
+            same = not currency or attributes.get("currency") == currency
+            return (same and compare(actual, value)) is not negated
+
+        return holds
+
     def _compare(self, attributes: Attributes) -> bool:
         actual = attributes.get(self.attribute)
-        if type(actual) is int and type(self.value) is int:  # most are: first, since each row and advert comes here
+        if type(actual) is int and type(self.value) is int:
             same = not self.currency or attributes.get("currency") == self.currency
             return same and _ordered(actual, self.operator, self.value)
         if isinstance(self.value, tuple):

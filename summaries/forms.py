@@ -139,7 +139,7 @@ _ORDER: Codec = (Order.to_fields, Order.from_fields)
 _CHILD = record(Child, _PREFIX, _RANK, _COUNT, _COUNT, integer(0, 255), many(_CONTACT, MAX_HOLDERS))
 _ROWS: Codec = (
     lambda rows: pack_rows([(row.id, row.seq, row.rank, row.contact) for row in rows]),
-    lambda data: tuple(Row(*row) for row in unpack_rows(data, MAX_ITEMS)),
+    lambda data: tuple(map(Row._make, unpack_rows(data, MAX_ITEMS))),
 )
 _CHILDREN = many(_CHILD, MAX_ITEMS)
 _TOTAL = integer(0, MAX_TOTAL)

@@ -96,7 +96,9 @@ def matches(query: Query | Condition, attributes: Attributes) -> bool:
 
 def matcher(where: Condition) -> Matcher:
     """The same as a function, for who matches many adverts with one condition."""
-    if isinstance(where, (Comparison, CostTest)):
+    if isinstance(where, Comparison):
+        return where.tester()
+    if isinstance(where, CostTest):
         return where.holds
     if isinstance(where, Near):
         return _within(where).holds

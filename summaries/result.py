@@ -6,14 +6,14 @@ Decides the form of a result. What counts as complete stands here, too: nothing 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from summaries.idset import IdSet
 from summaries.point import Point
 from summaries.trie import Prefix
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """One advert that matches. Without a finish step, `point` is None and the row is hearsay."""
 
     id: int

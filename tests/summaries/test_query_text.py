@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -11,7 +12,7 @@ from summaries_world import attributes
 from summaries.errors import LocalError
 from summaries.filter import Comparison
 from summaries.parse import MAX_NESTING, QueryError, parse
-from summaries.query import Query, filter_of, matches, print_query
+from summaries.query import AllOf, AnyOf, Not, Query, filter_of, matches, print_query
 from summaries.size import packed_size
 
 ADVERT = attributes(Random(2)) | {
@@ -160,3 +161,18 @@ def test_a_cost_without_a_bundle_is_that_of_what_the_query_asks_for() -> None:
     weighed = parse("order by 0.7*cost(500 ms/s) + 0.3*latency", currency="USD").resolve({}, (1000, 0, 0, 500))
     # 0.01 USD/h is 10 thousandths, both heights are 1 ms: 0.7 * 10 + 0.3 * 1, in millionths.
     assert weighed.order.rank(ADVERT) == 7_300_000  # type: ignore[arg-type]
+
+
+def _comparisons(where: object) -> list[Comparison]:
+    if isinstance(where, Comparison):
+        return [where, replace(where, negated=not where.negated)]
+    parts = where.parts if isinstance(where, (AllOf, AnyOf)) else (where.part,) if isinstance(where, Not) else ()
+    return [one for part in parts for one in _comparisons(part)]
+
+
+@settings(max_examples=200, deadline=None)
+@given(queries, st.integers(0, 60))
+def test_a_prepared_comparison_holds_where_the_comparison_does(query: Query, seed: int) -> None:
+    values = attributes(Random(seed))
+    for one in _comparisons(query.where):
+        assert one.tester()(values) == one.holds(values), one  # type: ignore[arg-type]
