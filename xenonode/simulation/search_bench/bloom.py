@@ -84,7 +84,6 @@ class BloomSearch:
         cost.control_bytes += len(driver.leaves) * (self.bits // 8 + QUESTION_BYTES)
         rounds = max(one.depth for one in ranges) + (pages > 1) + 1
         cost.rounds = max(cost.rounds, rounds)
-        cost.rounds_in_all = max(cost.rounds_in_all, rounds + 1)
         united = [self._bloom(one.ids) for one in ranges]
         both = np.logical_and.reduce(united)
         found: set[int] = set()

@@ -1,7 +1,8 @@
 """The poster's figure, drawn anew: how search time varies with the number of items; as PNG and as CSV.
 
-Decides what a search's time is here: rounds by a mean round trip, plus bytes by a home's download rate, plus the
-client's processor time. What was measured is in the CSV, so that other round trips can be put in.
+Decides what is drawn; what a search's time is stands in bench.py, and below the figure: rounds by a mean round trip,
+plus bytes by a home's download rate, plus the client's processor time, until the answers are known. What was measured
+is in the CSV, so that other round trips can be put in.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from xenonode.errors import XenoError
-from xenonode.simulation.search_bench.bench import Row
+from xenonode.simulation.search_bench.bench import DOWNLOAD_BYTE_PER_MS, ROUND_TRIP_MS, Row
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
@@ -29,22 +30,44 @@ def need_package() -> None:
         raise XenoError("the figure needs the package matplotlib", "pip install 'xenonode[plots]'", "missing_package")
 
 
+_LINES = {
+    "bloom-2003": ("2003: a Bloom filter per aggregation point", "tab:red", "s-"),
+    "driver-scan": ("scan of the most selective dimension", "tab:orange", "^-"),
+    "xenosearch-strict": ("XenoSearch, strict: two replicas", "tab:blue", "o-"),
+    "xenosearch": ("XenoSearch, one replica", "tab:cyan", "o--"),
+    "central-sqlite": ("one central index, SQLite", "tab:gray", "v-"),
+    "central-numpy": ("one central index, all in memory", "black", "v:"),
+}
+"""Label, colour and form of each method's line, slowest first as the lines lie."""
+
+
 def draw_png(rows: Sequence[Row], path: Path, kind: str = "conjunction") -> None:
-    """One line a method."""
+    """One line a method; what the time is made of stands below."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(7, 4.5))
-    for method in dict.fromkeys(row.method for row in rows):
-        line = sorted((row.adverts, row.time_ms_mean) for row in rows if row.method == method and row.kind == kind)
+    chosen = [row for row in rows if row.kind == kind]
+    sizes = sorted({row.adverts for row in chosen})
+    figure, axes = pyplot.subplots(figsize=(8, 5.2))
+    for method, (label, colour, form) in _LINES.items():
+        line = sorted((row.adverts, row.time_ms_mean) for row in chosen if row.method == method)
         if line:
-            axes.plot([one[0] for one in line], [one[1] for one in line], marker="o", label=method)
-    axes.set(xscale="log", yscale="log", xlabel="number of items", ylabel="search time [ms], modelled")
-    axes.set_title(f"How search time varies with the number of items ({kind})")
+            axes.plot([one[0] for one in line], [one[1] for one in line], form, color=colour, label=label)
+    axes.set(xscale="log", xlabel="number of advertisements", ylabel="mean search time [ms], modelled")
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    axes.minorticks_off()
+    axes.set_ylim(bottom=0)
+    axes.set_title(f"How search time varies with the number of items\n({kind}s with 1 to 1,000 matches, all listed)")
     axes.grid(True, alpha=0.3)
-    axes.legend()
-    figure.tight_layout()
+    axes.legend(fontsize="small")
+    rate = DOWNLOAD_BYTE_PER_MS * 8 // 1000
+    made = (
+        f"rounds at {ROUND_TRIP_MS:.0f} ms, bytes at {rate} Mbit/s, and the client's processor time, until the answers"
+        " are known;\nto ask each server found for its signed advert comes after, and is the same for all"
+    )
+    figure.text(0.5, 0.01, made, ha="center", fontsize="x-small")
+    figure.tight_layout(rect=(0, 0.05, 1, 1))
     figure.savefig(path, dpi=120)
     pyplot.close(figure)

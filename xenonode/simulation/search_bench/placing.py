@@ -34,22 +34,22 @@ def place_group(group: Group, ask: Ask, cost: Cost, widths: Sequence[int | None]
     """Place a group by the queries that `ask` answers."""
     search = GroupSearch(group, widths)
     while not search.finished:
-        rounds = rounds_in_all = 0
+        rounds = 0
         for at, query in search.wanted():
             one = Cost()
             points = ask(query, one)
             ranks = [(query.order.rank(point.attributes), point) for point in points]
             search.take(at, [Candidate(point.id, rank, point.location) for rank, point in ranks])
-            rounds, rounds_in_all = max(rounds, one.rounds), max(rounds_in_all, one.rounds_in_all)
+            rounds = max(rounds, one.rounds)
             _add(cost, one)
         cost.rounds += rounds
-        cost.rounds_in_all += rounds_in_all
     return search.result
 
 
 def _add(cost: Cost, one: Cost) -> None:
     cost.questions += one.questions
     cost.pages += one.pages
+    cost.waits += one.waits
     cost.proofs += one.proofs
     cost.wasted += one.wasted
     cost.control_bytes += one.control_bytes
