@@ -9,6 +9,7 @@ import shlex
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from math import prod
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from xenonode.simulation.campaign.jobs import Job
     from xenonode.simulation.campaign.pool import Event
     from xenonode.simulation.campaign.results import Finished, Results
+    from xenonode.simulation.scenario import Scenario
 
 EVENTS_SHOWN = 12
 """Last events of a failing run that are printed; its file has more."""
@@ -80,15 +82,13 @@ def simulate(
 
     --set overrides a key of the scenario (see --keys). Finished runs are kept: the same command goes on from them.
     """
-    from xenonode.simulation import scenario_file
     from xenonode.simulation.campaign.jobs import code_version, jobs_of, parse_seeds
     from xenonode.simulation.campaign.results import Results, load_pyarrow
     from xenonode.simulation.campaign.shrinking import read_injections
     from xenonode.simulation.stand import needs_ledger_disk
 
     if list_:
-        rows = [(name, scenario_file.load(name).shows) for name in scenario_file.shipped()]
-        run.output.rows([{"name": name, "shows": shows} for name, shows in rows], ("scenario", "shows"), rows, "None.")
+        _print_scenarios(run)
         return
     if keys:
         _print_keys(run)
@@ -298,6 +298,32 @@ def _row(finished: Finished) -> tuple[object, ...]:
         f"{row['virtual_s']:.0f}", row["rpcs"], row["queries"], recall, sessions, paid, f"{finished.cpu_s:.1f}",
         row["trace"][:16],
     )  # fmt: skip
+
+
+def _print_scenarios(run: Run) -> None:
+    from xenonode.simulation.scenario_file import load, shipped
+
+    found = {name: load(name) for name in shipped()}
+    value = [
+        {"name": name, "shows": each.shows, "kind": each.kind, "costs": each.costs, **_size(each)}
+        for name, each in found.items()
+    ]
+    rows = [
+        (row["name"], row["nodes"], row["virtual_s"], row["points"], row["costs"] or "not measured", row["shows"])
+        for row in value
+    ]
+    columns = ("scenario", "nodes", "virtual s", "points", "a run takes", "shows")
+    run.output.rows(value, columns, rows, "None.")
+
+
+def _size(scenario: Scenario) -> dict[str, object]:
+    """How large a scenario is: its hosts (and machines behind them), its length with the quiet, and its sweep."""
+    nodes = scenario.nodes
+    return {
+        "nodes": nodes.servers + nodes.fleet + nodes.clients,
+        "virtual_s": round(scenario.duration_s + scenario.checks.quiet_s),
+        "points": prod(len(values) for values in scenario.sweep.values()),
+    }
 
 
 def _print_keys(run: Run) -> None:

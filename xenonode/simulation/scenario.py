@@ -160,6 +160,7 @@ class Scenario:
 
     name: str
     shows: str = _key("", "one sentence: what this scenario shows")
+    costs: str = _key("", "what one of its runs took, where it was measured; for whoever chooses")
     kind: str = _key("platform", "platform: all of it; peers: search peers alone, many of them", None, None, *KINDS)
     duration_s: float = _key(300.0, "virtual time, from when all have joined to when the quiet begins", 1, FOREVER_S)
     sample_every_s: float = _key(10.0, "virtual time between two samples of the series", 0.1, DAY_S)

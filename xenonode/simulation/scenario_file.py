@@ -39,7 +39,7 @@ SECTIONS: dict[str, type] = {
     "workload": Workload,
     "checks": Checks,
 }
-OWN = ("shows", "kind", "duration_s", "sample_every_s")
+OWN = ("shows", "costs", "kind", "duration_s", "sample_every_s")
 FILE_MAX_BYTES = 262_144
 """A scenario is a page of text; what is larger was named by mistake."""
 SWEEP_MAX = 10_000

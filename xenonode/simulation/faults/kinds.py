@@ -130,7 +130,8 @@ class FaultSpec:
         if self.count < 1 or not 0 <= self.share_permille <= 1_000:
             raise SimulationError(f"{self.kind}: count is at least 1, share_permille 0 to 1000")
         if isinstance(self.targets, str) and self.targets and self.targets not in kind.groups:
-            raise SimulationError(f"{self.kind} strikes {' or '.join(kind.groups)}, not {self.targets!r}")
+            told = f"{self.kind} strikes {' or '.join(kind.groups)}, not {self.targets!r}"
+            raise SimulationError(f"{told}; hosts are named in a list: [{self.targets!r}]")
 
     @property
     def group(self) -> str:

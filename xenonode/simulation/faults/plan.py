@@ -50,7 +50,8 @@ def _targets(
     if not isinstance(spec.targets, str):
         strangers = [name for name in spec.targets if name not in everybody]
         if strangers:
-            raise SimulationError(f"{spec.kind}: this world has no host {strangers[0]!r}")
+            told = f"{spec.kind}: this world has no host {strangers[0]!r}"
+            raise SimulationError(f"{told}; it has {', '.join(_named(group) for group in names.values() if group)}")
         return spec.targets
     group = everybody if spec.group == "any" else list(names.get(spec.group, ()))
     if not group:
@@ -60,3 +61,7 @@ def _targets(
     count = max(1, len(group) * spec.share_permille // 1_000) if spec.share_permille else spec.count
     chosen = set(rng.sample(range(len(group)), min(count, len(group))))
     return tuple(name for place, name in enumerate(group) if place in chosen)
+
+
+def _named(group: Sequence[str]) -> str:
+    return group[0] if len(group) == 1 else f"{group[0]} to {group[-1]}"
