@@ -1,7 +1,7 @@
-"""Adverts of one process, summarised as a network's are: XenoSearch's ranges and sets without a network.
+"""Adverts of one process, summarised as a network's are: ranges and sets of XenoSearch without a network.
 
-Decides nothing of its own: the tries, their zones and the plan are those of a network, which is to say that a query reads
-what its zones cannot exclude, of the tries that the plan names. What comes out are sets, to be combined as one likes:
+Decides nothing of its own: the tries, their zones and the plan are those of a network, so that a query reads what zones
+cannot exclude, of the tries that the plan names. What comes out are sets, to be combined as one likes:
 
     servers = Collection(schema, points)
     large, cheap = servers.ids("memory.available >= 64 GiB"), servers.ids("price.cpu <= 0.02 USD/h")
