@@ -54,6 +54,7 @@ class Truth:
             for name in self.names
         }
         self._holders: dict[tuple[str, Prefix], list[tuple[Contact, NodeHost]]] = {}
+        self._nodes: dict[tuple[str, Prefix], list[TrieNode]] = {}
         self._rows: dict[str, dict[int, dict[int, int]]] = {}
         self._prefixes: dict[str, list[Prefix]] = {}
 
@@ -70,11 +71,13 @@ class Truth:
 
     def nodes(self, dimension: str, prefix: Prefix) -> list[TrieNode]:
         """The trie node at each holder that has it ready."""
-        found = []
-        for _, host in self.holders(dimension, prefix):
-            node = host.running.peer.holdings[dimension].holder.nodes().get(prefix)
-            if node is not None and node.ready:
-                found.append(node)
+        found = self._nodes.get((dimension, prefix))
+        if found is None:
+            found = self._nodes[dimension, prefix] = []
+            for _, host in self.holders(dimension, prefix):
+                node = host.running.peer.holdings[dimension].holder.nodes().get(prefix)
+                if node is not None and node.ready:
+                    found.append(node)
         return found
 
     def points(self) -> Iterator[tuple[str, Point]]:
