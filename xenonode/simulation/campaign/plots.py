@@ -99,6 +99,7 @@ def _figures(tables: Tables, keys: Sequence[str]) -> Iterator[Figure]:
     for name, column, label in (
         ("price", "price_mean_usd", "mean price of a core-hour [USD]"),
         ("sessions", "sessions_open", "sessions that run"),
+        ("free-cores", "free_cores", "cores that adverts in force offer"),
         ("paid", "paid_usd", "paid so far [USD]"),
         ("servers-up", "servers_up", "servers that are up"),
         ("rate", "rpcs_per_s", "questions a virtual second, of all nodes"),
