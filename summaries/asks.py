@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from summaries.messages import Message, Question
+from summaries.messages import AtCopy, Message, Question
 from summaries.trie import Prefix
 
 REPLICAS = 3  # search.md: R = 3
@@ -21,7 +21,8 @@ class Ask:
     """Send `message` to `holder`, or without one to the `replica`-th nearest node of the prefix's key.
 
     Nearest means nearest to trie_key(network, epoch, dimension, prefix), counting from 0 and leaving
-    out `exclude`; `named` are nodes of whom two told that they hold it. Wait `after_ms` first.
+    out `exclude`; `named` are nodes of whom two told that they hold it. Wait `after_ms` first. A copy of the prefix
+    is asked in `group`, whose holders are those nearest to that group's key (copying.py).
     """
 
     number: int
@@ -33,6 +34,12 @@ class Ask:
     exclude: tuple[bytes, ...] = ()
     after_ms: int = 0
     named: tuple[bytes, ...] = ()
+    group: int = 0
+
+    @property
+    def sent(self) -> Question:
+        """What travels."""
+        return AtCopy(self.message) if self.group else self.message  # type: ignore[arg-type]
 
 
 class Probe(NamedTuple):

@@ -1,11 +1,11 @@
 """A publisher looks for itself: whether those who acknowledged its advert show it to readers.
 
-Decides what is asked of whom, and what an answer proves. Each holder of the leaf, and of every aggregation point above
-it, is asked what a reader of a common kind would ask: a few ranges around the advert's own values, wider by chance, so
-that the question does not tell who asks. A holder that answers whole and shows neither the row nor a child on the way
-to it hides it; so does one that shows a row older than what was acknowledged. Silence proves nothing, nor does an
-answer of several pages. Answers are nobody's proof to others: what one publisher saw is one voice among those of all
-whose rows a holder should show, and an honest holder that missed one row is outvoted by the rest.
+Decides what is asked of whom, and what an answer proves. Each holder of the leaf, of every aggregation point above it,
+and of one of the root's copies is asked what a reader of a common kind would ask: a few ranges around the advert's own
+values, wider by chance, so that the question does not tell who asks. A holder that answers whole and shows neither the
+row nor a child on the way to it hides it; so does one that shows a row older than what was acknowledged. Silence proves
+nothing, nor does an answer of several pages. Answers are nobody's proof to others: what one publisher saw is one voice
+among those of all whose rows a holder should show, and an honest holder that missed one row is outvoted by the rest.
 
     start() -> asks, each to a named holder;  answered(ask, reply);  finished -> seen: holder -> whether it shows us
 """
@@ -13,6 +13,7 @@ whose rows a holder should show, and an honest holder that missed one row is out
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from random import Random
 
 from summaries.asks import Ask, Outcome
@@ -22,7 +23,7 @@ from summaries.point import Point
 from summaries.publish import Posting
 from summaries.query import Query, conjunction, filter_of
 from summaries.rank import Order
-from summaries.trie import Prefix
+from summaries.trie import ROOT, Prefix
 
 ATTRIBUTES = ("cores", "cpu.available", "memory.available", "disk.available", "net.available", "uptime")
 RANGES = 2  # as most questions have; more would make the answer short, and the question rare
@@ -39,7 +40,10 @@ def way(leaf: Prefix) -> list[Prefix]:
 
 
 class Canary:
-    """One posting of one advert, looked for at `holders` of its way. `acknowledged_seq`: no older row will do."""
+    """One posting of one advert, looked for at `holders` of its way. `acknowledged_seq`: no older row will do.
+
+    `copied` are the holders of the root's copy in `group`.
+    """
 
     def __init__(
         self,
@@ -49,23 +53,24 @@ class Canary:
         acknowledged_seq: int,
         holders: Mapping[Prefix, Sequence[bytes]],
         rng: Random,
+        copied: Sequence[bytes] = (),
+        group: int = 0,
     ) -> None:
         self.seen: dict[bytes, bool] = {}
         self._dimension, self._point, self._posting, self._least_seq = dimension, point, posting, acknowledged_seq
-        self._holders, self._rng = holders, rng
+        self._holders, self._rng, self._copied, self._group = holders, rng, copied, group
         self._open: dict[int, int] = {}  # by the ask's number: how often it was sent again
-        self._number = 0
 
     def start(self) -> list[Ask]:
         """One question for each holder, in an order that does not tell what they have in common."""
         filter_ = self._filter()
+        whom = [(prefix, one, 0) for prefix in way(self._posting.leaf) for one in self._holders.get(prefix, ())]
+        whom += [(ROOT, one, self._group) for one in self._copied]
         asks = []
-        for prefix in way(self._posting.leaf):
-            for holder in self._holders.get(prefix, ()):
-                self._number += 1
-                self._open[self._number] = 0
-                question = Read(prefix, filter_, Order(), 0, holders=2)
-                asks.append(Ask(self._number, self._dimension, prefix, question, holder))
+        for number, (prefix, holder, group) in enumerate(whom):
+            self._open[number] = 0
+            question = Read(prefix, filter_, Order(), 0, holders=2)
+            asks.append(Ask(number, self._dimension, prefix, question, holder, group=group))
         self._rng.shuffle(asks)
         return asks
 
@@ -76,7 +81,7 @@ class Canary:
             return []
         if isinstance(reply, NotReady) and times < MAX_RETRIES:
             self._open[ask.number] = times + 1
-            return [Ask(ask.number, ask.dimension, ask.prefix, ask.message, ask.holder, after_ms=reply.retry_ms)]
+            return [replace(ask, after_ms=reply.retry_ms)]
         if isinstance(reply, Answer) and reply.prefix == ask.prefix:
             shows = self._shows(reply)
             if shows is not None:

@@ -62,23 +62,31 @@ class Climbing:
         parent = node.prefix.parent
         if parent is None or node.climbing:
             return
+        groups = self._state.groups_of(parent)
+        if not self._state.has_room(groups):
+            return
         version = self._state.next_version()
         zone = node.zone.roomy() if node.grew else node.zone
         update = ZoneUpdate(node.prefix, self._state.incarnation, version, zone, node.splits)
-        if self._state.push(parent, update, now_ms, node=node.prefix) is not None:
-            # From here on the parent may know no more than this, so nothing wider is settled.
-            node.version, node.claimed, node.settled, node.climbing = version, zone, False, True
-            node.told_ms = now_ms
+        # From here on the parent may know no more than this, so nothing wider is settled.
+        node.version, node.claimed, node.settled, node.climbing = version, zone, False, groups
+        node.told_ms = now_ms
+        for group in range(groups):
+            self._state.push(parent, update, now_ms, node=node.prefix, group=group)
 
-    def failed(self, node: TrieNode, now_ms: int) -> None:
+    def failed(self, node: TrieNode, version: int, now_ms: int) -> None:
         """No quorum took this claim. Where others are nearer by now none ever will, so it sets out ever less often."""
-        node.climbing = False
+        if not node.climbing or node.version != version:
+            return  # another group's failed before
+        node.climbing = 0
         node.climb_ms = now_ms + min(FIRST_RETRY_MS << min(node.failures, 8), LAST_RETRY_MS)
         node.failures += 1
 
     def arrived(self, node: TrieNode, version: int, now_ms: int) -> None:
-        """A quorum of the parent's holders has this claim."""
-        node.climbing, node.climb_ms, node.failures = False, 0, 0
-        if node.version == version:
-            node.settled = True
-        self.settle(node, now_ms)
+        """A quorum of one group of the parent's holders has this claim; it is known once all groups have it."""
+        if not node.climbing or node.version != version:
+            return
+        node.climbing -= 1
+        if not node.climbing:
+            node.climb_ms, node.failures, node.settled = 0, 0, True
+            self.settle(node, now_ms)

@@ -50,7 +50,7 @@ class Search:
     """One query's execution. The query's hosts must be resolved to coordinates.
 
     A `doubting` search reads every replica, of two tries for each part of the plan: it misses only what all holders of
-    one prefix in each hide together.
+    one prefix in each hide together. Roots are read from the copies in `group`, where there are any (copying.py).
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class Search:
         turn: int = 0,
         replicas: int = REPLICAS,
         doubting: bool = False,
+        group: int = 0,
     ) -> None:
         if "latency" in query.order.keys and not query.order.hosts:
             raise LocalError("resolve the query's hosts to coordinates first")
@@ -79,6 +80,7 @@ class Search:
         self._filter = Filter(tuple(term for term in asked.terms if not is_impossible(term)))
         self._roots, self._turn = {} if doubting else roots or {}, turn
         self._replicas, self._doubting = replicas, doubting
+        self._group = 0 if doubting else group  # all of a root's replicas are its own holders
         self._named = dimension
         self._parts: list[Part] = []
         self._comparing: dict[str, int] = {}
@@ -131,7 +133,8 @@ class Search:
 
     def _begin(self, part: int) -> None:
         """Read the root of a part's trie; or, where we know it, what passes below it at once."""
-        visit = Visit(part, ROOT, -LAST if self._query.order.by else 0, 0, 1, limit=self._leaf_limit())
+        bound = -LAST if self._query.order.by else 0
+        visit = Visit(part, ROOT, bound, 0, 1, limit=self._leaf_limit(), group=self._group)
         self._seen[part, ROOT] = visit
         view = self._roots.get(self._parts[part].dimension)
         if view is None:
@@ -231,7 +234,7 @@ class Search:
             )
             ask = Ask(
                 next(self._numbers), part.dimension, visit.prefix, question, reading.source.holder,
-                reading.source.replica, named, after_ms,
+                reading.source.replica, named, after_ms, group=visit.group,
             )
             self._readings[ask.number] = reading, span
             self._tally.rpcs += 1
@@ -251,6 +254,9 @@ class Search:
             if self._tally.rpcs >= self._max_rpcs and reading.todo:
                 reading.todo.clear()
                 reading.cut = True
+        elif isinstance(reply, NotReady) and visit.group:
+            visit.sources.clear()  # a root that has rows of its own has no copies
+            reading.lost(span)
         elif isinstance(reply, NotReady) and reading.retries < MAX_RETRIES:
             reading.retries += 1
             reading.open -= 1
@@ -273,6 +279,10 @@ class Search:
 
     def _close(self, visit: Visit) -> None:
         del self._active[id(visit)]
+        if visit.group and not visit.is_complete:
+            self._seen[visit.part, ROOT] = own = visit.itself()
+            self._launch(own)
+            return
         if not visit.is_complete and not self._comparing:
             self._unreachable[self._parts[visit.part].dimension, visit.prefix] = None
         self._nodes.append(visit)
@@ -289,7 +299,10 @@ class Search:
             visit = self._choose()
             if self._strict and visit.is_complete:
                 visit.confirm()
-            if not visit.is_over:
+            if visit.group and visit.is_over and not visit.is_complete:  # one of its copies answered, the others do not
+                self._seen[visit.part, ROOT] = visit = visit.itself()
+                self._launch(visit)
+            elif not visit.is_over:
                 self._active[id(visit)] = visit
                 self._ask_more(visit, [])
             elif not visit.is_complete:

@@ -19,6 +19,7 @@ from summaries.messages import (
     Accepted,
     AdvertIs,
     Answer,
+    AtCopy,
     Child,
     Cursor,
     Delete,
@@ -124,6 +125,12 @@ def _write_zone(zone: Zone) -> list[Any]:
     return [z.lows, z.highs, z.environments, list(z.box), z.height, z.price, z.count, z.leaves, z.words]
 
 
+def _read_copied(value: object) -> Read | Overview | ZoneUpdate:
+    if not isinstance(value, list) or not value or value[0] not in (Read.KIND, Overview.KIND, ZoneUpdate.KIND):
+        raise MessageError("a copy is read, or told of a zone")  # before it is read: none is nested in itself
+    return cast(Read | Overview | ZoneUpdate, from_fields(value))
+
+
 _U64 = integer(0, (1 << 64) - 1)
 _SEQ = integer(0, LARGEST_SEQUENCE)
 _COUNT = integer(0, MAX_COUNT)
@@ -165,6 +172,7 @@ _SHAPES: dict[Any, tuple[Codec, ...]] = {
     Overview: (_PREFIX, _TOTAL),
     Tally: (_PREFIX, _FILTER, text(16), boolean(), _TOTAL, boolean()),
     SumUpdate: (_PREFIX, _U64, _U64, AGGREGATE),
+    AtCopy: ((to_fields, _read_copied),),
     Tallied: (_PREFIX, many(_PART, MAX_ITEMS), many(_TALLY_CHILD, MAX_ITEMS), _TOTAL, _U64, boolean()),
     Outline: (_PREFIX, many(_OUTLINED, MAX_ITEMS), _TOTAL, boolean()),
     Accepted: (_U64,),

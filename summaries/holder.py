@@ -28,6 +28,7 @@ from collections.abc import Callable
 
 from summaries.answer import answer, digest, outline
 from summaries.climbing import Climbing
+from summaries.copying import Copying
 from summaries.errors import MessageError, RemoteError
 from summaries.handing import Handing
 from summaries.holder_state import REBUILD_MS, RETRY_MS, HolderState, InFlight
@@ -35,6 +36,7 @@ from summaries.keeping import Keeping
 from summaries.messages import (
     Accepted,
     AdvertIs,
+    AtCopy,
     Delete,
     Fetch,
     Here,
@@ -74,7 +76,8 @@ class Holder:
 
     `me` is this node's packed contact; `incarnation` grows with every start (its start time will
     do). `verify(advert, wall_ms)` returns the point of an advert whose signature, credential and
-    expiry are good, else None. `turn` says the how-manieth of a prefix's holders this one is, from 0.
+    expiry are good, else None. `turn` says the how-manieth of a prefix's holders this one is, from 0. A root has
+    `root_groups` groups of holders, one of them its own: copying.py.
     """
 
     def __init__(
@@ -89,14 +92,18 @@ class Holder:
         may_hold: Callable[[Prefix, bytes], bool] = lambda child, holder: True,
         turn: Callable[[Prefix], int] | None = None,
         ahead_ms: Callable[[], int] = lambda: 0,
+        root_groups: int = 1,
     ) -> None:
         self.dimension = dimension
-        self._state = HolderState(schema, dimension, me, verify, incarnation, capacity, may_hold, ahead_ms)
+        self._state = HolderState(
+            schema, dimension, me, verify, incarnation, capacity, may_hold, ahead_ms, root_groups
+        )
         self._climbing = Climbing(self._state)
         self._handing = Handing(self._state, self._climbing, turn)
         self._recovering = Recovering(self._state, self._climbing, self._handing)
         self._tallying = Tallying(self._state)
         self._keeping = Keeping(self._state, self._climbing, self._handing, self._recovering)
+        self.copying = Copying(self._state)
         # Before, a tick would change nothing, unless something comes in.
         self._quiet_until_ms = 0
 
@@ -147,6 +154,7 @@ class Holder:
             self._climbing.settle(node, now_ms)
             self._handing.hand_over(node, now_ms)
             self._tallying.tell(node, self._handing.turn, now_ms)
+        self.copying.tick(now_ms)
         self._keeping.count()
         self._tallying.forget_gone()
         self._handing.forget_gone()
@@ -156,6 +164,7 @@ class Holder:
     def _next_due_ms(self, now_ms: int) -> int:
         """When something is due here next, if nothing comes in until then."""
         due_ms = min((held.since_ms for held in self._state.pushes.values()), default=now_ms) + PUSH_TIMEOUT_MS
+        due_ms = min(due_ms, self.copying.due_ms(due_ms))
         for node in self._state.nodes.values():
             if not node.ready or self._handing.may_hand_over(node):
                 return now_ms
@@ -174,7 +183,7 @@ class Holder:
     @property
     def is_empty(self) -> bool:
         """Whether nothing is held and nothing under way, so that a tick would change nothing."""
-        return not self._state.nodes and not self._state.pushes
+        return not (self._state.nodes or self._state.pushes or self.copying.node)
 
     def in_flight(self) -> InFlight:
         """What waits for answers, for who checks that nothing waits for ever."""
@@ -219,6 +228,8 @@ class Holder:
             self._tallying.hear(message, sender, request, now_ms)
         elif isinstance(message, (Read, Fetch, Locate, Overview, Tally)):
             self._look(message, sender, request, now_ms)
+        elif isinstance(message, AtCopy):
+            self.copying.received(message.question, sender, request, now_ms)
         else:
             raise MessageError("not a question")
 
@@ -250,12 +261,8 @@ class Holder:
             self._state.reply(request, AdvertIs(advert or b""))
 
     def _zone_update(self, message: ZoneUpdate, sender: bytes, request: object, now_ms: int) -> None:
-        parent = message.child.parent
-        if parent is None or len(message.zone.lows) != len(self._state.schema.ordered):
-            raise MessageError("not a child's zone")
-        if not self._state.may_hold(message.child, sender):
-            raise MessageError("the sender is not near this child's key")
-        node = self._recovering.node(parent, now_ms)
+        self._state.check_claim(message, sender)
+        node = self._recovering.node(message.child.parent or ROOT, now_ms)
         newer = node.hear(message.child, sender, message.incarnation, message.version, message.zone, now_ms)
         if not newer and node.entries[message.child][sender].version != message.version:
             self._state.reply(request, Stale(node.entries[message.child][sender].version))
@@ -273,6 +280,9 @@ class Holder:
         self, token: int, pending: Pending, asked: int, sender: bytes, reply: Message | None, now_ms: int
     ) -> None:
         message = pending.message
+        if token in self.copying.pulls:
+            self.copying.pulled(token, pending, asked, sender, reply, now_ms)
+            return
         if isinstance(message, (Pull, Fetch)):
             self._recovering.pulled(token, pending, asked, sender, reply, now_ms)
             return
@@ -310,7 +320,9 @@ class Holder:
         if pending.row is not None or isinstance(pending.message, Offer):
             self._handing.free(pending)
         elif isinstance(pending.message, ZoneUpdate) and node is not None:
-            self._climbing.failed(node, now_ms)
+            self._climbing.failed(node, pending.message.version, now_ms)
+        elif token in self.copying.pulls:
+            self.copying.abandoned(token, now_ms)
         elif isinstance(pending.message, (Pull, Fetch)):
             self._recovering.abandoned(pending)
 

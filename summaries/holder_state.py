@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from summaries.errors import LocalError
-from summaries.messages import Question, Result
+from summaries.errors import LocalError, MessageError
+from summaries.messages import AtCopy, Digest, Question, Result, ZoneUpdate
 from summaries.node import TrieNode
 from summaries.pending import Action, Pending, Push, Reply, Verify
 from summaries.schema import Schema
-from summaries.trie import Prefix
+from summaries.trie import ROOT, Prefix
 
 MAX_PUSHES = 1_024  # pushes in flight
 RETRY_MS = 150  # about one round trip across an ocean
@@ -45,11 +45,12 @@ class HolderState:
         capacity: int,
         may_hold: Callable[[Prefix, bytes], bool],
         ahead_ms: Callable[[], int],
+        root_groups: int = 1,
     ) -> None:
         if capacity < 1:
             raise LocalError("a leaf holds at least one row")
         self.schema, self.dimension, self.me, self.incarnation = schema, dimension, me, incarnation
-        self.capacity = capacity
+        self.capacity, self.root_groups = capacity, root_groups
         self.verify, self.may_hold, self.axis = verify, may_hold, schema.dimension(dimension)
         self._ahead_ms = ahead_ms
         self.nodes: dict[Prefix, TrieNode] = {}
@@ -68,13 +69,15 @@ class HolderState:
         row: tuple[int, int, int] | None = None,
         hops: int = 0,
         to: bytes | None = None,
+        group: int = 0,
     ) -> int | None:
-        """Send to the R nearest `where`, or to one; None when too much is in flight already."""
+        """Send to the R nearest `where`, or a copy of it, or to one; None when too much is in flight already."""
         if len(self.pushes) >= MAX_PUSHES:
             return None
         token, self._next_token = self._next_token, self._next_token + 1
         self.pushes[token] = Pending(node or where, now_ms, message, set(), hops=hops, row=row)
-        self._out.append(Push(token, where, message, to))
+        sent = AtCopy(message) if group else message  # type: ignore[arg-type]
+        self._out.append(Push(token, where, sent, to, group))
         return token
 
     def wall_ms(self, now_ms: int) -> int:
@@ -85,6 +88,28 @@ class HolderState:
         """Greater than all that this holder gave before: it may have forgotten a trie node of which parents know."""
         self.version += 1
         return self.version
+
+    def has_room(self, pushes: int) -> bool:
+        """Whether so many pushes more may be in flight."""
+        return len(self.pushes) + pushes <= MAX_PUSHES
+
+    def groups_of(self, prefix: Prefix) -> int:
+        """How many groups of holders must know what is claimed of a trie node's children."""
+        return self.root_groups if prefix == ROOT else 1
+
+    def check_claim(self, message: ZoneUpdate, sender: bytes) -> None:
+        """Raise MessageError for what is no claim of one of a child's holders."""
+        if message.child.parent is None or len(message.zone.lows) != len(self.schema.ordered):
+            raise MessageError("not a child's zone")
+        if not self.may_hold(message.child, sender):
+            raise MessageError("the sender is not near this child's key")
+
+    def take_facts(self, node: TrieNode, page: Digest, now_ms: int) -> None:
+        """Take in what another says that children's holders said, of whom may be such holders."""
+        for fact in page.entries:
+            fits = fact.child.parent == node.prefix and len(fact.zone.lows) == len(self.schema.ordered)
+            if fits and self.may_hold(fact.child, fact.holder):
+                node.hear(fact.child, fact.holder, fact.incarnation, fact.version, fact.zone, now_ms)
 
     def told_split(self, node: TrieNode, splits: int, voter: bytes) -> bool:
         """Somebody says what is split: we believe ourselves, and any two others. Whether anything new is split."""

@@ -212,6 +212,17 @@ class Renew:
     changes: tuple[Change, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class AtCopy:
+    """Asked of who holds a copy of a root. If it is one of the root's own holders as well, that is another trie node.
+
+    Peers that are older than this kind refuse it.
+    """
+
+    KIND: ClassVar[int] = 14
+    question: Read | Overview | ZoneUpdate
+
+
 # ----- answers
 
 
@@ -363,6 +374,7 @@ class Refused:
 
 Question = (
     Locate | Insert | Delete | Renew | Read | Fetch | Pull | ZoneUpdate | Marked | Offer | Overview | Tally | SumUpdate
+    | AtCopy
 )
 Result = Accepted | Moved | Here | Stale | Answer | AdvertIs | Digest | NotReady | Refused | Wanted | Outline | Tallied
 Message = Question | Result

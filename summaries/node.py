@@ -55,7 +55,7 @@ class TrieNode:
     zone: Zone = field(init=False)
     claimed: Zone = field(init=False)  # what we last told our parent
     settled: bool = False  # and whether a quorum of its holders has it
-    climbing: bool = False  # whether a claim is on its way
+    climbing: int = 0  # groups of the parent's holders that have not got the claim on its way yet
     grew: bool = False  # whether the zone outgrew a claim lately: the next one leaves room
     told_ms: int = 0  # when the last claim set out
     climb_ms: int = 0  # no claim sets out before

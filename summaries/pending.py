@@ -34,6 +34,7 @@ class Push:
     prefix: Prefix
     message: Question
     to: bytes | None = None
+    group: int = 0  # whose key: that of a copy, or 0 for the prefix's own
 
 
 Action = Reply | Push

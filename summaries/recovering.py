@@ -95,10 +95,7 @@ class Recovering:
         self, node: TrieNode, recovery: Recovery, sender: bytes, reply: Digest, now_ms: int
     ) -> None:
         self._state.told_split(node, reply.splits, sender)
-        for fact in reply.entries:
-            fits = fact.child.parent == node.prefix and len(fact.zone.lows) == len(self._state.schema.ordered)
-            if fits and self._state.may_hold(fact.child, fact.holder):
-                node.hear(fact.child, fact.holder, fact.incarnation, fact.version, fact.zone, now_ms)
+        self._state.take_facts(node, reply, now_ms)
         for posting in reply.postings:
             held = node.rows.find(posting.id, posting.key)
             if node.prefix.contains(posting.key) and (held is None or held.seq < posting.seq):

@@ -52,6 +52,7 @@ class RootReading:
 
     dimension: str
     turn: int = 0
+    group: int = 0  # of the root's holders; where it does not answer the root's own are asked
     view: RootView | None = None
     finished: bool = False
     _number: int = 0
@@ -75,7 +76,9 @@ class RootReading:
         elif self._total is None and self._tries < MAX_TRIES:
             self._tries += 1
             self.turn += 1
-            asks = [self._ask(0, reply.retry_ms if isinstance(reply, NotReady) else 0)]
+            self.group = 0
+            wait_ms = reply.retry_ms if isinstance(reply, NotReady) and not ask.group else 0
+            asks = [self._ask(0, wait_ms)]
         if not self._open:
             self._conclude()
         return asks
@@ -101,5 +104,5 @@ class RootReading:
     def _ask(self, first: int, after_ms: int = 0) -> Ask:
         self._number += 1
         self._open += 1
-        question = Overview(ROOT, first)
-        return Ask(self._number, self.dimension, ROOT, question, None, self.turn % REPLICAS, (), after_ms)
+        question, replica = Overview(ROOT, first), self.turn % REPLICAS
+        return Ask(self._number, self.dimension, ROOT, question, None, replica, (), after_ms, group=self.group)

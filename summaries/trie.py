@@ -160,8 +160,8 @@ def cover(first: int, last: int) -> list[Prefix]:
 
 
 @lru_cache(maxsize=KEYS_REMEMBERED_MAX)
-def trie_key(network_id: bytes, schema_epoch: int, dimension: str, prefix: Prefix) -> bytes:
-    """The DHT key of a trie node. Every field is length-prefixed, so no two nodes share a hash."""
+def trie_key(network_id: bytes, schema_epoch: int, dimension: str, prefix: Prefix, group: int = 0) -> bytes:
+    """The DHT key of a trie node, or of a copy of it. Every field is length-prefixed, so no two share a hash."""
     aligned = prefix.first & _MASK if prefix.length else 0
     fields = (
         b"xeno-ap1",
@@ -170,6 +170,7 @@ def trie_key(network_id: bytes, schema_epoch: int, dimension: str, prefix: Prefi
         dimension.encode(),
         bytes([prefix.length]),
         aligned.to_bytes(8, "big"),
+        *([bytes([group])] if group else []),
     )
     return sha256(b"".join([len(field).to_bytes(2, "big") + field for field in fields])).digest()[:20]
 

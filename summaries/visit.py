@@ -54,6 +54,7 @@ class Visit:
     wholes: int = 0  # how many were read whole
     doubts: int = 0  # steps in a row on the way here that one replica alone told us of
     below: list[Child] = field(default_factory=list)  # named with this one, to be read after it
+    group: int = 0  # of a root's holders: all that are asked belong to it, since one voice of each group is no quorum
     rows: int = 0  # the most that one replica returned
     matched: int = 0
     last_rank: int = 0
@@ -111,7 +112,7 @@ class Visit:
             ]
         else:
             self.failed += 1
-            if not source.again:
+            if not source.again and not self.group:  # a copy is not waited for: there is the root itself
                 self.sources.append(replace(source, again=True))
         return self._unpark()
 
@@ -135,6 +136,13 @@ class Visit:
     def is_complete(self) -> bool:
         """Whether nothing acknowledged can have been missed here."""
         return self.succeeded >= self.need or (self.succeeded >= self.least and self.absent > 0 and not self.failed)
+
+    def itself(self) -> Visit:
+        """To be read in the place of a copy that could not be: nothing heard there counts but what it contained."""
+        return replace(
+            self, depth=self.depth + 1, need=1, least=1, sources=[], open=0, whole=0, parked=[], succeeded=0, failed=0,
+            absent=0, wholes=0, namings=Counter(), group=0,
+        )  # fmt: skip
 
     def take(self, answer: Answer) -> None:
         """Unite one page with what other replicas said."""

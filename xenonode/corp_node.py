@@ -147,4 +147,5 @@ def certify(authority: Authority, key: bytes, entity: str, role: str, not_before
 
 def make_schema(config: CorpConfig, signer: Signer, env: Env) -> bytes:
     """The first schema of a network: its breakpoints are those of the real catalogue's machines and prices."""
-    return PublishedSchema.of(first_schema(), config.leaf_capacity, env.now_ms()).seal(signer).raw
+    published = PublishedSchema.of(first_schema(), config.leaf_capacity, env.now_ms(), config.root_groups)
+    return published.seal(signer).raw

@@ -56,6 +56,7 @@ class Peer:
     ) -> None:
         self.env, self.trust, self.is_client = env, trust, client
         self.growth, self.leaf_capacity = Growth(published.schema, trust), published.leaf_capacity
+        self.root_groups = published.root_groups
         self.endpoint = Endpoint(
             signer,
             credential,
@@ -71,7 +72,7 @@ class Peer:
         self.adverts = Adverts(trust, self.schema, self.endpoint.contradictions.note_signed)
         self.asker = Asker(self, env)
         self.searcher = Searcher(
-            self.endpoint, self.growth.searchable, self.adverts, self.asker, env, self._meet
+            self.endpoint, self.growth.searchable, self.adverts, self.asker, env, self._meet, self.root_groups
         )
         self.news = News(self.endpoint, self.growth, env, self._grown)
         if not client:
@@ -236,6 +237,7 @@ class Peer:
             may_hold=placement.may_hold,
             turn=placement.rank,
             ahead_ms=lambda: self.env.now_ms() - monotonic_ms(),
+            root_groups=self.root_groups,
         )
 
     def _member(self, credential_raw: bytes, now_ms: int) -> Member:

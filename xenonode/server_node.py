@@ -243,7 +243,9 @@ class ServerNode(Node):
             dimension = rng.choice(sorted(standing))
             peer = self.peer
             try:
-                seen = await look(peer, peer.asker, peer.endpoint, dimension, standing[dimension], rng)
+                seen = await look(
+                    peer, peer.asker, peer.endpoint, dimension, standing[dimension], rng, peer.root_groups
+                )
                 told = [[key, shows] for key, shows in sorted(seen.items())]
                 answer = await self._call_corp("holders.testify", {"dimension": dimension, "seen": told})
                 peer.endpoint.shun(members_of(answer))

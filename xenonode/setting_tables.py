@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from hypervisor.guest_image import default_cache
+from summaries.copying import MAX_GROUPS
 from xenonode.folder import default_config, default_folder
 from xenonode.model.entity import PROFILES, Address
 from xenonode.settings import Setting
@@ -136,6 +137,13 @@ _CORP = (
     Setting("public_name", _text(1, 64), "XenoCorp", "name under which this XenoCorp appears"),
     Setting("fee_basis_points", _whole(0, 5000), 100, "XenoCorp's share of each captured payment; 100 is 1 %"),
     Setting("leaf_capacity", _whole(2, 4096), 64, "rows that a leaf of the summaries holds before it splits"),
+    Setting(
+        "root_groups",
+        _whole(1, MAX_GROUPS),
+        1,
+        "groups of three nodes, each of which holds the root of a dimension's summaries; 8 where thousands of servers "
+        "are searched by many",
+    ),
     Setting("credential_days", _whole(1, 30), 7, "how long a credential lives; it renews at half of that"),
     Setting("keys_per_entity", _whole(1, 1000), 8, "keys that one entity may register"),
     Setting("max_balance_usd", _whole(1, 10**9), 1_000_000, "most that an entity may hold, in whole units"),

@@ -21,7 +21,7 @@ def placed() -> Iterator[tuple[OverlayWorld, OverlayNode, Placement]]:
     with OverlayWorld(1, 60) as world:
         world.begin()
         node = max(world.nodes, key=lambda each: each.contact("cores").number ^ int.from_bytes(KEY, "big"))
-        placement = node.node.call(lambda: Placement(node.overlay("cores"), lambda prefix: KEY))
+        placement = node.node.call(lambda: Placement(node.overlay("cores"), lambda *place: KEY))
         yield world, node, placement
 
 
@@ -80,7 +80,7 @@ def test_a_fifth_of_all_nodes_who_name_only_one_another_take_hardly_a_lookup_ove
         taken = 0
         for node in [node for node in world.nodes if node not in liars]:
             key = world.random_key()
-            placement = node.node.call(lambda node=node, key=key: Placement(node.overlay("cores"), lambda prefix: key))  # type: ignore[misc]
+            placement = node.node.call(lambda node=node, key=key: Placement(node.overlay("cores"), lambda *place: key))  # type: ignore[misc]
             found = world.simulation.run(node.node.start(placement.find(ROOT)))  # type: ignore[arg-type]
             honest = [one for one in world.nearest("cores", key, REPLICAS) if one not in theirs]
             taken += any(one not in found for one in honest)
@@ -114,7 +114,7 @@ def test_holders_are_found_among_many_nodes_though_datagrams_are_lost() -> None:
         keys = [world.random_key() for _ in range(40)]
         right, questions = 0, 0
         for key, node in zip(keys, world.nodes):
-            placement = node.node.call(lambda node=node, key=key: Placement(node.overlay("cores"), lambda prefix: key))  # type: ignore[misc]
+            placement = node.node.call(lambda node=node, key=key: Placement(node.overlay("cores"), lambda *place: key))  # type: ignore[misc]
             before = node.endpoint.calls.begun
             found = world.simulation.run(node.node.start(placement.find(ROOT)))  # type: ignore[arg-type]
             right += found == world.nearest("cores", key, REPLICAS)

@@ -11,13 +11,14 @@ import pytest
 from xenonode.simulation.search_bench import figure
 from xenonode.simulation.search_bench.adverts import ADVERT_BYTES
 from xenonode.simulation.search_bench.bench import CLASSES, METHODS, PLACEMENT, Bench, Row, differences, prepare
+from xenonode.simulation.search_bench.even import drawn_share, even_share
 from xenonode.simulation.search_bench.stream import load
 from xenonode.simulation.search_bench.traffic import PERIOD_S, traffic
 
 SIZE, SEED, QUERIES = 1_200, 7, 6
 FIELDS = {
     "adverts", "class", "method", "queries", "rpcs_mean", "rpcs_p95", "rounds_p95", "control_kb_mean",
-    "client_cpu_ms", "recall", "wasted", "busiest_share",
+    "client_cpu_ms", "recall", "wasted", "busiest_share", "even_share", "drawn_share",
 }  # fmt: skip
 
 
@@ -65,6 +66,28 @@ def test_a_row_has_the_fields_that_were_promised_and_a_line_in_the_table(tmp_pat
 @pytest.mark.timeout(1_200)  # half a minute of processor time, which a busy machine gives late
 def test_a_bulk_load_is_what_publishing_leads_to() -> None:
     assert differences(SEED, 5_000, ["cores"], count().__next__, capacity=512) == []
+
+
+def test_so_are_the_copies_of_a_root() -> None:
+    assert differences(SEED, 600, ["cores"], count().__next__, capacity=128, root_groups=3) == []
+
+
+def test_copies_of_roots_give_the_same_answers_by_as_many_questions() -> None:
+    methods = ["xenosearch-strict", "xenosearch-strict-cold"]
+    alone = list(bench().run(["nearest"], methods, SEED, QUERIES))
+    copied = list(prepare(SEED, SIZE, count().__next__, 128, 4).run(["nearest"], methods, SEED, QUERIES))
+    assert all((row.recall, row.wrong) == (1.0, 0) for row in alone + copied)
+    assert [row.rpcs_mean for row in copied] == pytest.approx([row.rpcs_mean for row in alone], rel=0.1)
+    assert [row.rounds_mean for row in copied] == pytest.approx([row.rounds_mean for row in alone], rel=0.1)
+
+
+def test_the_busiest_share_stands_beside_what_no_spreading_gets_below() -> None:
+    for row in rows("union"):
+        assert row.even_share <= row.drawn_share <= 1 and row.even_share <= row.busiest_share
+    assert all(row.even_share == 1 for row in rows("union") if "central" in row.method)
+    asked = [5] * 100
+    assert even_share(asked, 50) == 0.1 < drawn_share(asked, 50) < 0.3
+    assert drawn_share([50] * 10, 50) == 1.0
 
 
 def test_every_method_says_what_it_was_run_with() -> None:

@@ -71,9 +71,10 @@ def attributes(random: Random) -> dict[str, object]:
 
 class World:
     def __init__(
-        self, seed: int, nodes: int, schema: Schema, *, capacity: int = 32, loss: float = 0.0, duplicates: float = 0.0
-    ) -> None:
-        self.random, self.schema, self.capacity = Random(seed), schema, capacity
+        self, seed: int, nodes: int, schema: Schema, *, capacity: int = 32, loss: float = 0.0, duplicates: float = 0.0,
+        root_groups: int = 1,
+    ) -> None:  # fmt: skip
+        self.random, self.schema, self.capacity, self.root_groups = Random(seed), schema, capacity, root_groups
         self.loss, self.duplicates = loss, duplicates
         self.now_ms = 1_000_000
         self.names = [f"node-{seed}-{number:03d}".encode().ljust(26, b"\0") for number in range(nodes)]
@@ -86,7 +87,7 @@ class World:
         self.queue: list[tuple[int, int, Callable[[], None]]] = []
         self.count = self.messages = self.requests = 0
         self.waiting: dict[int, Callable[[Message | None], None]] = {}
-        self._nearest: dict[tuple[str, Prefix], list[bytes]] = {}
+        self._nearest: dict[tuple[str, Prefix, int], list[bytes]] = {}
         for name in self.names:
             for dimension in schema.dimensions:
                 self.start(name, dimension.name)
@@ -96,6 +97,7 @@ class World:
         self.holders[name, dimension] = Holder(
             self.schema, dimension, name, self.verify, incarnation=self.now_ms, capacity=self.capacity,
             ahead_ms=lambda: self.ahead_ms.get(name, 0),
+            root_groups=self.root_groups,
         )  # fmt: skip
 
     def restart(self, name: bytes) -> None:
@@ -180,7 +182,7 @@ class World:
 
                 self.carry(action.message, finish)
             else:
-                targets = [action.to] if action.to else self.nearest(dimension, action.prefix)[:3]
+                targets = [action.to] if action.to else self.nearest(dimension, action.prefix, action.group)[:3]
                 for target in targets:
 
                     def conclude(
@@ -194,12 +196,12 @@ class World:
 
                     self.rpc(name, target, dimension, action.message, conclude)
 
-    def nearest(self, dimension: str, prefix: Prefix) -> list[bytes]:
-        found = self._nearest.get((dimension, prefix))
+    def nearest(self, dimension: str, prefix: Prefix, group: int = 0) -> list[bytes]:
+        found = self._nearest.get((dimension, prefix, group))
         if found is None:
-            key = int.from_bytes(trie_key(b"test", self.schema.epoch, dimension, prefix), "big")
+            key = int.from_bytes(trie_key(b"test", self.schema.epoch, dimension, prefix, group), "big")
             found = sorted(self.names, key=lambda name: self.ids[name] ^ key)
-            self._nearest[dimension, prefix] = found
+            self._nearest[dimension, prefix, group] = found
         return found
 
     # ----- driving the state machines
@@ -207,7 +209,8 @@ class World:
     def ask(self, ask: Ask, done: Callable[[Outcome], None]) -> None:
         target = ask.holder
         if target is None:
-            near = [name for name in self.nearest(ask.dimension, ask.prefix)[:3] if name not in ask.exclude]
+            nearest = self.nearest(ask.dimension, ask.prefix, ask.group)[:3]
+            near = [name for name in nearest if name not in ask.exclude]
             if ask.replica >= len(near):
                 done(ABSENT)
                 return
@@ -217,7 +220,7 @@ class World:
             later = replace(ask, after_ms=0, holder=target_name)
             self.later(ask.after_ms, lambda: self.ask(later, done))
             return
-        self.rpc(b"searcher", target_name, ask.dimension, ask.message, done)
+        self.rpc(b"searcher", target_name, ask.dimension, ask.sent, done)
 
     def publish(
         self, dimension: str, raw: bytes, previous: tuple[Posting, ...] = (), before: Before | None = None

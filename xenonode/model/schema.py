@@ -7,13 +7,15 @@ names one exact text. Leaves what the dimensions mean to `summaries`.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 from dht import wire
 from dht.datagram import overlay_tags
 from dht.errors import LocalError
+from summaries.copying import MAX_GROUPS
 from summaries.schema import Schema
 from xenonode.model.entity import Trust
 from xenonode.model.errors import MessageError
@@ -27,23 +29,47 @@ SCHEMAS_REMEMBERED_MAX = 4
 
 @dataclass(frozen=True, slots=True)
 class PublishedSchema(Message):
-    """One epoch's schema; a later one has a higher epoch."""
+    """One epoch's schema; a later one has a higher epoch.
+
+    Version 2 says how many groups of holders a root has. Where that is one, version 1 is written as before; peers that
+    know version 1 alone would not tell the other groups of what they hold, and are to refuse.
+    """
 
     TYPE: ClassVar[str] = "schema"
+    VERSION: ClassVar[int] = 2
     MAX_BYTES: ClassVar[int] = 2 * SCHEMA_BYTES_MAX
     epoch: int
     leaf_capacity: int
     encoded: bytes
     published_ms: int
+    root_groups: int = 1
 
     def __post_init__(self) -> None:
         require(0 < len(self.encoded) <= SCHEMA_BYTES_MAX, "a schema has at most 1 MiB")
         require(2 <= self.leaf_capacity <= 4096, "a leaf holds 2 to 4,096 adverts")
+        require(1 <= self.root_groups <= MAX_GROUPS, f"a root has 1 to {MAX_GROUPS} groups of holders")
 
     @classmethod
-    def of(cls, schema: Schema, leaf_capacity: int, published_ms: int) -> PublishedSchema:
+    def of(cls, schema: Schema, leaf_capacity: int, published_ms: int, root_groups: int = 1) -> PublishedSchema:
         """The message that publishes `schema`; every holder splits a leaf at the same capacity."""
-        return cls(schema.epoch, leaf_capacity, wire.encode(schema.to_fields()), published_ms)  # type: ignore[arg-type]
+        encoded = wire.encode(schema.to_fields())  # type: ignore[arg-type]
+        return cls(schema.epoch, leaf_capacity, encoded, published_ms, root_groups)
+
+    def to_fields(self) -> dict[str, Any]:
+        """Plain fields: those of version 1 where that says all."""
+        fields = super(PublishedSchema, self).to_fields()
+        if self.root_groups == 1:
+            del fields["root_groups"]
+            fields["version"] = 1
+        return fields
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> Self:
+        """The message with these fields, of either version. Raises MessageError, naming the field."""
+        told = dict(fields)
+        if told.get("version") == 1:
+            told["root_groups"] = 1
+        return super(PublishedSchema, cls).from_fields(told)
 
     @property
     def schema(self) -> Schema:

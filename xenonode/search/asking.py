@@ -58,7 +58,7 @@ class Asker:
             if ask.holder is not None:
                 self._call(placement, ask, Contact.unpack(ask.holder), done)
                 return
-            holders = placement.remembered(ask.prefix) or placement.told(ask.prefix, ask.named)
+            holders = placement.remembered(ask.prefix, ask.group) or placement.told(ask.prefix, ask.named)
             if holders is not None:
                 self._to_replica(placement, ask, holders, done)
                 return
@@ -76,7 +76,7 @@ class Asker:
         if ask.holder is not None:
             self._call(placement, ask, Contact.unpack(ask.holder), done)
         else:
-            self._to_replica(placement, ask, await placement.find(ask.prefix), done)
+            self._to_replica(placement, ask, await placement.find(ask.prefix, ask.group), done)
 
     def _to_replica(self, placement: Placement, ask: Ask, holders: list[Contact], done: Done) -> None:
         rest = [each for each in holders if each.packed not in ask.exclude]
@@ -93,7 +93,7 @@ class Asker:
 
         def heard(answer: bytes | None, error: DhtError | None) -> None:
             if answer is None:
-                placement.forget(ask.prefix)
+                placement.forget(ask.prefix, ask.group)
                 done(None)
                 return
             self.bytes_in += len(answer)
@@ -105,7 +105,7 @@ class Asker:
                 done(message)
 
         try:
-            body = wire.pack(to_fields(ask.message))
+            body = wire.pack(to_fields(ask.sent))
             self.bytes_out += len(body)
             placement.overlay.ask_then(contact, TRIE, body, heard)
         except LocalError:  # the endpoint is closing, or has more calls open than it may

@@ -94,14 +94,14 @@ class TrieHolding:
         if push.to is not None:
             self._ask(push, [Contact.unpack(push.to)])
             return
-        holders = self._placement.remembered(push.prefix)
+        holders = self._placement.remembered(push.prefix, push.group)
         if holders is not None:
             self._ask(push, holders)
         else:
             self._env.spawn(self._locate(push), f"holders of {self._overlay.dimension} {push.prefix}")
 
     async def _locate(self, push: Push) -> None:
-        self._ask(push, await self._placement.find(push.prefix))
+        self._ask(push, await self._placement.find(push.prefix, push.group))
 
     def _ask(self, push: Push, holders: Sequence[Contact]) -> None:
         if not holders:
@@ -117,7 +117,7 @@ class TrieHolding:
     def _heard(self, push: Push, asked: int, contact: Contact, answer: bytes | None, error: DhtError | None) -> None:
         message: Message | None = None
         if answer is None:
-            self._placement.forget(push.prefix)
+            self._placement.forget(push.prefix, push.group)
         else:
             try:
                 message = from_fields(wire.unpack(answer))

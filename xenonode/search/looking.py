@@ -18,6 +18,7 @@ from summaries.asks import Ask, Outcome
 from summaries.canary import Canary, way
 from summaries.point import Point
 from summaries.publish import Posting
+from summaries.trie import ROOT, Prefix
 from xenonode.search.asking import Asker, Places
 
 LOOK_TIMEOUT_S = 20.0
@@ -33,16 +34,26 @@ class Standing:
 
 
 async def look(
-    places: Places, asker: Asker, endpoint: Endpoint, dimension: str, standing: Standing, rng: Random
+    places: Places,
+    asker: Asker,
+    endpoint: Endpoint,
+    dimension: str,
+    standing: Standing,
+    rng: Random,
+    root_groups: int = 1,
 ) -> dict[bytes, bool]:
     """Which holders, by key, show the advert to who asks as readers do. Raises XenoError."""
     placement = await places.placement(dimension)
     posting = rng.choice(standing.postings)
-    holders = {}
-    for prefix in way(posting.leaf):
-        found = await placement.find(prefix)
-        holders[prefix] = [one.packed for one in found if one.node_id != placement.overlay.node_id]
-    canary = Canary(dimension, standing.point, posting, standing.point.seq, holders, rng)
+
+    async def others(prefix: Prefix, group: int = 0) -> list[bytes]:
+        found = await placement.find(prefix, group)
+        return [one.packed for one in found if one.node_id != placement.overlay.node_id]
+
+    holders = {prefix: await others(prefix) for prefix in way(posting.leaf)}
+    group = rng.randrange(1, root_groups) if root_groups > 1 else 0
+    copied = await others(ROOT, group) if group else []
+    canary = Canary(dimension, standing.point, posting, standing.point.seq, holders, rng, copied, group)
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def send(asks: Sequence[Ask]) -> None:

@@ -47,6 +47,8 @@ DOUBTED_S = 4.0
 """Two hard time-outs of a question: by then who was silent has answered, or is lost."""
 MISSED_S = 450.0
 """An advert's life, three periods: what holders had who were lost longer ago has expired, or was told again."""
+_Place = tuple[Prefix, int]
+"""A prefix and whose key: that of a copy of it, or 0 for its own."""
 NEIGHBOURHOODS_MAX = 64
 PREFIXES_REMEMBERED_MAX = 4_096
 
@@ -66,25 +68,26 @@ class _Neighbourhood:
 class Placement:
     """Finds and remembers the holders of prefixes."""
 
-    def __init__(self, overlay: Overlay, key_of: Callable[[Prefix], bytes], replicas: int = REPLICAS) -> None:
+    def __init__(self, overlay: Overlay, key_of: Callable[[Prefix, int], bytes], replicas: int = REPLICAS) -> None:
         self.overlay, self.replicas = overlay, replicas
         self._key_of = key_of
-        self._known: dict[Prefix, _Neighbourhood] = {}
+        self._known: dict[_Place, _Neighbourhood] = {}
         self._neighbourhoods: list[_Neighbourhood] = []
-        self._finding: dict[Prefix, asyncio.Future[list[Contact]]] = {}
+        self._finding: dict[_Place, asyncio.Future[list[Contact]]] = {}
         self._changes, self._changed_s = 0, 0.0
         overlay.on_change(self._table_changed)
 
-    def remembered(self, prefix: Prefix) -> list[Contact] | None:
-        """The holders, if a lookup that is still believed told them."""
+    def remembered(self, prefix: Prefix, group: int = 0) -> list[Contact] | None:
+        """The holders of a prefix or of a copy of it, if a lookup that is still believed told them."""
         now_s = asyncio.get_running_loop().time()
-        held = self._known.get(prefix)
+        place = prefix, group
+        held = self._known.get(place)
         if held is not None:
             if self._holds(held, now_s):
                 return held.contacts
             if self._believed(held, now_s):
-                del self._known[prefix]  # somebody is nearer; what is merely old can be confirmed
-        key = int.from_bytes(self._key_of(prefix), "big")
+                del self._known[place]  # somebody is nearer; what is merely old can be confirmed
+        key = int.from_bytes(self._key_of(prefix, group), "big")
         for wide in list(self._neighbourhoods):
             contacts = _nearest_within(wide, key, self.replicas)
             if contacts is None:
@@ -92,11 +95,11 @@ class Placement:
             held = _Neighbourhood(contacts, key, contacts[-1].number ^ key, wide.looked_up_s, -1)
             believed = self._believed(wide, now_s)
             if believed and self._holds(held, now_s):
-                return self._remember(prefix, held)
+                return self._remember(place, held)
             if believed or now_s > wide.looked_up_s + CONFIRMED_WITHIN_S:
                 self._neighbourhoods.remove(wide)
-            elif prefix not in self._known:
-                self._remember(prefix, held)
+            elif place not in self._known:
+                self._remember(place, held)
         return None
 
     def told(self, prefix: Prefix, named: Sequence[bytes]) -> list[Contact] | None:
@@ -107,41 +110,42 @@ class Placement:
             return None
         if len(different) < self.replicas:
             return None
-        key = int.from_bytes(self._key_of(prefix), "big")
+        key = int.from_bytes(self._key_of(prefix, 0), "big")
         contacts = sorted(different.values(), key=lambda contact: contact.number ^ key)[: self.replicas]
         now_s = asyncio.get_running_loop().time()
         held = _Neighbourhood(contacts, key, contacts[-1].number ^ key, now_s, -1)
-        return self._remember(prefix, held) if self._holds(held, now_s) else None
+        return self._remember((prefix, 0), held) if self._holds(held, now_s) else None
 
-    async def find(self, prefix: Prefix) -> list[Contact]:
+    async def find(self, prefix: Prefix, group: int = 0) -> list[Contact]:
         """The holders, by a lookup if need be; who asks while one is under way shares it."""
-        known = self.remembered(prefix)
+        known = self.remembered(prefix, group)
         if known is not None:
             return known
-        under_way = self._finding.get(prefix)
+        place = prefix, group
+        under_way = self._finding.get(place)
         if under_way is not None:
             return await asyncio.shield(under_way)
         loop = asyncio.get_running_loop()
-        promise = self._finding[prefix] = loop.create_future()
+        promise = self._finding[place] = loop.create_future()
         contacts: list[Contact] = []
         try:
-            contacts = await self._look_up(prefix)
+            contacts = await self._look_up(place)
         finally:
-            del self._finding[prefix]
+            del self._finding[place]
             if not promise.done():
                 promise.set_result(contacts)
         return contacts
 
-    async def _look_up(self, prefix: Prefix) -> list[Contact]:
-        packed = self._key_of(prefix)
+    async def _look_up(self, place: _Place) -> list[Contact]:
+        packed = self._key_of(*place)
         key = int.from_bytes(packed, "big")
-        held = self._known.get(prefix)
+        held = self._known.get(place)
         if held is not None and len(held.contacts) >= self.replicas:
             # R questions instead of those of a lookup: who came since has made itself known to the nearest.
             found = await self.overlay.find(packed, self.replicas)
             if found == held.contacts:
                 now_s = asyncio.get_running_loop().time()
-                return self._remember(prefix, _Neighbourhood(found, key, held.reach, now_s, self._changes))
+                return self._remember(place, _Neighbourhood(found, key, held.reach, now_s, self._changes))
         few = len(self.overlay.table) < SMALL_NETWORK
         count = LOOKED_UP_SMALL if few else LOOKED_UP
         survey = await self.overlay.survey(packed, count)
@@ -165,16 +169,16 @@ class Placement:
             self._neighbourhoods.append(_Neighbourhood(survey.found, key, sure, now_s, self._changes))
         last = contacts[-1].number ^ key
         held = _Neighbourhood(contacts, key, last, now_s, self._changes, sure <= last)
-        return self._remember(prefix, held)
+        return self._remember(place, held)
 
     def shuns(self, contact: Contact) -> bool:
         """Whether nobody is to be asked there: whoever it is hides adverts."""
         return contact.node_id in self.overlay.shunned
 
-    def forget(self, prefix: Prefix) -> None:
+    def forget(self, prefix: Prefix, group: int = 0) -> None:
         """A holder did not answer: look it up again next time."""
-        self._known.pop(prefix, None)
-        key = int.from_bytes(self._key_of(prefix), "big")
+        self._known.pop((prefix, group), None)
+        key = int.from_bytes(self._key_of(prefix, group), "big")
         self._neighbourhoods = [
             wide for wide in self._neighbourhoods if _nearest_within(wide, key, self.replicas) is None
         ]
@@ -184,8 +188,9 @@ class Placement:
         contact = Contact.unpack(holder)
         if self.shuns(contact):
             return False
-        number = int.from_bytes(self._key_of(prefix), "big")
-        nearest = self.overlay.known(self._key_of(prefix), NEAR)
+        key = self._key_of(prefix, 0)
+        number = int.from_bytes(key, "big")
+        nearest = self.overlay.known(key, NEAR)
         if len(nearest) < NEAR:
             return True
         return contact.number ^ number <= nearest[-1].number ^ number
@@ -193,13 +198,13 @@ class Placement:
     def rank(self, prefix: Prefix) -> int:
         """The how-manieth nearest to a prefix's key this node is, as far as it knows; at most R."""
         own_id = self.overlay.node_id
-        nearest = self.overlay.known(self._key_of(prefix), self.replicas)
+        nearest = self.overlay.known(self._key_of(prefix, 0), self.replicas)
         return next((place for place, contact in enumerate(nearest) if contact.node_id == own_id), self.replicas)
 
-    def _remember(self, prefix: Prefix, held: _Neighbourhood) -> list[Contact]:
+    def _remember(self, place: _Place, held: _Neighbourhood) -> list[Contact]:
         if len(self._known) >= PREFIXES_REMEMBERED_MAX:
             self._known.pop(next(iter(self._known)))
-        self._known[prefix] = held
+        self._known[place] = held
         return held.contacts
 
     def _believed(self, held: _Neighbourhood, now_s: float) -> bool:

@@ -37,6 +37,8 @@ from xenonode.search.measuring import in_microseconds
 
 SEARCH_TIMEOUT_S = 30.0
 """A search of a million adverts takes some ten rounds of at most two seconds; beyond this, what was found is told."""
+GROUP_KEPT_MS = 300_000
+"""As long as holders that were looked up are remembered at most: each group's are looked up anew."""
 MICROSECONDS = 1_000
 ROOTS_TIMEOUT_S = 5.0
 """Two time-outs of a question: the roots only save time."""
@@ -78,10 +80,12 @@ class Searcher:
         asker: Asker,
         env: Env,
         meet: Meet,
+        root_groups: int = 1,
     ) -> None:
         self.landmarks = Landmarks(endpoint, env, meet)
         self._endpoint, self._searchable, self._adverts = endpoint, searchable, adverts
-        self.asker, self.env = asker, env
+        self.asker, self.env, self._root_groups = asker, env, root_groups
+        self._drawn = (0, -GROUP_KEPT_MS)  # a group of roots' holders, and when it was drawn
         self.roots: dict[str, RootView] = {}
         self._searched_ms = -ROOT_LIFE_MS
 
@@ -111,7 +115,7 @@ class Searcher:
         self._searched_ms = self.env.now_ms()
         search = Search(
             self.schema, resolved, self.verify, strict=strict, exclude=exclude, within=within, doubting=doubting,
-            roots=self.roots if memory is None else None, turn=turn,
+            roots=self.roots if memory is None else None, turn=turn, group=self._group(),
         )  # fmt: skip
         run = Run(self, search, memory)
         try:
@@ -152,13 +156,20 @@ class Searcher:
         """Remember the roots of these dimensions' tries; those that cannot be read in time are done without."""
         now_ms = self.env.now_ms()
         self.roots = {name: view for name, view in self.roots.items() if view.is_fresh(now_ms)}
-        readings = [RootReading(name, turn) for name in names if name not in self.roots]
+        readings = [RootReading(name, turn, self._group()) for name in names if name not in self.roots]
         try:
             async with asyncio.timeout(ROOTS_TIMEOUT_S):
                 await asyncio.gather(*(self._read_root(reading) for reading in readings))
         except TimeoutError:
             pass  # the search reads them itself
         self.roots.update({one.dimension: one.view for one in readings if one.view is not None})
+
+    def _group(self) -> int:
+        """Which group of a root's holders to read: another for everybody, and for a while the same."""
+        now_ms = self.env.now_ms()
+        if self._root_groups > 1 and not 0 <= now_ms - self._drawn[1] < GROUP_KEPT_MS:
+            self._drawn = self.env.rng("searches").randrange(self._root_groups), now_ms
+        return self._drawn[0]
 
     async def _read_root(self, reading: RootReading) -> None:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -238,6 +238,7 @@ class Crowd(Stage):
         advertising: bool = True,
         period_ms: int = LONGEST_PERIOD_MS,
         leaf_capacity: int = 64,
+        root_groups: int = 1,
         conditions: Conditions | None = None,
         scheme: Scheme | None = None,
         traced: bool = True,
@@ -263,14 +264,16 @@ class Crowd(Stage):
         self._hosts: dict[str, CrowdHost] = {}
         self._rng = Random(int.from_bytes(derive(seed, "crowd")))
         self._serial = 0
-        self._found(seed, peers, clients, leaf_capacity, dimensions)
+        self._found(seed, peers, clients, (leaf_capacity, root_groups), dimensions)
         shapes = catalogue.adverts(self._rng, peers)
         self.servers = [CrowdPeer(self, f"peer-{number}", shape, self._rng) for number, shape in enumerate(shapes)]
         self.clients = [CrowdHost(self, f"client-{number}", "client") for number in range(clients)]
         for client in self.clients:
             self.places[client.node.host.name] = REGIONS["eu-central-1"].location
 
-    def _found(self, seed: int, peers: int, clients: int, capacity: int, dimensions: Sequence[str] | None) -> None:
+    def _found(
+        self, seed: int, peers: int, clients: int, holding: tuple[int, int], dimensions: Sequence[str] | None
+    ) -> None:
         """Make hosts, keys, schema and network file."""
         for name in [f"peer-{number}" for number in range(peers)] + [f"client-{number}" for number in range(clients)]:
             self.simulation.add_node(name)
@@ -286,7 +289,7 @@ class Crowd(Stage):
                 raise SimulationError(f"dimensions: every schema needs {missing}, and there is no {unknown}")
             chosen = tuple(each for each in schema.dimensions if each.name in dimensions)
             schema = Schema(schema.epoch, chosen)
-        self.published = PublishedSchema.of(schema, capacity, EPOCH_MS)
+        self.published = PublishedSchema.of(schema, holding[0], EPOCH_MS, holding[1])
         raw = self.published.seal(self._issuing).raw
         issuer = Issuer(self._issuing.public_key, EPOCH_MS, EPOCH_MS + ISSUING_KEY_MS).seal(root)
         hosts = [self.simulation.nodes[f"peer-{number}"].host for number in range(min(peers, SEEDS_MAX))]

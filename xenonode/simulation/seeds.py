@@ -35,6 +35,7 @@ class Size:
     faults_s: float
     quiet_s: float
     kinds: int
+    root_groups: int = 1
 
 
 FULL = Size(servers=30, leaf_capacity=24, calm_s=30.0, faults_s=370.0, quiet_s=170.0, kinds=8)
@@ -42,7 +43,9 @@ FULL = Size(servers=30, leaf_capacity=24, calm_s=30.0, faults_s=370.0, quiet_s=1
 two periods of adverts, and what a zone lives at most."""
 SMALL = Size(servers=12, leaf_capacity=8, calm_s=20.0, faults_s=120.0, quiet_s=130.0, kinds=5)
 """A quarter of its cost, for looking at many seeds."""
-SIZES = {"full": FULL, "small": SMALL}
+COPIED = Size(servers=12, leaf_capacity=8, calm_s=20.0, faults_s=120.0, quiet_s=130.0, kinds=5, root_groups=3)
+"""The same, where each root has three groups of holders."""
+SIZES = {"full": FULL, "small": SMALL, "copied": COPIED}
 DRAWN = tuple(kind for kind in KINDS if kind != LEDGER_ROT)
 """The kinds that seeds have. What no audit can see of a rotten ledger would break a seed, and rightly."""
 SHORTEST_S = {"network": 5.0, "node": 5.0, "disk": 20.0, "byzantine": 45.0}
@@ -152,7 +155,10 @@ class Story:
 
 def run_seed(seed: int, injections: Sequence[Injection] | None = None, size: Size = FULL) -> SeedResult:
     """One seed; what is broken stands in the result. With `injections`, those instead of the seed's own."""
-    world = World(seed, servers=size.servers, leaf_capacity=size.leaf_capacity, ledger=make_ledger(seed))
+    world = World(
+        seed, servers=size.servers, leaf_capacity=size.leaf_capacity, root_groups=size.root_groups,
+        ledger=make_ledger(seed),
+    )  # fmt: skip
     simulation = world.simulation
     simulation.loop.horizon_ns = int(HORIZON_S * NANOSECONDS)
     chosen = draw(seed, world.groups(), size) if injections is None else tuple(injections)
@@ -164,7 +170,8 @@ def run_seed(seed: int, injections: Sequence[Injection] | None = None, size: Siz
         trace, virtual_s = world.trace.hexdigest(), simulation.loop.time()
         world.close()
     except BrokenInvariant as error:
-        error.command = f"scripts/simulate_seeds --seeds {seed}{'' if size is FULL else ' --small'}"
+        flag = {FULL: "", COPIED: " --copied"}.get(size, " --small")
+        error.command = f"scripts/simulate_seeds --seeds {seed}{flag}"
         broken = str(error)
     except Exception as error:  # whatever it is, it is how this seed ended
         broken = f"{error}\n{''.join(traceback.format_exception(error))}"

@@ -84,10 +84,11 @@ class CorpHost(NodeHost):
         )
         root, self.keys = corp_keys(env.scheme, env.seed)
         samples = catalogue.schema_samples(Random(0), SCHEMA_SAMPLES, ENVIRONMENTS)
-        published = PublishedSchema.of(Schema.from_sample(samples), world.leaf_capacity, env.now_ms())
-        schema = published.seal(self.keys.issuing).raw
-        self.network = found(root, self.keys, self.config, schema, env.now_ms())
-        self.founded = Founded(self.keys, self.network, schema, NOWHERE)
+        schema = Schema.from_sample(samples)
+        published = PublishedSchema.of(schema, world.leaf_capacity, env.now_ms(), world.root_groups)
+        raw = published.seal(self.keys.issuing).raw
+        self.network = found(root, self.keys, self.config, raw, env.now_ms())
+        self.founded = Founded(self.keys, self.network, raw, NOWHERE)
         self.ledger = world.ledger
         self.database = self._open_ledger()
         self.trust = Trust(Network.open(self.network, env.scheme)[0], env.scheme)
@@ -298,6 +299,7 @@ class World(Stage):
         clients: int = 1,
         leaf_capacity: int = 64,
         period_ms: int = PERIOD_MS,
+        root_groups: int = 1,
         conditions: Conditions | None = None,
         shapes: Sequence[ServerShape] | None = None,
         credit: str = CREDIT,
@@ -305,7 +307,8 @@ class World(Stage):
     ) -> None:
         """`ledger` is a disk for XenoCorp's database; without one it is in memory, and loses nothing."""
         super().__init__()
-        self.leaf_capacity, self.period_ms, self.credit, self.ledger = leaf_capacity, period_ms, credit, ledger
+        self.leaf_capacity, self.root_groups, self.period_ms = leaf_capacity, root_groups, period_ms
+        self.credit, self.ledger = credit, ledger
         geography = Geography()
         self.places = geography.places
         self.places["corp"] = REGIONS["eu-central-1"].location

@@ -16,6 +16,7 @@ from summaries.parse import parse
 from summaries.point import Point
 from summaries.publish import Posting, Publication
 from summaries.schema import Schema
+from summaries.trie import ROOT
 from xenonode.corp.court import Court
 from xenonode.first_schema import first_schema
 from xenonode.simulation.recall_bench.lies import KINDS, Liar
@@ -67,15 +68,16 @@ class Fleet:
     """Servers with one advert each, in a network whose holders are not to be relied on."""
 
     def __init__(
-        self, seed: int, adverts: int, nodes: int, replicas: int = 3, capacity: int = 64, loss: float = 0.0
-    ) -> None:
+        self, seed: int, adverts: int, nodes: int, replicas: int = 3, capacity: int = 64, loss: float = 0.0,
+        root_groups: int = 1,
+    ) -> None:  # fmt: skip
         self.random = Random(seed)
         every = first_schema()
         schema = Schema(every.epoch, tuple(each for each in every.dimensions if each.name in DIMENSIONS))
         drawn = AdvertSet(schema, seed, adverts)
         self._by_raw: dict[bytes, Point] = {}
         self.network = FaultyNetwork(
-            schema, DIMENSIONS, seed, nodes, replicas, capacity, self.verify, NOW_MS, loss
+            schema, DIMENSIONS, seed, nodes, replicas, capacity, self.verify, NOW_MS, loss, root_groups
         )
         self.court: Court | None = None  # with one, servers look for their adverts
         self.servers = [_Server(point, {}) for point, _ in drawn.adverts]
@@ -128,7 +130,10 @@ class Fleet:
             return
         posting = self.random.choice(server.postings[dimension])
         holders = {prefix: network.nearest(dimension, prefix) for prefix in way(posting.leaf)}
-        canary = Canary(dimension, server.point, posting, server.durable[dimension], holders, self.random)
+        group = self.random.randrange(1, network.root_groups) if network.root_groups > 1 else 0
+        copied = network.nearest(dimension, ROOT, group) if group else []
+        seq = server.durable[dimension]
+        canary = Canary(dimension, server.point, posting, seq, holders, self.random, copied, group)
         entity = server.point.contact.hex()
         lies = Random(entity).random() < LYING_SHARE
 
@@ -151,6 +156,7 @@ class Fleet:
         search = Search(
             network.schema, parse(question.text, currency="USD").resolve({}, (0, 0, 0, 0)), self.verify,
             turn=self.random.randrange(network.replicas), replicas=network.replicas, doubting=doubting,
+            group=self.random.randrange(network.root_groups) if network.root_groups > 1 else 0,
         )  # fmt: skip
         network.search(search)
         result = search.result
@@ -197,9 +203,11 @@ class Fleet:
         network.later(every_ms, crash)
 
 
-def under_churn(seed: int, adverts: int, nodes: int, questions: int, loss: float = 0.05) -> Score:
+def under_churn(
+    seed: int, adverts: int, nodes: int, questions: int, loss: float = 0.05, root_groups: int = 1
+) -> Score:
     """Strict searches, one every three seconds, while holders come and go."""
-    fleet, score = Fleet(seed, adverts, nodes, loss=loss), Score()
+    fleet, score = Fleet(seed, adverts, nodes, loss=loss, root_groups=root_groups), Score()
     fleet.network.run(PERIOD_MS)
     fleet.churn()
     fleet.network.run(2 * PERIOD_MS)
@@ -209,13 +217,15 @@ def under_churn(seed: int, adverts: int, nodes: int, questions: int, loss: float
     return score
 
 
-def with_liars(seed: int, adverts: int, nodes: int, replicas: int, questions: int) -> Iterator[tuple[str, Score]]:
+def with_liars(
+    seed: int, adverts: int, nodes: int, replicas: int, questions: int, root_groups: int = 1
+) -> Iterator[tuple[str, Score]]:
     """The same questions by a strict and by a doubting search, two periods after a fifth began to lie.
 
     Then servers begin to look for their adverts, and the strict search asks again one and two periods later: what only
     liars had comes back with the next advert.
     """
-    fleet = Fleet(seed, adverts, nodes, replicas)
+    fleet = Fleet(seed, adverts, nodes, replicas, root_groups=root_groups)
     fleet.network.run(PERIOD_MS + 30_000)
     fleet.lie()
     fleet.network.run(2 * PERIOD_MS)

@@ -17,6 +17,7 @@ from summaries.messages import (
     Accepted,
     AdvertIs,
     Answer,
+    AtCopy,
     Child,
     Delete,
     Digest,
@@ -36,7 +37,7 @@ from summaries.messages import (
 )
 from summaries.node import TrieNode
 from summaries.point import Rows
-from summaries.trie import KEY_BITS, Prefix
+from summaries.trie import KEY_BITS, ROOT, Prefix
 
 Kind = Literal["empty", "ones", "stale", "forged"]
 KINDS: tuple[Kind, ...] = ("empty", "ones", "stale", "forged")
@@ -54,7 +55,8 @@ class Liar:
 
     def freeze(self, holder: Holder) -> None:
         """Remember what is held now, to show it for ever."""
-        for prefix, node in holder.nodes().items():
+        copies = {} if holder.copying.node is None else {ROOT: holder.copying.node}
+        for prefix, node in (copies | holder.nodes()).items():
             rows = Rows(node.schema)
             for id, key, _ in node.rows.postings():
                 point = node.rows.find(id, key)
@@ -63,7 +65,9 @@ class Liar:
             self.frozen[holder.dimension, prefix] = _kept(node, rows)
 
     def instead(self, holder: Holder, question: Question, sender: bytes, now_ms: int) -> Message | None:
-        """The lie; None where the truth will do."""
+        """The lie; None where the truth will do. At a copy it lies as it does at a root of its own."""
+        if isinstance(question, AtCopy):
+            question = question.question
         if self.kind == "stale":
             return self._stale(holder, question, sender, now_ms)
         if isinstance(question, (Insert, Delete, Renew, ZoneUpdate)):

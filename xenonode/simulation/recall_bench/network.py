@@ -37,10 +37,11 @@ class FaultyNetwork:
 
     def __init__(
         self, schema: Schema, dimensions: tuple[str, ...], seed: int, nodes: int, replicas: int, capacity: int,
-        verify: Callable[[bytes, int], Point | None], now_ms: int, loss: float = 0.0,
+        verify: Callable[[bytes, int], Point | None], now_ms: int, loss: float = 0.0, root_groups: int = 1,
     ) -> None:  # fmt: skip
         self.schema, self.dimensions, self.replicas, self.capacity = schema, dimensions, replicas, capacity
         self.random, self.loss, self.now_ms, self._verify = Random(seed), loss, now_ms, verify
+        self.root_groups = root_groups
         self.nodes = [
             Contact(self.random.randbytes(20), (f"10.200.{number >> 8}.{number & 255}", 4_000)).packed
             for number in range(nodes)
@@ -52,7 +53,7 @@ class FaultyNetwork:
         self.holders: dict[tuple[bytes, str], Holder] = {}
         self.current: dict[bytes, bytes] = {}  # a server's contact -> the advert that it shows
         self.questions = 0
-        self._near: dict[tuple[str, Prefix], list[bytes]] = {}
+        self._near: dict[tuple[str, Prefix, int], list[bytes]] = {}
         self._queue: list[tuple[int, int, Callable[[], None]]] = []
         self._count = 0
         for name in self.nodes:
@@ -67,6 +68,7 @@ class FaultyNetwork:
                 self.schema, dimension, name, self._verify, incarnation=self.now_ms, capacity=self.capacity,
                 may_hold=lambda prefix, one, dimension=dimension: one in self._nearest(dimension, prefix),  # type: ignore[misc]
                 turn=lambda prefix, dimension=dimension: self._turn(name, dimension, prefix),  # type: ignore[misc]
+                root_groups=self.root_groups,
             )  # fmt: skip
 
     def crash(self, name: bytes) -> None:
@@ -86,17 +88,18 @@ class FaultyNetwork:
             self.shunned = shunned
             self._near.clear()
 
-    def nearest(self, dimension: str, prefix: Prefix) -> list[bytes]:
-        """The R live nodes that are nearest a prefix's key."""
-        return self._nearest(dimension, prefix)[: self.replicas]
+    def nearest(self, dimension: str, prefix: Prefix, group: int = 0) -> list[bytes]:
+        """The R live nodes that are nearest the key of a prefix or of a copy of it."""
+        return self._nearest(dimension, prefix, group)[: self.replicas]
 
-    def _nearest(self, dimension: str, prefix: Prefix) -> list[bytes]:
-        found = self._near.get((dimension, prefix))
+    def _nearest(self, dimension: str, prefix: Prefix, group: int = 0) -> list[bytes]:
+        found = self._near.get((dimension, prefix, group))
         if found is None:
-            salted = sha256(dimension.encode() + trie_key(b"recall", self.schema.epoch, dimension, prefix)).digest()
+            key_of = trie_key(b"recall", self.schema.epoch, dimension, prefix, group)
+            salted = sha256(dimension.encode() + key_of).digest()
             key = int.from_bytes(salted[:20], "big")
             up = [name for name in self.nodes if name not in self.down and name not in self.shunned]
-            found = self._near[dimension, prefix] = sorted(up, key=lambda name: self._numbers[name] ^ key)[:NEAR]
+            found = self._near[dimension, prefix, group] = sorted(up, key=lambda name: self._numbers[name] ^ key)[:NEAR]
         return found
 
     def _turn(self, name: bytes, dimension: str, prefix: Prefix) -> int:
@@ -175,7 +178,7 @@ class FaultyNetwork:
                 self._push(name, dimension, action)
 
     def _push(self, name: bytes, dimension: str, push: Push) -> None:
-        targets = [push.to] if push.to else self.nearest(dimension, push.prefix)
+        targets = [push.to] if push.to else self.nearest(dimension, push.prefix, push.group)
         holder = self.holders[name, dimension]  # its life: a restart makes another
 
         def heard(target: bytes, reply: Message | None) -> None:
@@ -192,7 +195,8 @@ class FaultyNetwork:
             return
         target = ask.holder
         if target is None:
-            near = [name for name in self.nearest(ask.dimension, ask.prefix) if name not in ask.exclude]
+            nearest = self.nearest(ask.dimension, ask.prefix, ask.group)
+            near = [name for name in nearest if name not in ask.exclude]
             if ask.replica >= len(near):
                 self.later(0, lambda: done(ABSENT))
                 return
@@ -200,7 +204,7 @@ class FaultyNetwork:
         if target in self.shunned:
             self.later(0, lambda: done(None))
             return
-        self._rpc(source, target, ask.dimension, ask.message, done)
+        self._rpc(source, target, ask.dimension, ask.sent, done)
 
     # ----- driving the state machines
 

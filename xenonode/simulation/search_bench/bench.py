@@ -26,11 +26,12 @@ from summaries.node import TrieNode
 from summaries.point import Point
 from summaries.query import Query
 from summaries.schema import Schema
-from summaries.trie import Prefix
+from summaries.trie import ROOT, Prefix
 from xenonode.first_schema import first_schema
 from xenonode.simulation.search_bench.adverts import AdvertSet
 from xenonode.simulation.search_bench.bloom import BloomSearch, best_bits
 from xenonode.simulation.search_bench.central import NumpyIndex, SqliteIndex, best
+from xenonode.simulation.search_bench.even import drawn_share, even_share
 from xenonode.simulation.search_bench.least import LeastLeaves
 from xenonode.simulation.search_bench.network import Cost, IndexNetwork
 from xenonode.simulation.search_bench.placing import METHODS as PLACING
@@ -43,6 +44,7 @@ SLOW = ("bloom-2003", "driver-scan")
 COLD = ("xenosearch-cold", "xenosearch-strict-cold")  # without remembered roots; only when asked for
 ADVERTS_A_NODE = 100  # 10,000 nodes hold a million
 NODES_MIN = 20
+ROOT_GROUPS = 8  # as a network of so many servers would be founded
 TUNING_QUERIES = 20
 PAGE_ROWS = 36  # of a central index's answer: as many rows of 30 bytes as a datagram holds
 QUESTION_BYTES = 120
@@ -74,6 +76,8 @@ class Row:
     wrong: int
     wasted: float
     busiest_share: float
+    even_share: float  # what the mean node is asked: nobody can be asked less than that if all are asked alike
+    drawn_share: float  # the busiest if so many nodes had been drawn by lot for each search: see even.py
     time_ms_mean: float
     leaves_least_mean: float  # no plan over these tries reads fewer: see least.py
 
@@ -126,6 +130,7 @@ class Bench:
     def parameters(self, methods: Sequence[str]) -> dict[str, str]:
         """What each method was run with, for display."""
         own = f"leaves of {self.network.capacity} rows, {REPLICAS} replicas on {self.network.size} nodes"
+        own += f", {self.network.root_groups} groups of holders a root"
         known = {
             "xenosearch": f"{own}, one read, roots remembered",
             "xenosearch-strict": f"{own}, two read, roots remembered and confirmed",
@@ -192,6 +197,7 @@ class Bench:
     ) -> Row:
         rpcs = np.array([cost.questions + cost.wasted for cost in costs])
         rounds = np.array([cost.rounds for cost in costs])
+        asked, nodes = [len(cost.asked) for cost in costs], 1 if method.startswith("central") else self.network.size
         cpu_ms = [cost.client_cpu_ns / 1e6 for cost in costs]
         times = [_time_ms(cost) for cost in costs]
         return Row(
@@ -208,6 +214,7 @@ class Bench:
             wrong,
             round(float(np.mean([cost.wasted for cost in costs])), 2),
             round(max(touched.values(), default=len(costs)) / len(costs), 4),
+            round(even_share(asked, nodes), 4), round(drawn_share(asked, nodes), 4),
             round(float(np.mean(times)), 1),
             round(float(np.mean([self.least.of(ids) for ids in wanted])), 2),
         )  # fmt: skip
@@ -221,7 +228,7 @@ class Bench:
             budget = 4 * len(self.adverts.by_id)  # of questions: enough for a query that matches everything
             search = Search(
                 self.schema, query, partial(self._verified, cost), strict=strict, roots=roots,
-                turn=self.network.turn(), max_rpcs=budget,
+                turn=self.network.turn(), max_rpcs=budget, group=self.network.group(),
             )  # fmt: skip
             self.network.search(search, cost)
             return [match.id for match in search.result.matches]
@@ -256,12 +263,15 @@ def _time_ms(cost: Cost) -> float:
     return rounds * ROUND_TRIP_MS + bytes_ / DOWNLOAD_BYTE_PER_MS + cost.client_cpu_ns / 1e6
 
 
-def prepare(seed: int, count: int, cpu_ns: Callable[[], int], capacity: int = DEFAULT_CAPACITY) -> Bench:
+def prepare(
+    seed: int, count: int, cpu_ns: Callable[[], int], capacity: int = DEFAULT_CAPACITY, root_groups: int = 1
+) -> Bench:
     """Draw the adverts, build every trie, and load the central indexes."""
     gc.unfreeze()  # of what a run before left
     schema = first_schema()
     adverts = AdvertSet(schema, seed, count)
-    network = IndexNetwork(adverts, seed, max(NODES_MIN, count // ADVERTS_A_NODE), cpu_ns, capacity)
+    nodes = max(NODES_MIN, count // ADVERTS_A_NODE)
+    network = IndexNetwork(adverts, seed, nodes, cpu_ns, capacity, root_groups)
     tries = {}
     for dimension in schema.dimensions:
         name = dimension.name
@@ -276,14 +286,15 @@ def prepare(seed: int, count: int, cpu_ns: Callable[[], int], capacity: int = DE
 
 
 def differences(
-    seed: int, count: int, dimensions: Sequence[str], cpu_ns: Callable[[], int], capacity: int = DEFAULT_CAPACITY
-) -> list[str]:
+    seed: int, count: int, dimensions: Sequence[str], cpu_ns: Callable[[], int], capacity: int = DEFAULT_CAPACITY,
+    root_groups: int = 1,
+) -> list[str]:  # fmt: skip
     """Publish `count` adverts one by one through the real code, and say where a bulk load differs: nowhere."""
     schema = first_schema()
     adverts = AdvertSet(schema, seed, count)
     found = []
     for name in dimensions:
-        network = IndexNetwork(adverts, seed, NODES_MIN, cpu_ns, capacity)
+        network = IndexNetwork(adverts, seed, NODES_MIN, cpu_ns, capacity, root_groups)
         for place in range(count):
             if not network.publish(name, place).durable:
                 found.append(f"{name}: advert {place} is not durable")
@@ -314,6 +325,11 @@ def _compare(network: IndexNetwork, name: str, built: dict[Prefix, TrieNode]) ->
                 found.append(f"{name} {prefix}: other children")
             if held.zone != node.zone:
                 found.append(f"{name} {prefix}: other zone {held.zone} {node.zone}")
+    for group in range(1, network.root_groups):
+        for contact in network.nearest(name, ROOT, group):
+            copied, root = network.holder(contact, name).copying.node, built[ROOT]
+            if copied is None or not copied.ready or copied.children() != root.children():
+                found.append(f"{name} root: another copy in group {group}")
     full = {prefix for holder in network.holders.values() for prefix, node in holder.nodes().items() if len(node.rows)}
     return found + [f"{name} {prefix}: published only" for prefix in sorted(full - set(built))]
 

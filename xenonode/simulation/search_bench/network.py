@@ -25,7 +25,7 @@ from summaries.messages import Answer, Fetch, Message, Overview, Question, Read
 from summaries.node import TrieNode
 from summaries.publish import Before, Posting, Publication
 from summaries.roots import RootReading, RootView
-from summaries.trie import Prefix, trie_key
+from summaries.trie import ROOT, Prefix, trie_key
 from xenonode.simulation.search_bench.adverts import NOW_MS, AdvertSet
 
 NETWORK_ID = b"search benchmark"
@@ -72,10 +72,11 @@ class IndexNetwork:
     """`nodes` simulated nodes that hold the tries of one set of adverts."""
 
     def __init__(
-        self, adverts: AdvertSet, seed: int, nodes: int, cpu_ns: Callable[[], int], capacity: int = DEFAULT_CAPACITY
-    ) -> None:
+        self, adverts: AdvertSet, seed: int, nodes: int, cpu_ns: Callable[[], int], capacity: int = DEFAULT_CAPACITY,
+        root_groups: int = 1,
+    ) -> None:  # fmt: skip
         rng = Random(seed)
-        self.adverts, self.schema, self.capacity = adverts, adverts.schema, capacity
+        self.adverts, self.schema, self.capacity, self.root_groups = adverts, adverts.schema, capacity, root_groups
         self._cpu_ns = cpu_ns
         self.clock_ns = min(-cpu_ns() + cpu_ns() for _ in range(CLOCK_LOOKS))  # what a look at the clock takes
         self.now_ms = NOW_MS
@@ -86,7 +87,7 @@ class IndexNetwork:
         self._ids: NDArray[np.uint64] = np.array(
             [int.from_bytes(contact[:8], "big") for contact in self._contacts], dtype=np.uint64
         )
-        self._near: dict[tuple[str, Prefix], tuple[bytes, ...]] = {}
+        self._near: dict[tuple[str, Prefix, int], tuple[bytes, ...]] = {}
         self.holders: dict[tuple[bytes, str], Holder] = {}
         self._queue: deque[_Delivery] = deque()
         self._open: dict[int, _Delivery] = {}
@@ -98,16 +99,19 @@ class IndexNetwork:
         self.clients = [self.new_client() for _ in range(CLIENTS)]
         self.client, self._turn = self.clients[0], 0  # whose turn it is
 
-    def nearest(self, dimension: str, prefix: Prefix) -> tuple[bytes, ...]:
-        """The R nodes nearest a trie node's key. Distinct 64 leading bits decide; ids are random, so they differ."""
-        found = self._near.get((dimension, prefix))
+    def nearest(self, dimension: str, prefix: Prefix, group: int = 0) -> tuple[bytes, ...]:
+        """The R nodes nearest the key of a trie node, or of a copy of it.
+
+        Distinct 64 leading bits decide; ids are random, so they differ.
+        """
+        found = self._near.get((dimension, prefix, group))
         if found is None:
-            key = trie_key(NETWORK_ID, self.schema.epoch, dimension, prefix)
+            key = trie_key(NETWORK_ID, self.schema.epoch, dimension, prefix, group)
             distance = self._ids ^ np.uint64(int.from_bytes(key[:8], "big"))
             count = min(REPLICAS, len(distance))
             places = np.argpartition(distance, count - 1)[:count]
             ordered = sorted(places.tolist(), key=lambda place: int(distance[place]))
-            found = self._near[dimension, prefix] = tuple(self._contacts[place] for place in ordered)
+            found = self._near[dimension, prefix, group] = tuple(self._contacts[place] for place in ordered)
         return found
 
     def holder(self, contact: bytes, dimension: str) -> Holder:
@@ -115,8 +119,9 @@ class IndexNetwork:
         found = self.holders.get((contact, dimension))
         if found is None:
             found = self.holders[contact, dimension] = Holder(
-                self.schema, dimension, contact, self.adverts.verify, incarnation=1, capacity=self.capacity
-            )
+                self.schema, dimension, contact, self.adverts.verify, incarnation=1, capacity=self.capacity,
+                root_groups=self.root_groups,
+            )  # fmt: skip
         return found
 
     def install(self, dimension: str, nodes: dict[Prefix, TrieNode]) -> None:
@@ -124,6 +129,9 @@ class IndexNetwork:
         for prefix, node in nodes.items():
             for contact in self.nearest(dimension, prefix):
                 self.holder(contact, dimension).install(node)
+        for group in range(1, self.root_groups) if not len(nodes[ROOT].rows) else ():
+            for contact in self.nearest(dimension, ROOT, group):
+                self.holder(contact, dimension).copying.install(nodes[ROOT], self.now_ms)
 
     # ----- running the state machines
 
@@ -170,6 +178,10 @@ class IndexNetwork:
         """Drawn by each search: where among the replicas it starts."""
         return self._rng.getrandbits(32)
 
+    def group(self) -> int:
+        """Drawn as well: which group of a root's holders it reads, as one of very many clients."""
+        return self._rng.randrange(self.root_groups) if self.root_groups > 1 else 0
+
     def next_client(self) -> Client:
         """It is the next one's turn."""
         self._turn += 1
@@ -186,7 +198,7 @@ class IndexNetwork:
         for name in names:
             if name in client.roots:
                 continue
-            reading = RootReading(name, self.turn())
+            reading = RootReading(name, self.turn(), self.group())
             asks = reading.start(self.now_ms)
             while asks:
                 ask = asks.pop()
@@ -247,7 +259,7 @@ class IndexNetwork:
     def _ask(self, ask: Ask, cost: Cost, step: int, done: Callable[[Outcome, int], None]) -> None:
         target = ask.holder
         if target is None:
-            near = [one for one in self.nearest(ask.dimension, ask.prefix) if one not in ask.exclude]
+            near = [one for one in self.nearest(ask.dimension, ask.prefix, ask.group) if one not in ask.exclude]
             if ask.replica >= len(near):
                 done(ABSENT, step - 1)
                 return
@@ -263,7 +275,7 @@ class IndexNetwork:
             cost.proofs += 1
         cost.asked[target] += 1
         began = self._cpu_ns()
-        packed = wire.pack(to_fields(message))
+        packed = wire.pack(to_fields(ask.sent))
         cost.client_cpu_ns += self._cpu_ns() - began - self.clock_ns
         cost.control_bytes += len(packed)
 
@@ -278,7 +290,7 @@ class IndexNetwork:
                 cost.client_cpu_ns += self._cpu_ns() - began - self.clock_ns
             done(reply, at)
 
-        self._queue.append(_Delivery(step, self.client.contact, target, ask.dimension, message, heard))
+        self._queue.append(_Delivery(step, self.client.contact, target, ask.dimension, ask.sent, heard))
 
     def _pump(self) -> None:
         while self._queue:
@@ -306,7 +318,7 @@ class IndexNetwork:
                 self._push(name, dimension, action, step)
 
     def _push(self, name: bytes, dimension: str, push: Push, step: int) -> None:
-        targets = (push.to,) if push.to else self.nearest(dimension, push.prefix)
+        targets = (push.to,) if push.to else self.nearest(dimension, push.prefix, push.group)
         for target in targets:
 
             def heard(reply: Outcome, at: int, target: bytes = target) -> None:

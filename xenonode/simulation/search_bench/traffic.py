@@ -21,11 +21,11 @@ CHANGED = 0.2  # of the servers: a session began or ended there
 
 
 def traffic(
-    seed: int, count: int, dimension: str, cpu_ns: Callable[[], int], capacity: int, nodes: int
+    seed: int, count: int, dimension: str, cpu_ns: Callable[[], int], capacity: int, nodes: int, root_groups: int = 1
 ) -> tuple[float, float]:
     """(bytes, messages) a second and server in one dimension."""
     adverts = AdvertSet(first_schema(), seed, count)
-    network = IndexNetwork(adverts, seed, nodes, cpu_ns, capacity)
+    network = IndexNetwork(adverts, seed, nodes, cpu_ns, capacity, root_groups)
     postings: list[tuple[Posting, ...]] = []
     for place in range(count):
         postings.append(network.publish(dimension, place).postings)

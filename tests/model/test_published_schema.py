@@ -1,0 +1,48 @@
+"""The published schema is what it was before roots had groups of holders, wherever they have none."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pytest
+
+from dht.identity import ED25519
+from xenonode.first_schema import first_schema
+from xenonode.model.errors import MessageError, ModelError
+from xenonode.model.schema import PublishedSchema
+
+KEY = ED25519.generate(bytes(32))
+
+
+class Older(PublishedSchema):
+    """A program that knows version 1 alone."""
+
+    __slots__ = ()
+    VERSION: ClassVar[int] = 1
+
+
+def published(root_groups: int) -> PublishedSchema:
+    return PublishedSchema.of(first_schema(), 64, 1, root_groups)
+
+
+def test_without_groups_it_is_of_version_1_and_names_none() -> None:
+    fields = published(1).to_fields()
+    assert fields["version"] == 1 and "root_groups" not in fields
+    assert PublishedSchema.open(published(1).seal(KEY).raw, ED25519)[0] == published(1)
+    assert Older.open(published(1).seal(KEY).raw, ED25519)[0].root_groups == 1
+
+
+def test_with_groups_it_is_refused_by_who_would_not_tell_them_of_what_it_holds() -> None:
+    raw = published(8).seal(KEY).raw
+    assert PublishedSchema.open(raw, ED25519)[0].root_groups == 8
+    with pytest.raises(MessageError, match="version 2 is newer than 1"):
+        Older.open(raw, ED25519)
+
+
+@pytest.mark.parametrize("groups", [0, 65])
+def test_there_are_as_many_groups_as_can_be_told_of_everything(groups: int) -> None:
+    with pytest.raises(ModelError, match="1 to 64 groups"):
+        published(groups)
+    fields = {**published(2).to_fields(), "root_groups": groups}
+    with pytest.raises(MessageError, match="1 to 64 groups"):
+        PublishedSchema.from_fields(fields)
