@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .contact import pack_address
-from .errors import LocalError, RemoteError
+from .contact import Address, pack_address
+from .early import Question
+from .errors import LocalError, RemoteError, WireError
+from .handshake import Member
 from .limits import LIMITS
 from .peers import Peer
-from .reply import BUSY, Reply
+from .reply import BUSY, EarlyReply, Reply
+from .walk import EARLY
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint
@@ -54,6 +57,29 @@ class Answering:
             return
         peer.spent_s = spent_s
         self.handle(peer, tag, kind, body, Reply(endpoint, peer, tag, request_id))
+
+    def early(self, address: Address, member: Member, question: bytes, room: int) -> bytes:
+        """The answer to what a member asks along with its HELLO; nothing for what must be asked in a session.
+
+        Nobody has proved yet that the member is at this address: it counts as a client, whom nobody is led to.
+        """
+        endpoint = self._endpoint
+        try:
+            tag, kind, body = Question.unpack(question)
+        except WireError:
+            endpoint.counters["bad-early-question"] += 1
+            return b""
+        overlay = endpoint.overlays.get(tag)
+        if endpoint.is_client or overlay is None or kind not in EARLY:
+            return b""
+        peer = Peer(address, endpoint.time())
+        peer.member, peer.is_client = member, True
+        reply = EarlyReply(endpoint, peer, tag)
+        self.handle(peer, tag, kind, body, reply)
+        if not 0 < len(reply.answer) <= room:
+            return b""
+        endpoint.counters["early-answers"] += 1
+        return reply.answer
 
     def handle(self, peer: Peer, tag: int, kind: int, body: bytes, reply: Reply) -> None:
         """Have a request answered; a handler that fails refuses, and never raises."""

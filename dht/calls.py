@@ -53,10 +53,12 @@ class Calls:
         timeout_ms: int | None = None,
         again_ms: int | None = None,
         timed: bool = True,
+        early: bool = False,
     ) -> Call:
         """Send a request; `callback(call, error, body)` comes exactly once, and never from within this.
 
-        `again_ms`: send it once more after that long, for requests that may be carried out twice. Who says
+        `again_ms`: send it once more after that long, for requests that may be carried out twice. `early`: a read
+        that may be asked along with the greeting of a stranger. Who says
         `timed=False` has a shorter time-out of its own, and calls `expire_in` when that is over.
         """
         endpoint = self._endpoint
@@ -69,7 +71,7 @@ class Calls:
         peer = endpoint.sessions.peers.get(address) or endpoint.sessions.peer_at(address)
         request_id = self._next_request
         self._next_request = request_id + 1
-        call = Call(request_id, peer, tag, kind, body, callback, contact)
+        call = Call(request_id, peer, tag, kind, body, callback, contact, early)
         self.open[request_id] = call
         peer.calls += 1
         if timed:
@@ -117,26 +119,37 @@ class Calls:
 
     def transmit(self, call: Call) -> None:
         """Send a request under the peer's session, unless somebody else answers there."""
-        peer = call.peer
-        session = peer.session
+        session = call.peer.session
         if session is None:
             return
-        if peer.is_client and call.tag != self._endpoint.network_tag:
-            # Whatever a client says of an overlay counts for nothing, so it is not asked.
-            error = PeerIdentityError(f"a client answers at {peer.address}, and clients serve nothing")
+        error = self._other(call)
+        if error is not None:
             self._endpoint.loop.call_soon(self.end, call, error, b"")
             return
-        expected = call.contact
+        call.sent_s = self._endpoint.time()
+        body = wire.pack([call.request_id, call.kind, call.body])
+        self._endpoint.send_sealed(datagram.REQUEST, session, call.tag, body)
+
+    def _other(self, call: Call) -> PeerIdentityError | None:
+        """What is wrong with whoever answers at the address of a call, if it is not who was meant."""
+        peer, expected = call.peer, call.contact
+        if peer.is_client and call.tag != self._endpoint.network_tag:
+            # Whatever a client says of an overlay counts for nothing, so it is not asked.
+            return PeerIdentityError(f"a client answers at {peer.address}, and clients serve nothing")
         if expected is not None:
             overlay = self._endpoint.overlays[call.tag]
             actual = overlay.known_contact(peer) or overlay.contact_of(peer)
             if actual is not expected and actual.node_id != expected.node_id:
-                error = PeerIdentityError(f"another node answers at {peer.address}")
-                self._endpoint.loop.call_soon(self.end, call, error, b"")
-                return
-        call.sent_s = self._endpoint.time()
-        body = wire.pack([call.request_id, call.kind, call.body])
-        self._endpoint.send_sealed(datagram.REQUEST, session, call.tag, body)
+                return PeerIdentityError(f"another node answers at {peer.address}")
+        return None
+
+    def answered_early(self, call: Call, answer: bytes) -> None:
+        """A WELCOME has brought the answer to what its HELLO asked."""
+        error = self._other(call)
+        overlay = self._endpoint.overlays.get(call.tag)
+        if error is None and overlay is not None:
+            overlay.heard(call.peer)
+        self.end(call, error, answer if error is None else b"")
 
     def transmit_waiting(self, peer: Peer) -> None:
         """A session stands: send what waited for it, and once more what a lost session carried in vain."""

@@ -33,6 +33,7 @@ from .datagram import (
     seal,
 )
 from .deadlines import Deadlines
+from .early import THANKS
 from .errors import DhtError, LocalError, PeerIdentityError, RemoteError, WireError
 from .handshake import Handshaker, Member
 from .identity import ED25519, KEY_BYTES, X25519_EXCHANGE, KeyExchange, Scheme, Signer
@@ -42,7 +43,7 @@ from .overlay import Overlay
 from .peers import Call, Peer, Session
 from .reaching import Reaching
 from .remembered import Remembered
-from .reply import REFUSED, Pong, Reply
+from .reply import OK, REFUSED, Pong, Reply
 from .reunion import Reunion
 from .sessions import SESSION_LIMIT, Sessions
 from .udp import UdpSocket
@@ -408,14 +409,16 @@ class Endpoint:
 
     def _replied(self, peer: Peer, tag: int, request_id: int, status: int, body: bytes) -> None:
         call = self.calls.open.get(request_id)
-        if call is None or call.peer is not peer or call.tag != tag:
+        is_thanks = request_id == THANKS and status == OK
+        if not is_thanks and (call is None or call.peer is not peer or call.tag != tag):
             self.counters["late-reply"] += 1
             return
         if not peer.is_client and status != REFUSED:
             overlay = self.overlays.get(tag)
             if overlay is not None:
                 overlay.heard(peer)
-        self.calls.end(call, error_of(status, body), body)
+        if call is not None:
+            self.calls.end(call, error_of(status, body), body)
 
     def fault(self, fault: Exception) -> None:
         """A defect of ours, met while handling a datagram: told, counted, survived."""

@@ -7,7 +7,8 @@ Decides what HELLO, WELCOME and COOKIE say and when they hold. Leaves sending, t
     HELLO  [ephemeral, cookie, flags, credential,
             signature, padding to 1,200 B]        ------>
                                                   <------  COOKIE [cookie]      only under load; then HELLO again
-                                                  <------  WELCOME [session, ephemeral, flags, credential, signature]
+                                                  <------  WELCOME [session, ephemeral, flags, credential, signature,
+                                                                    answer, if the padding held a question (`early`)]
     first REQUEST under the session's key         ------>  only now is the initiator's address proved
 
 Signed ephemeral Diffie-Hellman: HELLO's signature covers all of HELLO, WELCOME's covers HELLO's digest as
@@ -24,7 +25,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from . import wire
+from . import early, wire
 from .contact import Address, pack_address
 from .datagram import COOKIE, HELLO, MAX_BODY_BYTES, WELCOME, network_key, seal
 from .errors import LocalError, PeerIdentityError, RemoteError
@@ -74,6 +75,7 @@ class Outgoing:
     secret: bytes = field(repr=False)
     digest: bytes = field(repr=False)
     fields: list[object] = field(repr=False)
+    question: bytes = field(default=b"", repr=False)
 
 
 class Handshaker:
@@ -112,13 +114,13 @@ class Handshaker:
         self.credential = credential
         return member
 
-    def hello(self, session: int) -> Outgoing:
-        """Begin a handshake; `session` is the number under which we want to be answered."""
+    def hello(self, session: int, question: bytes = b"") -> Outgoing:
+        """Begin a handshake; `session` is the number under which we want to be answered, `question` an early one."""
         secret = self._rng.randbytes(KEY_BYTES)
         ephemeral = self._exchange.public(secret)
         digest = self._hello_digest(session, ephemeral, self._flags, self.credential)
         signature = self._signer.sign(b"xeno-hello1\0" + digest)
-        return Outgoing(session, secret, digest, [ephemeral, b"", self._flags, self.credential, signature])
+        return Outgoing(session, secret, digest, [ephemeral, b"", self._flags, self.credential, signature], question)
 
     def hello_datagram(self, outgoing: Outgoing, cookie: bytes = b"") -> bytes:
         """The HELLO to send, padded to a full datagram."""
@@ -127,17 +129,28 @@ class Handshaker:
         bare = len(wire.pack([*fields, b""]))
         # A byte string of more than 255 bytes has a head that is one byte longer.
         room = MAX_BODY_BYTES - bare
-        padding = bytes(room if room < 256 else room - 1)
+        padding = early.padding(outgoing.question, room if room < 256 else room - 1)
         return seal(HELLO, self.network_tag, outgoing.session, 0, wire.pack([*fields, padding]), self.network_key)
 
     def answer(
-        self, session: int, body: bytes, own_session: int, address: Address, now_ms: int, *, demand_cookie: bool
+        self,
+        session: int,
+        body: bytes,
+        own_session: int,
+        address: Address,
+        now_ms: int,
+        *,
+        demand_cookie: bool,
+        read: Callable[[Member, bytes, int], bytes] | None = None,
     ) -> tuple[bytes, SessionKeys | None]:
-        """The datagram that answers a HELLO, and the half-open session when that is a WELCOME."""
+        """The datagram that answers a HELLO, and the half-open session when that is a WELCOME.
+
+        `read(member, question, room)` answers what a HELLO asks early in so many bytes, or with nothing.
+        """
         fields = wire.unpack(body)
         if len(fields) != 6:
             raise RemoteError("a HELLO has six fields")
-        ephemeral, cookie, flags, credential, signature, _ = fields
+        ephemeral, cookie, flags, credential, signature, padding = fields
         _expect_bytes(ephemeral, KEY_BYTES)
         _expect_bytes(signature, SIGNATURE_BYTES)
         _expect_credential(credential)
@@ -153,8 +166,14 @@ class Handshaker:
         secret = self._rng.randbytes(KEY_BYTES)
         own_ephemeral = self._exchange.public(secret)
         digest = self._welcome_digest(hello_digest, own_session, own_ephemeral, self._flags, self.credential)
-        signature = self._signer.sign(b"xeno-welcome1\0" + digest)
-        fields = [own_session, own_ephemeral, self._flags, self.credential, signature]
+        fields = [own_session, own_ephemeral, self._flags, self.credential, bytes(SIGNATURE_BYTES)]
+        question = early.question_in(padding) if read is not None else b""
+        room = MAX_BODY_BYTES - len(wire.pack(fields)) - early.ANSWER_HEAD_BYTES
+        answer = read(member, question, room) if read is not None and question else b""
+        if answer:
+            digest = early.bound(digest, question, answer)
+            fields.append(answer)
+        fields[4] = self._signer.sign(b"xeno-welcome1\0" + digest)
         first, second = self._keys(secret, ephemeral, digest)
         keys = SessionKeys(member, _is_client(flags, member), own_session, session, second, first)
         return seal(WELCOME, self.network_tag, session, 0, wire.pack(fields), self.network_key), keys
@@ -166,12 +185,15 @@ class Handshaker:
             raise RemoteError("a COOKIE has one field")
         return _expect_bytes(fields[0], COOKIE_BYTES)
 
-    def finish(self, outgoing: Outgoing, body: bytes, now_ms: int) -> SessionKeys:
-        """The session that a WELCOME opens."""
+    def finish(self, outgoing: Outgoing, body: bytes, now_ms: int) -> tuple[SessionKeys, bytes | None]:
+        """The session that a WELCOME opens, and the answer to what was asked early, if it has one."""
         fields = wire.unpack(body)
-        if len(fields) != 5:
-            raise RemoteError("a WELCOME has five fields")
-        peer_session, ephemeral, flags, credential, signature = fields
+        if len(fields) != 5 and not (len(fields) == 6 and outgoing.question):
+            raise RemoteError("a WELCOME has five fields, and an answer where something was asked")
+        peer_session, ephemeral, flags, credential, signature = fields[:5]
+        answer = fields[5] if len(fields) == 6 else None
+        if answer is not None and type(answer) is not bytes:
+            raise RemoteError("an answer is bytes")
         _expect_bytes(ephemeral, KEY_BYTES)
         _expect_bytes(signature, SIGNATURE_BYTES)
         _expect_credential(credential)
@@ -180,11 +202,14 @@ class Handshaker:
         if type(peer_session) is not int or not 0 <= peer_session < 2**64:
             raise RemoteError("a WELCOME without a session")
         digest = self._welcome_digest(outgoing.digest, peer_session, ephemeral, flags, credential)
+        if answer is not None:
+            digest = early.bound(digest, outgoing.question, answer)
         member = _interned(self._member_check(credential, now_ms))
         if not self._scheme.verify(member.public_key, b"xeno-welcome1\0" + digest, signature):
             raise PeerIdentityError("a WELCOME that its credential's key did not sign")
         first, second = self._keys(outgoing.secret, ephemeral, digest)
-        return SessionKeys(member, _is_client(flags, member), outgoing.session, peer_session, first, second)
+        keys = SessionKeys(member, _is_client(flags, member), outgoing.session, peer_session, first, second)
+        return keys, answer
 
     def _keys(self, secret: bytes, ephemeral: bytes, digest: bytes) -> tuple[bytes, bytes]:
         """The initiator's and the responder's sending key (HKDF's shape, with BLAKE2b as the keyed hash)."""

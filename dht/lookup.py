@@ -265,8 +265,7 @@ class Lookup:
     def _hurry(self, path: _Path) -> None:
         """Somebody is silent, and others may be: ask more of them at once, so that their waits are one."""
         self.silences += 1
-        if self.alpha >= ALPHA:
-            path.alpha = self.k
+        path.alpha = self.k if self.alpha >= ALPHA else path.alpha + 1
 
     def _judge(self, candidate: _Candidate, weight: int) -> None:
         """Credit or blame those who named a contact; what only liars named is not asked."""

@@ -27,10 +27,10 @@ GRACE_MS = 500
 MIN_GRACE_MS = 200
 WIDE_AREA_MS = 50
 MANY_SILENT = 3
-# A read overtakes a peer after one and a half round trips: above what a wide-area path varies by, and not so soon
-# that a busy host asks twice for everything. A stranger is greeted first, which takes two.
-MIN_HEDGE_MS = 50
-COLD_HEDGE_MS = 200
+# A read overtakes a peer after one and a quarter round trips: above what a wide-area path varies by, and not so soon
+# that a busy host asks twice for everything. A stranger is greeted in the same datagram, and has to compute keys.
+MIN_HEDGE_MS, HEDGE_SLACK_MS = 50, 10
+MIN_COLD_HEDGE_MS, MAX_COLD_HEDGE_MS = 100, 200
 _NEVER_S = float("-inf")
 
 
@@ -64,11 +64,14 @@ class Session(ReplayWindow):
 class Greeting:
     """A handshake that we began and that is not over."""
 
-    __slots__ = ("attempts", "cookie", "done", "outgoing", "peer")
+    __slots__ = ("attempts", "cookie", "done", "early", "outgoing", "peer", "sent_s")
 
-    def __init__(self, peer: Peer, outgoing: Outgoing) -> None:
+    def __init__(self, peer: Peer, outgoing: Outgoing, early: Call | None) -> None:
         self.peer = peer
         self.outgoing = outgoing
+        # The call whose question goes along.
+        self.early = early
+        self.sent_s = _NEVER_S
         self.attempts = 0
         self.cookie = b""
         self.done = False
@@ -125,11 +128,6 @@ class Peer:
             return MAX_SOFT_TIMEOUT_MS
         return min(MAX_SOFT_TIMEOUT_MS, max(MIN_SOFT_TIMEOUT_MS, int(3 * self.rtt_ms)))
 
-    @property
-    def hedge_ms(self) -> int:
-        """How long a read that asks one peer at a time leaves it to this one before it asks the next as well."""
-        return max(MIN_HEDGE_MS, int(1.5 * self.rtt_ms)) if self.rtt_ms >= 0 else COLD_HEDGE_MS
-
     def measured(self, rtt_ms: float) -> None:
         """Take a round trip in (smoothed as in RFC 6298, alpha = 1/8)."""
         self.rtt_ms = rtt_ms if self.rtt_ms < 0 else self.rtt_ms + (rtt_ms - self.rtt_ms) / 8
@@ -165,6 +163,14 @@ class Pace:
             return 0
         return min(GRACE_MS, max(MIN_GRACE_MS, int(2 * peer.rtt_ms)))
 
+    def hedge_ms(self, peer: Peer) -> int:
+        """How long a read that asks one peer at a time leaves it to this one before it asks the next as well."""
+        if peer.rtt_ms >= 0:
+            return max(MIN_HEDGE_MS, HEDGE_SLACK_MS + int(1.25 * peer.rtt_ms))
+        if self._mean_ms < 0:
+            return MAX_COLD_HEDGE_MS
+        return min(MAX_COLD_HEDGE_MS, max(MIN_COLD_HEDGE_MS, int(self._mean_ms + 2 * self._deviation_ms)))
+
     @property
     def cold_timeout_ms(self) -> int:
         """How long a lookup leaves one of its slots to a stranger: a handshake and a question are two round trips."""
@@ -182,6 +188,7 @@ class Call:
         "callback",
         "contact",
         "done",
+        "early",
         "kind",
         "peer",
         "request_id",
@@ -199,6 +206,7 @@ class Call:
         body: bytes,
         callback: Callable[[Call, DhtError | None, bytes], None],
         contact: Contact | None,
+        early: bool = False,
     ) -> None:
         self.request_id = request_id
         self.peer = peer
@@ -207,6 +215,8 @@ class Call:
         self.body = body
         self.callback = callback
         self.contact = contact
+        # Whether it is a read that may be asked along with a HELLO.
+        self.early = early
         self.done = False
         self.resent = False
         self.sent_s = -1.0

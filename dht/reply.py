@@ -83,6 +83,20 @@ class Reply:
         self._endpoint.respond(self.peer, self._tag, self._request_id, status, body)
 
 
+class EarlyReply(Reply):
+    """The answer to a question that came with a HELLO: kept for the WELCOME, if it is a plain one and comes at once."""
+
+    __slots__ = ("answer",)
+
+    def __init__(self, endpoint: Endpoint, peer: Peer, tag: int) -> None:
+        super().__init__(endpoint, peer, tag, 0)
+        self.answer = b""
+
+    def _send(self, status: int, body: bytes) -> None:
+        if status == OK:
+            self.answer = body
+
+
 class LocalReply(Reply):
     """The answer to a call to ourselves."""
 

@@ -8,15 +8,18 @@ a half-open session becomes a peer's only when a genuine datagram under its key 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from . import datagram, wire
 from .aging import Aging
 from .contact import Address, admits, group, intern_address
+from .early import THANKS, Question
 from .errors import LocalError, PeerTimeoutError
 from .handshake import Handshaker, SessionKeys
 from .limits import LIMITS, Bucket, Places
 from .peers import Greeting, Pace, Peer, Session
+from .reply import OK
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint
@@ -161,8 +164,10 @@ class Sessions:
         if peer.session is None and self.known_before is not None and (keys := self.known_before(peer.address)):
             self.resume(keys, peer.address)
         elif peer.greeting is None:
-            outgoing = self._shaker.hello(self._endpoint.rng.getrandbits(64))
-            greeting = peer.greeting = Greeting(peer, outgoing)
+            early = next((call for call in peer.waiting or () if call.early), None)
+            question = Question(early.tag, early.kind, early.body).packed() if early is not None else b""
+            outgoing = self._shaker.hello(self._endpoint.rng.getrandbits(64), question)
+            greeting = peer.greeting = Greeting(peer, outgoing, early)
             self.greetings[outgoing.session] = greeting
             self._send_hello(greeting)
 
@@ -172,6 +177,7 @@ class Sessions:
 
     def _send_hello(self, greeting: Greeting) -> None:
         greeting.attempts += 1
+        greeting.sent_s = self._endpoint.time()
         self._endpoint.send(self._shaker.hello_datagram(greeting.outgoing, greeting.cookie), greeting.peer.address)
         self._endpoint.deadlines.add(HELLO_RETRY_MS, greeting, self._unanswered)
 
@@ -214,18 +220,34 @@ class Sessions:
             if greeting is None or greeting.peer.address != address:
                 counters["unasked-welcome"] += 1
             elif type == datagram.WELCOME:
-                keys = self._shaker.finish(greeting.outgoing, body, self._endpoint.now_ms())
-                self._end_greeting(greeting)
-                session_now = Session(keys, greeting.peer.address)
-                self._establish(greeting.peer, session_now)
-                if not session_now.counter:
-                    # Both sides began at once and nothing waits any more: unused, it would stay half-open there.
-                    self._endpoint.check(address)
+                self._welcomed(greeting, body)
             elif not greeting.cookie:
                 greeting.cookie = self._shaker.cookie_in(body)
                 self._endpoint.send(self._shaker.hello_datagram(greeting.outgoing, greeting.cookie), address)
         else:
             counters["unknown-type"] += 1
+
+    def _welcomed(self, greeting: Greeting, body: bytes) -> None:
+        endpoint, peer, early = self._endpoint, greeting.peer, greeting.early
+        arrived_s = endpoint.time()
+        keys, answer = self._shaker.finish(greeting.outgoing, body, endpoint.now_ms())
+        self._end_greeting(greeting)
+        answered = early if answer is not None and peer.waiting and early in peer.waiting else None
+        if answered is not None and peer.waiting:
+            peer.waiting.remove(answered)
+        session = Session(keys, peer.address)
+        self._establish(peer, session)
+        if answered is not None and answer is not None:
+            # What we have computed is no part of the way, and who was greeted twice may have answered either.
+            answered.sent_s = greeting.sent_s + endpoint.time() - arrived_s
+            answered.resent = greeting.attempts > 1 or bool(greeting.cookie)
+            endpoint.calls.answered_early(answered, answer)
+        if not session.counter and peer.session is session:
+            # Unused, it would stay half-open there: nothing else is to be asked, or both sides began at once.
+            if answered is not None:
+                endpoint.respond(peer, answered.tag, THANKS, OK, b"")
+            else:
+                endpoint.check(peer.address)
 
     def _other_version(self, type: int, session: int, size_bytes: int, address: Address) -> None:
         """Somebody greets in a version that we do not speak: say in fewer bytes which ones we do, not often."""
@@ -271,7 +293,15 @@ class Sessions:
             return
         demand = not self._free_hellos.take(self._limits.free_hellos, now_s)
         own_session = endpoint.rng.getrandbits(64)
-        data, keys = self._shaker.answer(session, body, own_session, address, endpoint.now_ms(), demand_cookie=demand)
+        data, keys = self._shaker.answer(
+            session,
+            body,
+            own_session,
+            address,
+            endpoint.now_ms(),
+            demand_cookie=demand,
+            read=partial(endpoint.answering.early, address),
+        )
         if keys is not None:
             self.by_number[own_session] = Session(keys, address)
             self._half_open[own_session] = now_s

@@ -33,11 +33,13 @@ if TYPE_CHECKING:
     from .overlay import Overlay
 
 FIND, PUT, GET, LEAVE, PART, READ, CACHE = -2, -3, -4, -5, -6, -7, -8
+# What changes nothing where it is asked, and anybody may know: strangers may ask it along with their HELLO (`early`).
+EARLY = frozenset((FIND, GET))
 # How an answer to GET begins: contacts, records of the shelf, a copy that was left on the path.
 NEARER, HELD, COPIED = b"\0", b"\1", b"\3"
 # Questions in flight of a read that one holder can end: the nearest contact, or the nearest it names, is a holder
 # nearly always, so that more of them at once are asked in vain (measured at 500 nodes: 5.2 questions a read with
-# ALPHA in flight, 2.0 so); a peer that takes longer than it should is overtaken by the next (`Peer.hedge_ms`).
+# ALPHA in flight, 2.0 so); a peer that takes longer than it should is overtaken by the next (`Pace.hedge_ms`).
 READ_ALPHA = 1
 # Such a read begins with the nearest contact alone, and goes on with the nearest that this one names. The others of our
 # own are taken in when somebody is slow, or when nobody is left to ask: 20 candidates were a tenth of a get.
@@ -106,13 +108,14 @@ class Walk:
                     self._answered,
                     contact=contact,
                     timed=False,
+                    early=self._kind == GET,
                 )
             except LocalError:
                 # The endpoint is closing, or full of calls: the walk ends with what it has.
                 contacts += lookup.failed(contact, silent=True)
                 continue
             if lookup.alpha < ALPHA:
-                endpoint.deadlines.add(call.peer.hedge_ms, call, self._hedge)
+                endpoint.deadlines.add(endpoint.sessions.pace.hedge_ms(call.peer), call, self._hedge)
             else:
                 endpoint.deadlines.add(self._slow_ms(call.peer), call, self._slow)
         if lookup.done:
@@ -138,7 +141,8 @@ class Walk:
 
     def _hedge(self, call: Call) -> None:
         """Where few are asked at a time the next one need not wait for a time-out."""
-        self._endpoint.deadlines.add(max(1, self._slow_ms(call.peer) - call.peer.hedge_ms), call, self._slow)
+        hedged_ms = self._endpoint.sessions.pace.hedge_ms(call.peer)
+        self._endpoint.deadlines.add(max(1, self._slow_ms(call.peer) - hedged_ms), call, self._slow)
         if call.contact is not None and not self._over:
             self._widen()
             self._go_on(self._lookup.slow(call.contact))

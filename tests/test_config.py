@@ -122,6 +122,12 @@ def test_others_are_told_the_address_of_the_router_that_forwards_the_ports(tmp_p
     plain = config.load(server_file(tmp_path), "server", {}, {})
     behind = config.load(server_file(tmp_path), "server", {"advertise": "192.0.2.7"}, {})
     assert (plain.host, behind.host, behind.control) == (plain.control.host, "192.0.2.7", plain.control)
+    assert plain.shown_control == plain.control and behind.shown_control.host == "192.0.2.7"
+    other = config.load(server_file(tmp_path), "server", {"advertise_control": "192.0.2.8:17411"}, {})
+    assert other.shown_control.pair == ("192.0.2.8", 17411) and other.control == plain.control
+    for wrong in ("192.0.2.8", "0.0.0.0:1", "192.0.2.8:0"):
+        with pytest.raises(ConfigError, match="advertise_control"):
+            config.load(server_file(tmp_path), "server", {"advertise_control": wrong}, {})
 
 
 def test_unknown_variables_and_flags_are_refused_with_the_nearest_name(tmp_path: Path) -> None:

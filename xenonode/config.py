@@ -62,6 +62,7 @@ class ServerConfig:
     cores: int
     prices: Prices
     advertise: str = ""
+    advertise_control: Address | None = None
     features: tuple[str, ...] = ()
     hypervisor: str = "embed"
     images: Path = field(default_factory=default_cache)
@@ -71,8 +72,13 @@ class ServerConfig:
 
     @property
     def host(self) -> str:
-        """Where others reach control connections and guests."""
+        """Where others reach guests, and control connections unless these have an address of their own."""
         return self.advertise or self.control.host
+
+    @property
+    def shown_control(self) -> Address:
+        """Where others reach control connections."""
+        return self.advertise_control or Address(self.host, self.control.port)
 
     def __post_init__(self) -> None:
         _check_addresses(self.udp, self.control)

@@ -125,7 +125,7 @@ class ServerNode(Node):
             config.country,
             config.region,
             Address(*self.peer.endpoint.address),
-            Address(config.host, config.control.port),
+            config.shown_control,
             config.features,
             started_ms,
             held.published.epoch,

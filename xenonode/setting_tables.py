@@ -59,6 +59,14 @@ def _host_or_none(raw: object, base: Path) -> str:
     return host
 
 
+def _forwarded_or_none(raw: object, base: Path) -> Address | None:
+    if raw == "":
+        return None
+    address = _address(raw, base)
+    _host_or_none(address.host, base)
+    return address
+
+
 def _string(raw: object) -> str:
     if not isinstance(raw, str):
         raise ValueError(f"must be a text in quotes, not {raw!r}")
@@ -155,6 +163,13 @@ _SERVER = (
         "",
         "where others reach this machine when a router forwards the ports of udp, control and guests (20000 to 20999) "
         "to it under the same numbers, e.g. '192.0.2.7'; empty: at udp's and control's own addresses",
+    ),
+    Setting(
+        "advertise_control",
+        _forwarded_or_none,
+        "",
+        "address and port that a router forwards to control where the port is another, e.g. '192.0.2.7:17411'; udp "
+        "must keep its number, since others know a server by where its datagrams come from, and so must guests",
     ),
     Setting("region", _text(1, 24), "local", "region as searches see it, e.g. eu-west-2"),
     Setting("features", _features, [], 'words that searches can ask for, e.g. ["ecc", "ssd"]'),

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 MTU = 1_280
 LOSS_PPM, REORDER_PPM = 10_000, 50_000
 LEFT, RIGHT, OUTER = "10.77.1.2", "10.77.2.2", "10.77.3.3"
+LEFT_ROUTER, RIGHT_ROUTER = "10.77.1.1", "10.77.2.1"
 PORT = 7_400
 SIZES = (100, 5_000, 65_536)
 
@@ -103,6 +104,49 @@ def hosts() -> Iterator[Hosts]:
         made.remove()
 
 
+class Router(Hosts):
+    """Three namespaces: left, a router of the kernel's own (nftables: masquerade, and perhaps forwarding), right."""
+
+    def make(self) -> None:
+        for name in self.names.values():
+            self.ip("netns", "add", name)
+        for role, inner, outer in (("left", LEFT, LEFT_ROUTER), ("right", RIGHT, RIGHT_ROUTER)):
+            space, router = self.names[role], self.names["wire"]
+            device, far = f"xn{os.getpid() % 100_000}{role[0]}", f"xw{os.getpid() % 100_000}{role[0]}"
+            self.ip("link", "add", device, "netns", space, "type", "veth", "peer", "name", far, "netns", router)
+            for where, each, address in ((space, device, inner), (router, far, outer)):
+                self.ip("-n", where, "addr", "add", f"{address}/24", "dev", each)
+                self.ip("-n", where, "link", "set", each, "up")
+                self.ip("-n", where, "link", "set", "lo", "up")
+        # Right knows no way to left: home networks are nobody's business.
+        self.ip("-n", self.names["left"], "route", "add", "default", "via", LEFT_ROUTER)
+
+    def translate(self, *forwarded: int) -> None:
+        """Translate as home routers do, and forward these UDP ports to left."""
+        outside = f"xw{os.getpid() % 100_000}r"
+        forwards = "".join(f'iifname "{outside}" udp dport {port} dnat to {LEFT}\n' for port in forwarded)
+        rules = (
+            "table ip home {\n"
+            f"chain before {{ type nat hook prerouting priority dstnat;\n{forwards}}}\n"
+            f'chain after {{ type nat hook postrouting priority srcnat;\noifname "{outside}" masquerade\n}}\n'
+            "chain through { type filter hook forward priority filter; policy drop;\n"
+            f'ct state established,related accept\niifname != "{outside}" accept\nct status dnat accept\n}}\n}}\n'
+        )
+        run = ["ip", "netns", "exec", self.names["wire"]]
+        subprocess.run([*run, "nft", "-f", "-"], input=rules, text=True, check=True, capture_output=True)
+        subprocess.run([*run, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"], check=True)
+
+
+@pytest.fixture
+def router() -> Iterator[Router]:
+    made = Router()
+    try:
+        made.make()
+        yield made
+    finally:
+        made.remove()
+
+
 def _line(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
@@ -163,3 +207,27 @@ def test_a_server_behind_a_nat_finds_out_and_is_told_what_to_do(hosts: Hosts) ->
 def test_a_server_whose_port_is_forwarded_is_reachable_through_the_nat(hosts: Hosts) -> None:
     told = _examined(hosts, str(PORT))
     assert told["reachability"] == "mapped" and told["observed"] == [OUTER, PORT], told
+
+
+@pytest.mark.skipif(shutil.which("nft") is None, reason="needs nftables")
+def test_a_server_behind_a_router_that_forwards_its_port_joins_and_is_found_by_strangers(router: Router) -> None:
+    router.translate(PORT)
+    right = router.start("right", "host.py", "right", RIGHT, PORT, "left", "-", 0, "100", "swarm")
+    assert _line(right) == "ready"
+    left = router.start("left", "host.py", "left", LEFT, PORT, "right", RIGHT, PORT, "100", "examine", "join")
+    assert _line(left) == "joined"
+    seen, told = _told(right), _told(left)
+    assert told["reachability"] == "mapped" and told["observed"] == [RIGHT_ROUTER, PORT], told
+    assert len(told["contacts"]) >= 10 and seen["found"] == [[RIGHT_ROUTER, PORT]], (told, seen)
+    assert not told["faults"] and not seen["faults"]
+
+
+@pytest.mark.skipif(shutil.which("nft") is None, reason="needs nftables")
+def test_a_server_behind_a_router_that_does_not_forward_is_told_what_to_open(router: Router) -> None:
+    router.translate()
+    right = router.start("right", "host.py", "right", RIGHT, PORT, "left", "-", 0, "100", "swarm")
+    assert _line(right) == "ready"
+    told = _told(router.start("left", "host.py", "left", LEFT, PORT, "right", RIGHT, PORT, "100", "examine"))
+    assert told["reachability"] == "unreachable" and told["observed"] == [RIGHT_ROUTER, PORT], told
+    assert RIGHT_ROUTER in told["advice"] and "forward this UDP port" in told["advice"]
+    assert not told["faults"] and not _told(right)["faults"]

@@ -54,7 +54,7 @@ def test_a_read_whose_nearest_contacts_are_all_gone_goes_on_with_those_farther_a
             node.crash()
         began_s = reader.endpoint.time()
         assert get_value(world, reader, key, writer.endpoint.signer.public_key) == b"value"
-        # One after the other they are overtaken (`Peer.hedge_ms`), and none is waited for.
+        # One after the other they are overtaken (`Pace.hedge_ms`), and none is waited for.
         assert reader.endpoint.time() - began_s < 0.5 * len(gone)
 
 

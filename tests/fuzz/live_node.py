@@ -18,6 +18,7 @@ from typing import Any
 from dht import datagram, wire
 from dht.calls import MAX_CALLS
 from dht.contact import pack_contacts
+from dht.early import Question
 from dht.endpoint import Endpoint
 from dht.record import seal_record
 from dht.routing import K
@@ -158,7 +159,13 @@ class Forger:
         self._network_tag = int.from_bytes(self._key[:4], "big")
         self._requests = _requests(world, node)
         shaker = world.shaker(member.signer, world.credential(member.signer))
-        self._hellos = [shaker.hello_datagram(shaker.hello(self._rng.getrandbits(64))) for _ in range(20)]
+        # Half of them ask something along, reads and what is not answered so.
+        bodies = [(kind, body()) for kind in SERVED for body in self._requests[kind]]
+        questions = [b"", *(Question(self._overlay_tag, kind, body).packed() for kind, body in bodies)]
+        self._hellos = [
+            shaker.hello_datagram(shaker.hello(self._rng.getrandbits(64), question))
+            for question in (*questions, *[b""] * len(questions))
+        ]
 
     def request(self) -> bytes:
         rng, mutator = self._rng, self._mutator
@@ -198,7 +205,9 @@ class Forger:
         if rng.random() < 0.5:
             body = (body + bytes(1_163))[:1_163]
         kind = rng.choice((datagram.HELLO, datagram.WELCOME, datagram.COOKIE, datagram.RESET))
-        return datagram.seal(kind, self._network_tag, rng.getrandbits(64), 0, body[:1_163], self._key)
+        # A HELLO's signature covers its session, and not its padding: what is asked along reaches the reader spoiled.
+        session = datagram.HEADER.unpack_from(data)[2] if rng.random() < 0.5 else rng.getrandbits(64)
+        return datagram.seal(kind, self._network_tag, session, 0, body[:1_163], self._key)
 
     def damaged(self) -> bytes:
         rng = self._rng

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from dht import datagram, wire
 from dht.contact import Contact, pack_contacts, unpack_address, unpack_contacts
 from dht.coordinates import Coordinate
+from dht.early import Question, padding, question_in
 from dht.envelope import open_envelope, seal
 from dht.errors import RemoteError
 from dht.handshake import Handshaker, Member
@@ -50,9 +51,17 @@ def _shaker() -> Handshaker:
 
 
 SHAKER = _shaker()
-OUTGOING = SHAKER.hello(7)
+QUESTION = Question(1, -2, bytes(20)).packed()
+OUTGOING = SHAKER.hello(7, QUESTION)
 HELLO = SHAKER.hello_datagram(OUTGOING)[datagram.HEADER_BYTES : -datagram.MAC_BYTES]
-WELCOME, _ = SHAKER.answer(7, HELLO, 9, ("127.0.0.1", 1), NOW_MS, demand_cookie=False)
+
+
+def _read(member: Member, question: bytes, room: int) -> bytes:
+    Question.unpack(question)
+    return b"answer"
+
+
+WELCOME, _ = SHAKER.answer(7, HELLO, 9, ("127.0.0.1", 1), NOW_MS, demand_cookie=False, read=_read)
 COOKIE, _ = SHAKER.answer(7, HELLO, 9, ("127.0.0.1", 1), NOW_MS, demand_cookie=True)
 BODY = slice(datagram.HEADER_BYTES, -datagram.MAC_BYTES)
 CONTACTS = [Contact(bytes([n]) * 20, ("10.0.0.1" if n % 2 else "fd00::1", 5)) for n in range(1, 9)]
@@ -75,7 +84,12 @@ DECODERS: dict[str, tuple[Callable[[bytes], object], bytes]] = {
     "address": (unpack_address, CONTACTS[1].packed[20:]),
     "contacts": (lambda data: unpack_contacts(data, 20), pack_contacts(CONTACTS)),
     "vitals": (unpack_vitals, Vitals(random.Random(1)).pack(NOW_MS)),
-    "hello": (lambda data: SHAKER.answer(7, data, 9, ("127.0.0.1", 1), NOW_MS, demand_cookie=False), HELLO),
+    "hello": (
+        lambda data: SHAKER.answer(7, data, 9, ("127.0.0.1", 1), NOW_MS, demand_cookie=False, read=_read),
+        HELLO,
+    ),
+    "early question": (Question.unpack, QUESTION),
+    "padding": (lambda data: Question.unpack(question_in(data)), padding(QUESTION, 700)),
     "welcome": (lambda data: SHAKER.finish(OUTGOING, data, NOW_MS), WELCOME[BODY]),
     "cookie": (SHAKER.cookie_in, COOKIE[BODY]),
     "trie message": (_message, wire.pack([2, [1, 2], 7, b"advert"])),

@@ -1,9 +1,10 @@
 """One host of the test: publishes a value of each size, reads the other's, and tells as JSON what came of it.
 
-    python host.py NAME ADDRESS PORT OTHER_NAME SEED_ADDRESS SEED_PORT SIZES [client|examine|swarm]
+    python host.py NAME ADDRESS PORT OTHER_NAME SEED_ADDRESS SEED_PORT SIZES [client|examine|swarm|join]
 
 Without a seed ("-") it begins a network, and serves until its input closes; as a swarm with nine more nodes on the
-next ports. With `examine` it finds out whether others can reach it, as a server must.
+next ports. With `examine` it finds out whether others can reach it, as a server must, and with `join` it joins
+then. One who comes to the swarm last looks for the other host, of whom it hears from others alone, and asks it.
 """
 
 from __future__ import annotations
@@ -110,9 +111,29 @@ async def main() -> None:
     told["faults"] = endpoint.counters["fault"]
     if "examine" in flags:
         await examine(endpoint, told)
+    if "join" in flags:
+        await overlay.join(seeds)
+        print("joined", flush=True)
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+        told["contacts"] = [list(contact.address) for contact in overlay.table]
+    if "swarm" in flags:
+        told["found"] = await found_by_a_newcomer(endpoint, other, address, int(port) + SWARM)
     print(json.dumps(told), flush=True)
     for each in (endpoint, *others):
         await each.close()
+
+
+async def found_by_a_newcomer(seed: Endpoint, other: str, address: str, port: int) -> list[Any]:
+    """Where one who comes last finds the other host, and who answers it there."""
+    newcomer = make("newcomer", client=True)
+    await newcomer.open(address, port)
+    overlay = newcomer.overlay(DIMENSION)
+    await overlay.join([seed.address])
+    wanted = make(other, client=True).overlay(DIMENSION).node_id
+    found = [contact for contact in await overlay.find(wanted) if contact.node_id == wanted]
+    answered = [list(contact.address) for contact in found if (await newcomer.ping(contact.address)).rtt_ms >= 0]
+    await newcomer.close()
+    return answered
 
 
 async def examine(endpoint: Endpoint, told: dict[str, Any]) -> None:
