@@ -128,7 +128,7 @@ def advert_of(shape: ServerShape, credential: bytes, peer: Peer, rng: Random, no
     )
 
 
-async def acquainted(peers: Sequence[Peer], within_s: float = 30.0) -> None:
+async def acquainted(peers: Sequence[Peer], within_s: float = 5.0) -> None:
     """Wait until all know one another everywhere: what is published before may go to others than its holders."""
     until_s = asyncio.get_running_loop().time() + within_s
     while any(len(overlay.table) < len(peers) - 1 for peer in peers for overlay in peer.overlays()):
