@@ -7,6 +7,9 @@ from collections import Counter
 from collections.abc import Callable
 
 from dht import datagram
+from dht.contact import Contact
+from dht.early import Question
+from dht.walk import FIND
 
 from .outcome import Outcome
 from .world import DIMENSION, World, faults
@@ -38,7 +41,13 @@ async def _attack(world: World, packets: int) -> Outcome:
     tag = int.from_bytes(key[:4], "big")
     rng = world.rng
     shaker = world.shaker(peer.signer, world.credential(peer.signer))
-    hellos = [shaker.hello_datagram(shaker.hello(rng.getrandbits(64))) for _ in range(50)]
+    # Half of them ask for contacts along with it, of which there are as many as an answer has room for.
+    overlay = victim.overlay(DIMENSION)
+    overlay.warm_start([Contact(rng.randbytes(20), world.spoofed()) for _ in range(100)])
+    question = Question(overlay.tag, FIND, rng.randbytes(20)).packed()
+    hellos = [
+        shaker.hello_datagram(shaker.hello(rng.getrandbits(64), each)) for each in (b"", question) for _ in range(25)
+    ]
 
     def foreign() -> bytes:
         return rng.randbytes(rng.randrange(0, 1_400))
@@ -91,6 +100,7 @@ async def _attack(world: World, packets: int) -> Outcome:
         {
             "packets": packets,
             "answered_hellos": answered[0],
+            "early_answers": victim.counters["early-answers"],
             "answered_strays": answered[1] + answered[3] + answered[5],
             "sessions": victim.session_count(),
             "faults": faults(victim),
