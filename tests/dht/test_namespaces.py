@@ -209,7 +209,6 @@ def test_a_server_whose_port_is_forwarded_is_reachable_through_the_nat(hosts: Ho
     assert told["reachability"] == "mapped" and told["observed"] == [OUTER, PORT], told
 
 
-@pytest.mark.skipif(shutil.which("nft") is None, reason="needs nftables")
 def test_a_server_behind_a_router_that_forwards_its_port_joins_and_is_found_by_strangers(router: Router) -> None:
     router.translate(PORT)
     right = router.start("right", "host.py", "right", RIGHT, PORT, "left", "-", 0, "100", "swarm")
@@ -222,7 +221,6 @@ def test_a_server_behind_a_router_that_forwards_its_port_joins_and_is_found_by_s
     assert not told["faults"] and not seen["faults"]
 
 
-@pytest.mark.skipif(shutil.which("nft") is None, reason="needs nftables")
 def test_a_server_behind_a_router_that_does_not_forward_is_told_what_to_open(router: Router) -> None:
     router.translate()
     right = router.start("right", "host.py", "right", RIGHT, PORT, "left", "-", 0, "100", "swarm")
