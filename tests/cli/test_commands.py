@@ -186,7 +186,9 @@ def test_a_reader_that_leaves_gets_no_traceback() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_command_says_so_and_cleans_up(tmp_path: Path, number: signal.Signals) -> None:
     program = (
-        "import asyncio, pathlib, sys\n"
+        "import asyncio, pathlib, signal, sys\n"
+        # A shell that started the tests in the background has had them ignore it, and so their children.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from xenonode.cli import command, main\n"
         "async def slow(run: command.Run) -> None:\n"
         "    mark = pathlib.Path(sys.argv[2])\n"
