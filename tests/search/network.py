@@ -22,7 +22,7 @@ from xenonode.search.publishing import Published, Publisher
 
 ENVIRONMENTS = (("os", "linux", "6.1"), ("os", "debian", "12"))
 DAY_MS = 86_400_000
-LIFE_MS = 450_000  # as long as a live server's, which publishes three times in it
+LIFE_MS = 450_000  # longer than a live server's by default (180 s), since these are not renewed
 LEAF_CAPACITY = 4
 PUBLISHED_MOST = 5
 """A server whose advert is accepted but not durable yet (nobody knows all others yet) tries again, as live ones."""

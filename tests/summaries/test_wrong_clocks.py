@@ -35,6 +35,7 @@ def test_rows_expire_on_time_once_a_clock_that_jumped_is_right_again(jump_ms: in
     world.run(30_000)
     del world.ahead_ms[jumped]
     world.publish_all(raws[20:], [NAME])
+    assert sum(len(node.rows) for node in world.holders[jumped, NAME].nodes().values()) > 0
     world.run(TTL_S * 1_000 + SWEPT_MS)
     assert sum(len(node.rows) for node in world.holders[jumped, NAME].nodes().values()) == 0
 

@@ -29,7 +29,8 @@ async def market(
     query: Annotated[str, typer.Argument(help="Which servers, as for 'search'; all, without one.")] = "",
     by: Annotated[str, typer.Option("--by", metavar="ATTRIBUTE", help="Apart by country, region or owner.")] = "",
     exact: Annotated[
-        bool, typer.Option("--exact", help="Read every leaf from two replicas, instead of believing summaries.")
+        bool,
+        typer.Option("--exact", help="Read every leaf from two replicas; list up to 500 where they differ."),
     ] = False,
 ) -> None:
     """Count servers, add up what they have free, and tell the spread of their prices (p10, p50, p90)."""

@@ -107,11 +107,11 @@ class Churning:
     def _leave(self, server: Server, *, returns: bool) -> bool:
         if not self._stand.is_up(server):
             return False
-        server.crash()
         if returns:
             self._away[server.node.host.name] = server
         else:
             self._stand.forget(server)
+        server.crash()
         self.left += 1
         self._note(f"{server.node.host.name} vanished")
         return True

@@ -168,6 +168,7 @@ class CrowdPeer(CrowdHost):
     def __init__(self, crowd: Crowd, name: str, shape: ServerShape, rng: Random) -> None:
         self.machine = Machine(crowd.simulation.nodes[name].env, "node key", shape, rng)
         super().__init__(crowd, name, "server", self.machine.signer, self.machine.disk)
+        self._again: asyncio.TimerHandle | None = None
         crowd.geography.places[name] = REGIONS[shape.region].location
 
     def _furnish(self, env: Env, home: SimulatedHome, peer: Peer) -> CrowdNode:
@@ -192,6 +193,8 @@ class CrowdPeer(CrowdHost):
 
     async def _leave(self, life: CrowdNode) -> None:
         env = self.node.env
+        if self._again is not None:
+            self._again.cancel()  # or it would advertise once more while it says goodbye
         if life.advertiser.current is not None:
             with contextlib.suppress(*UNPUBLISHED, TimeoutError):
                 async with asyncio.timeout(FAREWELL_S):
@@ -214,12 +217,12 @@ class CrowdPeer(CrowdHost):
         def again() -> None:
             env.spawn(self.publish(), "publish")
 
-        next_time = loop.call_later(self.crowd.period_ms / 1_000, again)
+        self._again = loop.call_later(self.crowd.period_ms / 1_000, again)
         try:
             published = await self.life.publisher.publish(self.machine.advert(env.now_ms(), self.credential).raw)
         except UNPUBLISHED:  # a clock that is wrong for a while, a disk that is full
-            next_time.cancel()
-            loop.call_later(PUBLISH_AGAIN_S, again)
+            self._again.cancel()
+            self._again = loop.call_later(PUBLISH_AGAIN_S, again)
             return None
         self.crowd.durable[self.node.host.name] = published
         return published

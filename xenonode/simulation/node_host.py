@@ -20,7 +20,7 @@ class NodeHost:
         self.running: Any = None
 
     def crash(self) -> None:
-        """Stop where it stands; a server's guests go on, and XenoCorp's ledger is as it was."""
+        """Stop where it stands; its disk stays."""
         self.running = None
         self.node.crash()
 

@@ -43,7 +43,7 @@ FULL = Size(servers=30, leaf_capacity=24, calm_s=30.0, faults_s=370.0, quiet_s=1
 two periods of adverts, and what a zone lives at most."""
 SMALL = Size(servers=12, leaf_capacity=8, calm_s=20.0, faults_s=120.0, quiet_s=130.0, kinds=5)
 """A quarter of its cost, for looking at many seeds."""
-COPIED = Size(servers=12, leaf_capacity=8, calm_s=20.0, faults_s=120.0, quiet_s=130.0, kinds=5, root_groups=3)
+COPIED = replace(SMALL, root_groups=3)
 """The same, where each root has three groups of holders."""
 SIZES = {"full": FULL, "small": SMALL, "copied": COPIED}
 DRAWN = tuple(kind for kind in KINDS if kind != LEDGER_ROT)

@@ -71,6 +71,8 @@ class Stage:
         self.series: dict[str, list[tuple[float, Any]]] = {}
         """What probes measured: (virtual seconds, value), by the probe's name."""
         self.begun = False
+        self.vanished: set[bytes] = set()
+        """Keys of servers that went without a goodbye, and for good: their last adverts may be found until they end."""
 
     async def begin(self) -> None:
         """Start everything that is in the world."""

@@ -65,7 +65,7 @@ class Stand(Protocol):
         """A new server, with a key, a place and an offer of its own; not started yet."""
 
     def forget(self, server: Server) -> None:
-        """A server that vanished will never return: nobody shall wait for it."""
+        """A server that is about to vanish will never return: nobody shall wait for it."""
 
     def endpoints(self) -> Iterator[tuple[str, Endpoint]]:
         """The endpoint of each node that is up, by its host's name."""
@@ -139,6 +139,9 @@ class PlatformStand:
 
     def forget(self, server: Server) -> None:
         """As if it had never been, but for what others still hold of it."""
+        assert isinstance(server, ServerHost) and server.running is not None
+        self.world.vanished.add(server.running.home.signer.public_key)
+        self.world.vanished.update(machine.signer.public_key for machine in server.fleet)
         self.world.servers = [each for each in self.world.servers if each is not server]
 
     def endpoints(self) -> Iterator[tuple[str, Endpoint]]:
@@ -204,6 +207,8 @@ class PeersStand:
 
     def forget(self, server: Server) -> None:
         """As if it had never been, but for what others still hold of it."""
+        assert isinstance(server, CrowdPeer)
+        self.world.vanished.add(server.signer.public_key)
         self.world.servers = [each for each in self.world.servers if each is not server]
 
     def endpoints(self) -> Iterator[tuple[str, Endpoint]]:

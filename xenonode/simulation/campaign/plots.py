@@ -91,7 +91,7 @@ def _figures(tables: Tables, keys: Sequence[str]) -> Iterator[Figure]:
     if opened:
         plot = _plot(_cdf, opened, keys, "open_s", "from wish to login [s]")
         yield Figure("session-opening", f"opening a session: {len(opened)} sessions", "Search, order, boot.", plot)
-    asked = _in_bins(tables["queries"])
+    asked = _in_bins(tables["queries"], keys)
     if asked:
         told = "Mean of the queries begun in each span of time; an unanswered one counts as 0."
         plot = _plot(_series, asked, keys, "recall", "recall", spans)
@@ -189,14 +189,14 @@ def _series(axes: Any, rows: Sequence[Row], keys: Sequence[str], column: str, la
     axes.set_ylim(bottom=0, top=1.05 if column == "recall" else None)
 
 
-def _in_bins(queries: Sequence[Row]) -> list[Row]:
+def _in_bins(queries: Sequence[Row], keys: Sequence[str]) -> list[Row]:
     """The mean recall of each run's queries in each span of time, at the span's middle."""
     last_s = max((row["t_s"] for row in queries), default=0.0)
     width_s = max(1.0, last_s / BINS)
     found: dict[tuple[str, int], list[Row]] = defaultdict(list)
     for row in queries:
         if row.get("recall") is not None:
-            run = " ".join(f"{name}={value}" for name, value in row.items() if name == "seed" or "." in name)
+            run = " ".join(str(row[key]) for key in (*keys, "seed"))
             found[run, int(row["t_s"] / width_s)].append(row)
     return [
         {**rows[0], "t_s": (number + 0.5) * width_s, "recall": fmean(row["recall"] for row in rows)}

@@ -56,7 +56,7 @@ class MoneyChecks:
         return "; ".join(report.faults)
 
     def capacity(self) -> str:
-        """What sessions hold is never more than the server offers, nor are there more guests than sessions."""
+        """What sessions hold is never more than the server offers."""
         for host in self._world.servers:
             if host.running is None:
                 continue

@@ -229,12 +229,11 @@ def _reached(ways: Mapping[str, Sequence[str]], start: str) -> set[str]:
 def answer_is_whole(truth: Truth, who: str, query: str, answer: SearchAnswer) -> str:
     """A search finds exactly the adverts in force, and says that it is complete.
 
-    Who vanished for good is in force until its last advert ends: nobody else can withdraw it.
+    Who vanished for good may be found until its last advert ends: nobody else can withdraw it.
     """
-    found = {each.advert.server_key: each.advert.advert.expires_ms for each in answer.servers}
+    found = {each.advert.server_key for each in answer.servers}
     lost = sorted(truth.server(key) for key in truth.expected if key not in found)
-    over = [key for key, expires_ms in found.items() if expires_ms <= truth.world.now_ms()]
-    ghosts = sorted(truth.server(key) for key in over if key not in truth.expected)
+    ghosts = sorted(truth.server(key) for key in found - set(truth.expected) - truth.world.vanished)
     if lost or ghosts:
         said = "complete" if answer.complete else f"partial ({'; '.join(answer.missing[:3])})"
         return f"{who} asks {query!r}: missing {lost}, not in force {ghosts}; the answer calls itself {said}"

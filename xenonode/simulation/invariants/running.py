@@ -46,6 +46,10 @@ class Checks:
         self._seen: dict[str, list[tuple[float, Incarnation, int]]] = {}
         self._first = 0
 
+    def begin(self) -> None:
+        """Begin anew with the first, whoever's turn it was."""
+        self._first = 0
+
     def turn(self) -> bool:
         """Look at others from now on; True where everybody was looked at since the last time."""
         self._first += HOSTS_A_TIME

@@ -55,6 +55,7 @@ class Watch:
 
     def check(self) -> None:
         """Check everything and everybody now. Raises BrokenInvariant."""
+        self.checks.begin()
         while not self._look(all_=True):
             pass
 
