@@ -1,7 +1,7 @@
 """The one read that a HELLO may carry, and the answer to it in the WELCOME: a cold peer costs no further round.
 
 Decides how the question lies in HELLO's padding, which nodes of before do not look at, and how the answer is bound to
-it. Leaves which questions may be asked so to `serving`, and the handshake to `handshake`. Pure.
+it. Leaves which questions may be asked so to `walk.EARLY`, and the handshake to `handshake`. Pure.
 
     padding   [1, length 2, question, zeros]        question   msgpack [overlay tag, kind, body]
 
@@ -9,8 +9,9 @@ it. Leaves which questions may be asked so to `serving`, and the handshake to `h
 
 Nobody has proved an address when the question is answered. So it is one whose answer anybody may have and that
 changes nothing; HELLO's length pays for the answer, as for the rest of the WELCOME; and whoever sends a HELLO again
-has the same read once more, within the limits of HELLOs. WELCOME's signature and the session's keys cover question
-and answer: if either was altered on its way there is no session (as in RFC 8446, section 2.3, without its secrets).
+has the same read once more, or another, within the limits of HELLOs. WELCOME's signature and the session's keys cover
+question and answer: if either was altered on its way there is no session, or no answer (as in RFC 8446, section 2.3,
+without its secrets).
 """
 
 from __future__ import annotations

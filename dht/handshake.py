@@ -11,10 +11,11 @@ Decides what HELLO, WELCOME and COOKIE say and when they hold. Leaves sending, t
                                                                     answer, if the padding held a question (`early`)]
     first REQUEST under the session's key         ------>  only now is the initiator's address proved
 
-Signed ephemeral Diffie-Hellman: HELLO's signature covers all of HELLO, WELCOME's covers HELLO's digest as
-well, so that neither can be moved to another conversation. HELLO is padded, so the WELCOME that an
-unproved address draws is never longer than what provoked it. The cookie (as in RFC 9147, section 5.1)
-binds the address to a secret that rotates, so that under a flood nothing is computed for spoofed addresses.
+Signed ephemeral Diffie-Hellman: HELLO's signature covers all of HELLO but cookie and padding, WELCOME's covers
+HELLO's digest and the question that it answers as well, so that neither can be moved to another conversation.
+HELLO is padded, so the WELCOME that an unproved address draws is never longer than what provoked it. The
+cookie (as in RFC 9147, section 5.1) binds the address to a secret that rotates, so that under a flood nothing
+is computed for spoofed addresses.
 """
 
 from __future__ import annotations

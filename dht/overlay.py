@@ -160,6 +160,15 @@ class Overlay:
             self._publishing = Publishing(self)
         return self._publishing
 
+    def lag_ms(self, now_ms: int) -> int:
+        """How late the latest republication is."""
+        return 0 if self._publishing is None else self._publishing.lag_ms(now_ms)
+
+    @property
+    def holdings(self) -> tuple[int, int]:
+        """How many records are on the shelf, and their bytes."""
+        return (0, 0) if self._shelf is None else (len(self._shelf), self._shelf.used_bytes)
+
     @property
     def holds_records(self) -> bool:
         """Whether anything is on the shelf."""

@@ -239,7 +239,7 @@ class Sessions:
         self._establish(peer, session)
         if answered is not None and answer is not None:
             # What we have computed is no part of the way, and who was greeted twice may have answered either.
-            answered.sent_s = greeting.sent_s + endpoint.time() - arrived_s
+            answered.sent_s = peer.heard_s - (arrived_s - greeting.sent_s)
             answered.resent = greeting.attempts > 1 or bool(greeting.cookie)
             endpoint.calls.answered_early(answered, answer)
         if not session.counter and peer.session is session:

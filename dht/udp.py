@@ -1,8 +1,8 @@
-"""The one UDP socket of a node: asyncio-dgram's, with its two queues replaced.
+"""The one UDP socket of a node: asyncio-dgram's, without its two queues.
 
 Decides nothing: datagrams in are handed over at once, datagrams out are given to the transport or dropped and
-counted. asyncio-dgram opens and owns the socket; its receive queue, which has no bound, is replaced by one that
-hands over at once, and its error queue by a counter, because an ICMP error says nothing that a time-out does not.
+counted. asyncio-dgram opens and owns the socket; its protocol hands over at once instead of filling a receive queue,
+which has no bound, and its error queue is a counter, because an ICMP error says nothing that a time-out does not.
 """
 
 from __future__ import annotations

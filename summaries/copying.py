@@ -5,12 +5,15 @@ Whoever claims a zone tells every group, and counts the claim as known once a qu
 a reader who unites two of three of any one group misses nothing acknowledged. One voice of each group is no quorum.
 
 A copy has what children claim, and no rows. It answers for the root only once a quorum of the root's own holders said
-that it is split and that no row is left there. That is so for ever: nothing is acknowledged any more at a trie node
-that a quorum knows to be split. Until then it says NotReady, and its reader begins anew with the root's own holders.
+that it is split and that no row is left there: nothing is acknowledged any more at a trie node that a quorum knows to
+be split. Until then it says NotReady, and its reader begins anew with the root's own holders. A quorum that lost its
+memory at once knows no split any more and takes rows, so that a copy asks again every CONFIRM_MS whether it is still
+so; whoever says otherwise ends it, silence does not.
 
     (absent) --told of a zone--> LEARNING --a quorum is split, without rows, and told all it has--> READY
-       ^                                                                                             |
-       +------------ nobody claimed anything for SILENCE_MS: others are nearer by now ---------------+
+       ^                            ^                                                              |   |
+       |                            +---------- one of them has rows, or knows of no split --------+   |
+       +------------ nobody claimed anything for SILENCE_MS: others are nearer by now -----------------+
 
 Readers create nothing, or each of their questions could make a stranger ask the root's own holders for all they have.
 """
@@ -31,6 +34,7 @@ from summaries.trie import ROOT, split_bit
 MAX_GROUPS = 64  # of one root: 192 nodes, each told of every child's zone by three holders in 30 s
 SILENCE_MS = 60_000  # two heartbeats of a claim: each child's holders tell a copy that they count
 LEARN_AGAIN_MS = 5_000  # while the root has rows of its own
+CONFIRM_MS = 15_000  # as often as zones are rebuilt: so long may what a root that forgot its split took be missed here
 
 
 @dataclass(slots=True)
@@ -39,7 +43,7 @@ class _Learning:
 
     tokens: set[int] = field(default_factory=set)
     told: set[bytes] = field(default_factory=set)
-    pages: int = 0
+    pages: dict[bytes, int] = field(default_factory=dict)  # asked for, by holder
     asked: int = 0
 
 
@@ -97,7 +101,7 @@ class Copying:
         if self._heard_ms + SILENCE_MS <= now_ms:
             self._node = self._learning = None
             return
-        if not node.ready and self._learning is None and self._learn_ms <= now_ms:
+        if self._learning is None and self._learn_ms <= now_ms:
             self._learn(now_ms)
         if node.refresh_ms <= now_ms:
             node.refresh_ms = now_ms + REBUILD_MS
@@ -109,7 +113,7 @@ class Copying:
         if node is None:
             return latest_ms
         due_ms = min(node.refresh_ms, self._heard_ms + SILENCE_MS, latest_ms)
-        return due_ms if node.ready or self._learning is not None else min(due_ms, self._learn_ms)
+        return due_ms if self._learning is not None else min(due_ms, self._learn_ms)
 
     def install(self, node: TrieNode, now_ms: int) -> None:
         """Keep a copy that was built elsewhere (bulk.py)."""
@@ -132,10 +136,17 @@ class Copying:
         learning.asked = max(learning.asked, asked if first else 0)
         if isinstance(reply, Digest) and reply.known and reply.splits & split_bit(ROOT) and not reply.postings:
             self._state.take_facts(node, reply, now_ms)
-            self._continue(learning, sender, reply, now_ms)
+            if node.ready:
+                learning.told.add(sender)  # the first page says whether it is split and has rows; the rest is known
+            else:
+                self._continue(learning, sender, reply, now_ms)
+        elif isinstance(reply, Digest) and reply.known:
+            node.ready = False
         if len(learning.told) >= quorum(learning.asked):
-            self._learning, node.ready, node.refresh_ms = None, True, now_ms + REBUILD_MS
-            node.rebuild(now_ms, self._state.wall_ms(now_ms))
+            self._learning, self._learn_ms = None, now_ms + CONFIRM_MS
+            if not node.ready:
+                node.ready, node.refresh_ms = True, now_ms + REBUILD_MS
+                node.rebuild(now_ms, self._state.wall_ms(now_ms))
         elif not learning.tokens:
             self._learning, self._learn_ms = None, now_ms + LEARN_AGAIN_MS
 
@@ -154,8 +165,8 @@ class Copying:
             learning.told.add(sender)
             return
         token = None
-        if learning.pages < MAX_PAGES:
+        if learning.pages.get(sender, 0) < MAX_PAGES:
             token = self._state.push(ROOT, Pull(ROOT, page.next), now_ms, to=sender)
         if token is not None:
-            learning.pages += 1
+            learning.pages[sender] = learning.pages.get(sender, 0) + 1
             learning.tokens.add(token)

@@ -255,7 +255,7 @@ class Search:
                 reading.todo.clear()
                 reading.cut = True
         elif isinstance(reply, NotReady) and visit.group:
-            visit.sources.clear()  # a root that has rows of its own has no copies
+            visit.sources.clear()  # the root has rows of its own, or the copy is new
             reading.lost(span)
         elif isinstance(reply, NotReady) and reading.retries < MAX_RETRIES:
             reading.retries += 1

@@ -88,3 +88,12 @@ def test_a_ledger_that_rots_in_use_books_nothing_any_more(ledger: Path) -> None:
     assert "until its operator has restored it" in refused[0].message
     assert refused[1] is refused[2]  # not even tried
     database.close()
+
+
+def test_a_text_that_rotted_is_damage_and_no_moment_of_trouble(ledger: Path) -> None:
+    """SQLite finds nothing wrong with it; Python cannot read it, and has no code for that."""
+    data = ledger.read_bytes()
+    assert b"event 57" in data
+    ledger.write_bytes(data.replace(b"event 57", b"ev\xa0nt 57"))
+    with pytest.raises(DamagedLedgerError):
+        look(ledger)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from random import Random
 
 import pytest
@@ -9,15 +10,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from summaries_world import World, attributes
 
+from summaries.answer import digest
+from summaries.copying import CONFIRM_MS
 from summaries.execute import SearchResult
 from summaries.filter import Filter
-from summaries.messages import Accepted, Answer, AtCopy, NotReady, Overview, Read, ZoneUpdate
+from summaries.holder import Holder, Push
+from summaries.messages import Accepted, Answer, AtCopy, NotReady, Overview, Pull, Read, ZoneUpdate
+from summaries.node import TrieNode
 from summaries.parse import parse
+from summaries.point import Rows
 from summaries.publish import Publication
 from summaries.rank import Order
 from summaries.roots import RootReading
 from summaries.schema import Schema
-from summaries.trie import ROOT, Prefix, trie_key
+from summaries.trie import LEVEL_BITS, ROOT, Prefix, trie_key
+from summaries.zone import Zone
 
 SAMPLE = [attributes(Random(seed)) for seed in range(200)]
 SCHEMA = Schema.from_sample(SAMPLE, most=128)  # type: ignore[arg-type]
@@ -198,3 +205,40 @@ def test_an_older_claim_narrows_no_newer_one_at_a_copy() -> None:
 def test_each_group_has_a_key_of_its_own(groups: int) -> None:
     keys = {trie_key(b"net", 1, NAME, prefix, one) for prefix in (ROOT, Prefix(0, 6)) for one in range(groups)}
     assert len(keys) == 2 * groups
+
+
+@pytest.mark.parametrize("lost", [2, 3])
+def test_copies_notice_that_a_roots_own_holders_lost_their_memory_together(lost: int) -> None:
+    """A quorum that knows no split takes rows again; copies that had heard "split" once showed none of these."""
+    held = settled(5, 40)
+    for name in group(held, 0)[:lost]:
+        held.restart(name)
+    held.run(40_000)
+    assert all(one.durable for one in publish(held, range(100, 106)))
+    held.run(CONFIRM_MS + 5_000)
+    for turn in range(2 * GROUPS):
+        result = search(held, turn)
+        assert set(range(100, 106)) <= ids(result) or result.unreachable, turn
+
+
+@pytest.mark.parametrize("holders", [3, 4])
+def test_a_copy_of_a_full_root_learns_all_of_it_from_three_that_answer_alike(holders: int) -> None:
+    """One budget of pages for all three was spent before any of them had told all."""
+    rng, held = Random(1), world(1)
+    zone = Zone.of_point(SCHEMA, held.adverts[held.advert(1, 1, SAMPLE[0])])
+    root = TrieNode(ROOT, SCHEMA, Rows(SCHEMA))
+    root.ready, root.splits = True, (1 << 63) - 1
+    children = [Prefix(number, LEVEL_BITS) for number in range(1 << LEVEL_BITS)]
+    for child in children:
+        for _ in range(holders):
+            root.hear(child, rng.randbytes(26), 1_000, rng.randrange(1, 9_999), zone, 1_000)
+    copy = Holder(SCHEMA, NAME, b"me".ljust(26), lambda raw, wall_ms: None, incarnation=1, root_groups=GROUPS)
+    claim = AtCopy(ZoneUpdate(children[0], 1_000, 1, zone, 0))
+    waiting = deque(one for one in copy.received(claim, rng.randbytes(26), 1, 1_000) if isinstance(one, Push))
+    while waiting:
+        push = waiting.popleft()
+        assert isinstance(push.message, Pull)
+        for name in [push.to] if push.to else [b"r0", b"r1", b"r2"]:
+            told = copy.answered(push.token, 1 if push.to else 3, name, digest(root, push.message), 1_000)
+            waiting.extend(one for one in told if isinstance(one, Push))
+    assert copy.copying.node is not None and copy.copying.node.ready

@@ -23,7 +23,9 @@ CORRUPT, NOT_A_DATABASE = 11, 26
 
 def is_damage(error: DBAPIError) -> bool:
     """Whether the database complains of its file's content, not of the disk or of the statement."""
-    return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in (CORRUPT, NOT_A_DATABASE)
+    code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+    # Python's own complaint of a text that is none has no code.
+    return code in (CORRUPT, NOT_A_DATABASE) or "Could not decode to UTF-8" in str(error.orig)
 
 
 def check_file(connection: Connection, path: str | Path) -> None:
@@ -42,7 +44,9 @@ def check_books(books: Books) -> None:
     """Recompute every balance and order from the transfers. Raises DamagedLedgerError."""
     try:
         report = audit_books(books)
-    except DBAPIError:
+    except DBAPIError as error:
+        if is_damage(error):
+            raise DamagedLedgerError("", str(error.orig)) from error
         raise  # the store knows what that means
     except Exception as error:  # what rotted may be anything: a kind that there is not, an order that is none
         raise DamagedLedgerError("", f"a record makes no sense: {error!r:.200}") from error

@@ -69,8 +69,11 @@ async def count(searcher: Searcher, query: Query, *, group: str = "", whole: boo
 
 
 async def _listed(searcher: Searcher, query: Query, group: str, counted: CensusResult) -> CensusResult:
-    """The same by a search, if that is complete: it takes each server once, whoever shows it."""
-    answer = await searcher.search(Query(query.where))
+    """The same by a search, if there is one and it is complete: it takes each server once, whoever shows it."""
+    try:
+        answer = await searcher.search(Query(query.where))
+    except XenoError:
+        return counted
     if not answer.complete:
         return counted
     now_ms = searcher.env.now_ms()
