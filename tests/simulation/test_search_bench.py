@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -61,6 +62,13 @@ def test_a_row_has_the_fields_that_were_promised_and_a_line_in_the_table(tmp_pat
     assert set(row.to_fields()) >= FIELDS
     figure.write_csv(rows("conjunction"), tmp_path / "rows.csv")
     assert len((tmp_path / "rows.csv").read_text().splitlines()) == 1 + len(METHODS)
+
+
+@pytest.mark.parametrize("slowest", [1, 10_000])
+def test_the_figure_shows_every_line_however_far_apart_they_are(tmp_path: Path, slowest: int) -> None:
+    slow = [replace(row, time_ms_mean=slowest * row.time_ms_mean) for row in rows("conjunction") if "2003" in row.method]
+    figure.draw_png([*rows("conjunction")[:2], *slow], tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.timeout(1_200)  # half a minute of processor time, which a busy machine gives late

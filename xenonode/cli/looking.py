@@ -71,7 +71,7 @@ async def advert_show(run: Run, server: ServerArgument) -> None:
     """Show a server's own current advert, checked whole."""
     async with run.client() as client:
         shown = await client.servers.shown_advert(server)
-    facts = [*advert_facts(shown.advert), ("not yet found by", shown.pending)]
+    facts = [*advert_facts(shown.advert), ("pending in", shown.pending)]
     fields = plain(shown.advert)
     assert isinstance(fields, dict)
     run.output.facts({**fields, "pending": shown.pending}, facts)

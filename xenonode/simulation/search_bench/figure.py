@@ -15,6 +15,10 @@ from pathlib import Path
 from xenonode.errors import XenoError
 from xenonode.simulation.search_bench.bench import DOWNLOAD_BYTE_PER_MS, ROUND_TRIP_MS, Row
 
+LINEAR_MAX = 20
+"""Where the slowest takes so many times as long as the fastest, a linear axis would show that line alone."""
+TIME_MARKS_MS = tuple(factor * 10**power for power in range(1, 7) for factor in (1, 2, 5))
+
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
     """Every row, one a line."""
@@ -57,15 +61,25 @@ def draw_png(rows: Sequence[Row], path: Path, kind: str = "conjunction") -> None
             axes.plot([one[0] for one in line], [one[1] for one in line], form, color=colour, label=label)
     axes.set(xscale="log", xlabel="number of advertisements", ylabel="mean search time [ms], modelled")
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    times = [row.time_ms_mean for row in chosen]
+    if max(times) > LINEAR_MAX * min(times):
+        marks = [mark for mark in TIME_MARKS_MS if min(times) / 2 <= mark <= 2 * max(times)]
+        axes.set(yscale="log", ylabel="mean search time [ms], modelled, logarithmic")
+        axes.set_yticks(marks, [f"{mark:,}" for mark in marks])
+    else:
+        axes.set_ylim(bottom=0)
     axes.minorticks_off()
-    axes.set_ylim(bottom=0)
     axes.set_title(f"How search time varies with the number of items\n({kind}s with 1 to 1,000 matches, all listed)")
     axes.grid(True, alpha=0.3)
     axes.legend(fontsize="small")
     rate = DOWNLOAD_BYTE_PER_MS * 8 // 1000
+    asked = {row.method: row.queries for row in chosen}
+    most, least = max(asked.values()), min(asked.values())
+    few = [label.partition(":")[0] for method, (label, _, _) in _LINES.items() if asked.get(method, most) < most]
+    counted = f"means of {most} searches" + (f" ({' and '.join(few)}: {least})" if few else "")
     made = (
-        f"rounds at {ROUND_TRIP_MS:.0f} ms, bytes at {rate} Mbit/s, and the client's processor time, until the answers"
-        " are known;\nto ask each server found for its signed advert comes after, and is the same for all"
+        f"{counted}: rounds at {ROUND_TRIP_MS:.0f} ms, bytes at {rate} Mbit/s, and the client's processor time,\n"
+        "until the answers are known; to ask each server found for its advert comes after, and is the same for all"
     )
     figure.text(0.5, 0.01, made, ha="center", fontsize="x-small")
     figure.tight_layout(rect=(0, 0.05, 1, 1))
