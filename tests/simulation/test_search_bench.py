@@ -66,8 +66,9 @@ def test_a_row_has_the_fields_that_were_promised_and_a_line_in_the_table(tmp_pat
 
 @pytest.mark.parametrize("slowest", [1, 10_000])
 def test_the_figure_shows_every_line_however_far_apart_they_are(tmp_path: Path, slowest: int) -> None:
-    slow = [replace(row, time_ms_mean=slowest * row.time_ms_mean) for row in rows("conjunction") if "2003" in row.method]
-    figure.draw_png([*rows("conjunction")[:2], *slow], tmp_path / "figure.png")
+    ours, slow = rows("conjunction")[:2], [row for row in rows("conjunction") if row.method == "bloom-2003"]
+    slow = [replace(row, time_ms_mean=slowest * row.time_ms_mean) for row in slow]
+    figure.draw_png([*ours, *slow], tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
