@@ -59,6 +59,28 @@ def test_two_adverts_with_one_number_are_told_once_with_a_proof_that_convinces_x
         assert Advert.open(raws[1], simulation.scheme)[0].seq == proof.seq + 1
 
 
+def test_what_was_signed_by_a_clock_far_ahead_is_refused_whoever_else_has_verified_it() -> None:
+    """The nodes of a simulation share what they verified; each believes it by its own clock alone."""
+    with Simulation(seed=3) as simulation:
+        node = simulation.add_node("node")
+        issuing = Issuing(simulation.scheme, node.env.now_ms(), Address(node.host.address, 7000))
+        peer, signer, credential = node.call(issuing.peer, node.env, 0)
+
+        async def meet() -> None:
+            await peer.start(Address(node.host.address, 7000).pair)
+            now_ms = node.env.now_ms()
+            ahead_ms = now_ms + 600_000
+            advert = advert_of(catalogue.adverts(Random(3), 1)[0], credential, peer, Random(3), ahead_ms)
+            raw = advert.seal(signer).raw
+            assert peer.adverts.point(raw, now_ms) is None
+            assert peer.adverts.point(raw, ahead_ms) is not None
+            assert peer.adverts.point(raw, now_ms) is None
+            assert peer.adverts.point(raw, ahead_ms - 60_000) is not None  # within what clocks may differ
+            await peer.close()
+
+        simulation.run(node.start(meet()))
+
+
 def test_a_heartbeat_of_a_real_advert_is_a_fifth_of_it() -> None:
     with Simulation(seed=3) as simulation:
         node = simulation.add_node("node")

@@ -76,6 +76,8 @@ class Adverts:
         elif found[0].advert.expires_ms <= now_ms:
             self._known.forget(raw)
             return self.verify(raw, now_ms)  # refused now, in the same words as if it were new
+        elif found[0].advert.issued_ms > now_ms:
+            verify_advert(raw, self._trust, now_ms, allow_gone=True)  # another's clock, or ours before, was ahead
         return found
 
     def point(self, raw: bytes, now_ms: int) -> Point | None:
