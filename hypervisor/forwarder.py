@@ -37,7 +37,8 @@ class Forwarder:
                 return
             connections.add(task)
             try:
-                await _join(reader, writer, target_host, target_port)
+                with contextlib.suppress(asyncio.CancelledError):  # only close() cancels, and waits for no result
+                    await _join(reader, writer, target_host, target_port)
             finally:
                 connections.discard(task)
                 writer.close()
@@ -74,16 +75,36 @@ class Forwarder:
 
 async def _join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, port: int) -> None:
     """Carry bytes both ways until both sides have ended."""
-    try:
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            far_reader, far_writer = await asyncio.open_connection(host, port)
-    except (OSError, TimeoutError):
+    far = await _connect(writer, host, port)
+    if far is None:
         return
+    far_reader, far_writer = far
     try:
         with contextlib.suppress(OSError):
             await asyncio.gather(_carry(reader, far_writer), _carry(far_reader, writer))
     finally:
         far_writer.close()
+
+
+async def _connect(
+    writer: asyncio.StreamWriter, host: str, port: int
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+    """The connection to the guest; None if it is not there, or as soon as the client has broken off.
+
+    The connections of clients that have gone would all reach a guest in the moment in which its network is up, and a
+    small ssh server (dropbear: five unproved of one address) then refuses the client that waited.
+    """
+    connecting = asyncio.create_task(asyncio.open_connection(host, port))
+    gone = asyncio.create_task(writer.wait_closed())
+    try:
+        await asyncio.wait({connecting, gone}, timeout=CONNECT_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+        with contextlib.suppress(OSError):
+            return connecting.result() if connecting.done() else None
+        return None
+    finally:
+        connecting.cancel()
+        gone.cancel()
+        await asyncio.gather(connecting, gone, return_exceptions=True)
 
 
 async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

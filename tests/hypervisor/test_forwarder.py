@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
 
 import pytest
 
@@ -71,6 +74,47 @@ def test_a_guest_that_is_not_there_ends_the_connection() -> None:
         await forwarder.aclose()
 
     asyncio.run(scenario())
+
+
+@contextlib.contextmanager
+def deaf_guest() -> Iterator[socket.socket]:
+    """A listener whose queue is full: who else connects waits, as for a guest whose network is not up yet."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        stack.enter_context(socket.create_connection(listener.getsockname()))
+        yield listener
+
+
+def test_tries_that_were_given_up_do_not_reach_a_guest_once_it_listens() -> None:
+    async def scenario() -> None:
+        with deaf_guest() as listener:
+            forwarder = Forwarder("127.0.0.1")
+            port = await forwarder.open("one", "127.0.0.1", listener.getsockname()[1])
+            with pytest.raises(GuestFailedError):
+                await readiness.wait_for_ssh("127.0.0.1", port, timeout_ms=1500)
+            listener.setblocking(False)
+            first, _ = await asyncio.get_running_loop().sock_accept(listener)  # the one that filled the queue
+            first.close()
+            with pytest.raises(TimeoutError):  # a connection that waits knocks again after 1, 3, 7 s
+                await asyncio.wait_for(asyncio.get_running_loop().sock_accept(listener), 3)
+            await forwarder.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_cutting_a_connection_is_nobodys_error(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        server, target = await echo_server()
+        forwarder = Forwarder("127.0.0.1")
+        port = await forwarder.open("one", "127.0.0.1", target)
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.sleep(0.05)
+        await forwarder.close("one")
+        writer.close()
+        server.close()
+
+    asyncio.run(scenario())
+    assert not caplog.records
 
 
 def test_readiness_waits_for_a_banner_and_for_nothing_less() -> None:
