@@ -8,14 +8,12 @@ are pages of the same answer, and whether another replica has the same.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
 from struct import Struct
-from typing import Any
 
 import xxhash
 
 from summaries.asks import REPLICAS
-from summaries.filter import CompiledFilter, Filter
+from summaries.filter import CompiledFilter, compiled
 from summaries.forms import MAX_HOLDERS, child_fields, entry_fields, outlined_fields, posting_fields
 from summaries.messages import (
     Answer,
@@ -35,7 +33,6 @@ from summaries.node import TrieNode
 from summaries.packing import HEADER_BYTES, Packable, row_width
 from summaries.point import Rows
 from summaries.rank import LAST
-from summaries.schema import Schema
 from summaries.size import MAX_MESSAGE_BYTES, packed_size
 from summaries.trie import Prefix
 from summaries.zone import MAX_COUNT
@@ -182,31 +179,6 @@ def _children(node: TrieNode, read: Read, condition: CompiledFilter, reader: byt
     found += [(Child(prefix, -LAST, 0, 0, 0, ()), True, 0) for prefix in node.frontier()]
     found.sort(key=lambda one: (one[0].prefix.bits, one[0].prefix.length))
     return found
-
-
-@lru_cache(maxsize=256)  # a reader asks many nodes with one filter, and pages repeat it
-def _compiled_by(filter_: Filter, schema: _Hashed) -> CompiledFilter:
-    return CompiledFilter(schema.schema, filter_)
-
-
-class _Hashed:
-    """A schema as a cache key, by identity: hashing 40,000 breakpoints would cost more than compiling."""
-
-    __slots__ = ("schema",)
-
-    def __init__(self, schema: Schema) -> None:
-        self.schema = schema
-
-    def __hash__(self) -> int:
-        return id(self.schema)
-
-    def __eq__(self, other: Any) -> bool:
-        return isinstance(other, _Hashed) and self.schema is other.schema
-
-
-def compiled(schema: Schema, filter_: Filter) -> CompiledFilter:
-    """A filter made ready for one schema; the last few are remembered."""
-    return _compiled_by(filter_, _Hashed(schema))
 
 
 def _after(here: Cursor, cursor: Cursor) -> bool:

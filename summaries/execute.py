@@ -22,7 +22,7 @@ from summaries.attributes import LARGEST
 from summaries.candidates import Candidates, Finish, Verify
 from summaries.errors import LocalError
 from summaries.explain import Explanation, NodeRead, describe
-from summaries.filter import CompiledFilter, Filter
+from summaries.filter import Filter, compiled
 from summaries.idset import IdSet
 from summaries.impossible import is_impossible
 from summaries.messages import Answer, Child, NotReady, Read
@@ -140,7 +140,7 @@ class Search:
         if view is None:
             self._launch(visit)
             return
-        condition = CompiledFilter(self._schema, self._parts[part].filter)
+        condition = compiled(self._schema, self._parts[part].filter)
         passing = view.passing(self._schema, condition, self._query.order)
         self._tally.root_age_ms = max(self._tally.root_age_ms, self._now_ms - view.read_ms)
         self._tally.pruned += len(view.children) - len(passing)

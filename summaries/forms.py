@@ -8,6 +8,7 @@ most MAX_MESSAGE_BYTES when packed.
 from __future__ import annotations
 
 from dataclasses import fields
+from functools import partial
 from typing import Any, cast
 
 from summaries.attributes import LARGEST
@@ -144,9 +145,10 @@ _ZONE: Codec = (_write_zone, _read_zone)
 _FILTER: Codec = (Filter.to_fields, Filter.from_fields)
 _ORDER: Codec = (Order.to_fields, Order.from_fields)
 _CHILD = record(Child, _PREFIX, _RANK, _COUNT, _COUNT, integer(0, 255), many(_CONTACT, MAX_HOLDERS))
+_ROW = partial(tuple.__new__, Row)  # as Row._make, in half its time: a search reads hundreds
 _ROWS: Codec = (
     lambda rows: pack_rows([(row.id, row.seq, row.rank, row.contact) for row in rows]),
-    lambda data: tuple(map(Row._make, unpack_rows(data, MAX_ITEMS))),
+    lambda data: tuple(map(_ROW, unpack_rows(data, MAX_ITEMS))),
 )
 _CHILDREN = many(_CHILD, MAX_ITEMS)
 _TOTAL = integer(0, MAX_TOTAL)

@@ -7,6 +7,7 @@ and ranks are kept as differences from the least; contacts (6 or 18 bytes, mostl
 from __future__ import annotations
 
 from collections.abc import Sequence
+from struct import Struct
 
 from summaries.attributes import LARGEST
 from summaries.errors import MessageError
@@ -49,22 +50,20 @@ def unpack_rows(data: object, most: int) -> list[Packable]:
     seq_width, rank_width, contact_width = data[0], data[1], data[2]
     if seq_width > 8 or rank_width > 8 or contact_width > MAX_CONTACT_BYTES:
         raise MessageError("a column of packed rows is too wide")
-    width = 9 + seq_width + rank_width + contact_width
-    count, rest = divmod(len(data) - HEADER_BYTES, width)
+    layout = Struct(f">Q{seq_width}s{rank_width}sB{contact_width}s")
+    count, rest = divmod(len(data) - HEADER_BYTES, layout.size)
     if rest or not 0 < count <= most:
         raise MessageError("packed rows have a fixed width, and a page has not so many")
     least_seq = int.from_bytes(data[3:11])
     least_rank = int.from_bytes(data[11:19], signed=True)
     number = int.from_bytes
     found = []
-    for at in range(HEADER_BYTES, len(data), width):
-        rank_at = at + 8 + seq_width
-        length_at = rank_at + rank_width
-        contact, end = data[length_at + 1 : at + width], data[length_at]
-        if end > contact_width or any(contact[end:]):
-            raise MessageError("a packed contact is longer than its column, or followed by more")
-        seq, rank = least_seq + number(data[at + 8 : rank_at]), least_rank + number(data[rank_at:length_at])
-        found.append((number(data[at : at + 8]), seq, rank, contact[:end]))
+    for id, seq, rank, length, contact in layout.iter_unpack(data[HEADER_BYTES:]):
+        if length != contact_width:
+            if length > contact_width or any(contact[length:]):
+                raise MessageError("a packed contact is longer than its column, or followed by more")
+            contact = contact[:length]
+        found.append((id, least_seq + number(seq), least_rank + number(rank), contact))
     seqs, ranks = [row[1] for row in found], [row[2] for row in found]
     if max(seqs) > LARGEST_SEQUENCE or min(ranks) < -LARGEST or max(ranks) > LARGEST:
         raise MessageError("a packed row is out of range")

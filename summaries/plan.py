@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from summaries.cost import CostTest
 from summaries.dimension import BINS
-from summaries.filter import CompiledFilter, Filter, Term, Within
+from summaries.filter import Filter, Term, Within, compiled
 from summaries.query import Query, filter_of
 from summaries.rank import Order
 from summaries.roots import RootView
@@ -51,7 +51,8 @@ def make_plan(
         by_share = ranked(schema, filter_.terms[0])
         names = [preferred] if preferred else []
         names += [name for _, name in by_share if name != preferred]
-        known = {name: _leaves(schema, views[name], filter_, order) for name in names if name in views}
+        condition = compiled(schema, filter_)
+        known = {name: views[name].leaves(condition) for name in names if name in views}
         if known:
             return Plan((Part(choose(known, schema, order, limited), filter_),), ())
         candidates = tuple(names[:MAX_CANDIDATES]) or ("price.cpu",)
@@ -59,7 +60,8 @@ def make_plan(
     groups: dict[str, list[Term]] = {}
     for term in filter_.terms:
         shares = {name: share for share, name in ranked(schema, term)}
-        leaves = {name: float(_leaves(schema, views[name], Filter((term,)), order)) for name in shares if name in views}
+        condition = compiled(schema, Filter((term,)))
+        leaves = {name: float(views[name].leaves(condition)) for name in shares if name in views}
         cost = leaves or shares
         best = min(cost.values(), default=1.0)
         # A trie that another term already pays for is as good as one with half the cost.
@@ -90,11 +92,6 @@ def constrained(schema: Schema, query: Query) -> tuple[str, ...]:
     names = [name for term in filter_of(query)[0].terms for _, name in ranked(schema, term)]
     preferred = _order_dimension(schema, query.order)
     return tuple(dict.fromkeys([*names, *([preferred] if preferred else [])])) or ("price.cpu",)
-
-
-def _leaves(schema: Schema, view: RootView, filter_: Filter, order: Order) -> int:
-    """How many leaves of a known root pass."""
-    return sum(child.leaves for child, _ in view.passing(schema, CompiledFilter(schema, filter_), order))
 
 
 def choose(leaves: Mapping[str, int], schema: Schema, order: Order, limited: bool) -> str:

@@ -35,6 +35,10 @@ class RootView:
     def is_fresh(self, now_ms: int) -> bool:
         return 0 <= now_ms - self.read_ms < ROOT_LIFE_MS
 
+    def leaves(self, condition: CompiledFilter) -> int:
+        """How many leaves pass."""
+        return sum(one.zone.leaves for one in self.children if condition.passes(one.zone))
+
     def passing(self, schema: Schema, condition: CompiledFilter, order: Order) -> list[tuple[Child, int]]:
         """The children that a holder of the root would name, with the same bounds; and the marks of their holders."""
         found = []

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import xxhash
 
-from summaries.answer import compiled, named
+from summaries.answer import named
 from summaries.errors import MessageError
-from summaries.filter import CompiledFilter, Filter
+from summaries.filter import CompiledFilter, Filter, compiled
 from summaries.forms import MAX_AGE_MS, part_fields, tally_child_fields
 from summaries.holder_state import NEVER_MS, HolderState
 from summaries.inside import surely_passes
