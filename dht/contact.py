@@ -20,7 +20,7 @@ Address = tuple[str, int]
 PACKED_V4_BYTES = NODE_ID_BYTES + 6
 PACKED_V6_BYTES = NODE_ID_BYTES + 18
 # Interned contacts and parsed hosts: 8 overlays of 10,000 simulated nodes fit.
-_INTERNED = 1 << 17
+REMEMBERED = 1 << 17
 # A datagram has no room for more than 44 in its 1,163 bytes; how a list of so many IPv4 ones is cut into its parts.
 _MAX_CONTACTS = 44
 _CUTS = [struct.Struct(f"{PACKED_V4_BYTES}s" * count) for count in range(_MAX_CONTACTS + 1)]
@@ -113,7 +113,7 @@ def group(address: Address, profile: str) -> object:
     return packed[:3] if len(packed) == 4 else packed[:6]
 
 
-@lru_cache(maxsize=_INTERNED)
+@lru_cache(maxsize=REMEMBERED)
 def admits(host: str, profile: str) -> bool:
     """Whether a network of this profile speaks to this host: local ones to private hosts, public ones to others."""
     try:
@@ -131,7 +131,7 @@ def plain_host(host: str) -> str:
     return str(ipaddress.ip_address(_host_bytes(host)))
 
 
-@lru_cache(maxsize=_INTERNED)
+@lru_cache(maxsize=REMEMBERED)
 def _host_bytes(host: str) -> bytes:
     try:
         return ipaddress.ip_address(host).packed
@@ -143,14 +143,14 @@ def _unpack(packed: bytes) -> Contact:
     if len(packed) not in (PACKED_V4_BYTES, PACKED_V6_BYTES):
         raise WireError(f"a contact is 26 or 38 bytes, not {len(packed)}")
     contact = Contact(packed[:NODE_ID_BYTES], _address(packed[NODE_ID_BYTES:]))
-    if len(_contacts) >= _INTERNED:
+    if len(_contacts) >= REMEMBERED:
         # Who is in use lives on where it is used; all others are read anew.
         _contacts.clear()
     _contacts[contact.packed] = contact
     return contact
 
 
-@lru_cache(maxsize=_INTERNED)
+@lru_cache(maxsize=REMEMBERED)
 def _address(packed: bytes) -> Address:
     port = int.from_bytes(packed[-2:], "big")
     if not port:

@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from dht import datagram, wire
+from dht import contact, datagram, wire
 from dht.calls import MAX_CALLS
 from dht.contact import pack_contacts
 from dht.early import Question
 from dht.endpoint import Endpoint
+from dht.identity import Signer
 from dht.record import seal_record
 from dht.routing import K
 from dht.sessions import MAX_HALF_OPEN, MAX_LOST, SESSION_LIMIT
@@ -53,6 +54,8 @@ from xenonode.search.placement import Placement
 from .mutator import Mutator
 
 NAMES = {-1: "ping", -2: "find", -3: "put", -4: "get", -5: "leave", -6: "part", -7: "read", -8: "cache", TRIE: "trie"}
+# Keys that sign records; a new one for each would be remembered by the simulated scheme.
+OWNERS = 200
 SERVED = (-1, -2, -3, -4, -6, -7, -8, TRIE)
 ATTRIBUTES = {
     "cpu.available": 500,
@@ -95,8 +98,10 @@ class Report:
         return found
 
 
-def run(datagrams: int, seed: int = 11) -> Report:
-    """Fuzz one node with that many datagrams."""
+def run(datagrams: int, seed: int = 11, *, full: bool = False) -> Report:
+    """Fuzz one node with that many datagrams; `full`: after what is remembered of addresses is full to its bound."""
+    if full:
+        _fill_memories()
     with World(seed) as world:
         return world.run(_run(world, datagrams, Mutator(seed)))  # type: ignore[no-any-return]
 
@@ -146,6 +151,14 @@ async def _run(world: World, datagrams: int, mutator: Mutator) -> Report:
     return report
 
 
+def _fill_memories() -> None:
+    """Let the process meet as many addresses and contacts as it ever remembers: from then on nothing may grow."""
+    for number in range(contact.REMEMBERED):
+        host = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+        contact.admits(host, "local")
+        contact.Contact.unpack(number.to_bytes(20, "big") + contact.pack_address((host, 4_000)))
+
+
 class Forger:
     """Makes the datagrams: what a member may say, mutated before its MAC, and what anybody can send, mutated after."""
 
@@ -158,6 +171,7 @@ class Forger:
         self._key = datagram.network_key(NETWORK)
         self._network_tag = int.from_bytes(self._key[:4], "big")
         self._requests = _requests(world, node)
+        self._owners = [world.signer() for _ in range(OWNERS)]
         shaker = world.shaker(member.signer, world.credential(member.signer))
         # Half of them ask something along, reads and what is not answered so.
         bodies = [(kind, body()) for kind in SERVED for body in self._requests[kind]]
@@ -190,7 +204,7 @@ class Forger:
             for _ in range(4):
                 _ask_something(world, node)
         call = rng.choice(list(node.calls.open.values()))
-        fields: list[Any] = [call.request_id, 0, _answer(world, node, call)]
+        fields: list[Any] = [call.request_id, 0, _answer(world, node, call, self._owners)]
         if rng.randrange(4) == 0:
             packed = mutator.fields_of(fields)
         else:
@@ -242,7 +256,7 @@ def hold(world: World, node: Endpoint, name: str) -> TrieHolding:
 def _requests(world: World, node: Endpoint) -> dict[int, list[Callable[[], bytes]]]:
     """Good bodies of each kind of request, to be spoiled."""
     rng = world.rng
-    owners = [world.signer() for _ in range(200)]
+    owners = [world.signer() for _ in range(OWNERS)]
     key = rng.randbytes(20)
 
     def record() -> bytes:
@@ -296,7 +310,7 @@ def _ask_something(world: World, node: Endpoint) -> None:
         place.call(partial(overlay.ask_then, overlay.contact_of(peer), TRIE, b"", lambda answer, error: None))
 
 
-def _answer(world: World, node: Endpoint, call: Any) -> bytes:
+def _answer(world: World, node: Endpoint, call: Any, owners: list[Signer]) -> bytes:
     """A good answer to a call, to be spoiled."""
     rng = world.rng
     overlay = node.overlay(DIMENSION)
@@ -308,7 +322,7 @@ def _answer(world: World, node: Endpoint, call: Any) -> bytes:
         if rng.random() < 0.3:
             return b"\0" + contacts
         records = [
-            seal_record(world.signer(), DIMENSION, key, 1, world.now_ms() + HOUR_MS, b"x")
+            seal_record(rng.choice(owners), DIMENSION, key, 1, world.now_ms() + HOUR_MS, b"x")
             for _ in range(rng.randrange(1, 3))
         ]
         return b"\1" + wire.pack([rng.choice((0, 1, 2)), *records])
