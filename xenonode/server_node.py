@@ -41,6 +41,7 @@ from xenonode.server.ports import ControlCorp
 from xenonode.server.quoting import QuoteDesk
 from xenonode.server.service import ANONYMOUS, ServerService
 from xenonode.server.sessions import SessionManager
+from xenonode.store.values import Desk, Uploads, dimension, publish
 
 LOGGER = logging.getLogger("xenonode.node")
 PUBLISH_CHECK_S = 1.0
@@ -149,7 +150,10 @@ class ServerNode(Node):
         desk = QuoteDesk(signer, env.scheme, admission, audit, self._advert, env.now_ms)
         self.publisher = Publisher(self.peer.schema, self.peer.adverts, self.peer.asker, env)
         service = ServerService(manager, desk, admission, audit, self._advert, self._pending, signer.public_key)
-        await self._serve(config.control, transport, service.handlers(), ANONYMOUS)
+        self._desk = Desk(config.shown_control, env.now_ms)
+        uploads = Uploads(signer.public_key, self._publish_value)
+        handlers = {**service.handlers(), **self._desk.handlers(), **uploads.handlers()}
+        await self._serve(config.control, transport, handlers, ANONYMOUS)
         self.peer.endpoint.handle(ADVERT, self.show_advert)
         await self._appear()
         staying = membership.stay(home, env, held, self._call_corp, partial(registration, config), self._renewed)
@@ -218,6 +222,11 @@ class ServerNode(Node):
         outcome = await self.publisher.publish(envelope.raw)
         if outcome.pending:
             LOGGER.warning("advert %d is not durable yet in %s", outcome.seq, ", ".join(outcome.pending))
+
+    async def _publish_value(self, name: str, value: bytes, life_ms: int) -> int:
+        overlay = (await self.peer.placement(dimension(self.peer.schema))).overlay
+        now_ms = self.env.now_ms()
+        return await publish(overlay, name, value, now_ms=now_ms, life_ms=life_ms, desk=self._desk)
 
     async def _stay_published(self) -> None:
         while True:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dht import datagram, wire
+from dht.chunking import unpack_missing
 from dht.contact import Contact, pack_contacts, unpack_address, unpack_contacts
 from dht.coordinates import Coordinate
 from dht.early import Question, padding, question_in
@@ -22,6 +23,8 @@ from dht.record import open_record, seal_record
 from dht.vitals import Vitals, unpack_vitals
 from summaries.errors import MessageError
 from summaries.forms import from_fields
+from xenonode.model.entity import Address
+from xenonode.store.values import Elsewhere
 
 from .mutator import Mutator
 
@@ -92,6 +95,8 @@ DECODERS: dict[str, tuple[Callable[[bytes], object], bytes]] = {
     "padding": (lambda data: Question.unpack(question_in(data)), padding(QUESTION, 700)),
     "welcome": (lambda data: SHAKER.finish(OUTGOING, data, NOW_MS), WELCOME[BODY]),
     "cookie": (SHAKER.cookie_in, COOKIE[BODY]),
+    "parts asked for": (unpack_missing, wire.pack([0, 3, 64])),
+    "where a value is": (Elsewhere.of, Elsewhere(70_000, bytes(32), Address("10.0.0.7", 7_411)).packed()),
     "trie message": (_message, wire.pack([2, [1, 2], 7, b"advert"])),
 }
 

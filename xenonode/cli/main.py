@@ -36,6 +36,7 @@ from xenonode.cli import (
     server,
     sessions,
     simulate,
+    values,
 )
 from xenonode.cli.command import InterruptedByUser
 from xenonode.cli.output import shown
@@ -80,7 +81,7 @@ def root(
 
 PARTS = (
     corp, join, account, orders, searching, saved, looking, market, placing,
-    network, sessions, server, configs, doctor, simulate,
+    network, values, sessions, server, configs, doctor, simulate,
 )  # fmt: skip
 for part in PARTS:
     part.add_to(app)

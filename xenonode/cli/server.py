@@ -1,14 +1,16 @@
-"""`xenonode server`: what a server's owner sees of the sessions on it, and may end."""
+"""`xenonode server`: what a server's owner sees of the sessions on it and may end, and what it publishes from there."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from xenonode.cli.command import Run, command, group
+from xenonode.cli.orders import duration
 from xenonode.cli.output import moment
 from xenonode.model.money import format_amount
 
@@ -22,6 +24,8 @@ def add_to(app: typer.Typer) -> None:
     command(servers, "sessions", example="xenonode server sessions --config server.toml")(sessions)
     stop_example = "xenonode server stop 7c1d... --reason 'maintenance' --config server.toml"
     command(servers, "stop", example=stop_example)(stop)
+    publish_example = "xenonode server publish prices prices.csv --expires-in 1d --config server.toml"
+    command(servers, "publish", example=publish_example)(publish)
 
 
 @contextlib.asynccontextmanager
@@ -61,3 +65,17 @@ async def stop(
         found = await owner.stop(session, reason)
     shown = {name: found[name] for name in ("session", "state", "reason")}
     run.output.facts(found, shown.items(), "Stopping")
+
+
+async def publish(
+    run: Run,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The value's name; a newer one takes its place.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What is published, at most 16 MiB.")],
+    expires_in: Annotated[str, typer.Option("--expires-in", help="How long it lives, at most 7 d.")] = "1h",
+) -> None:
+    """Publish a file under this server's key: 'xenonode value get' reads it. Above 64 KiB readers get it from here."""
+    life_ms, value = duration(expires_in), file.read_bytes()
+    async with _owner(run) as owner:
+        holders = await owner.publish(name, value, life_ms)
+    fields = {"name": name, "size_bytes": len(value), "holders": holders}
+    run.output.facts(fields, fields.items(), "Published")

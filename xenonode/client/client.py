@@ -1,8 +1,8 @@
 """What a client can do, on one configuration: register, search, order, quote, lease, log in, account.
 
 Joins the client's parts, each of which answers for one subject: `member`, `finding`, `servers`, `orders`, `sessions`,
-`presence`; does by itself only what needs several of them. Opens no socket before a question needs one, and starts in
-well under a second. All raise XenoError (and ControlError, which carries the same three fields).
+`presence`, `values`; does by itself only what needs several of them. Opens no socket before a question needs one, and
+starts in well under a second. All raise XenoError (and ControlError, which carries the same three fields).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from xenonode.client.saved import Saved
 from xenonode.client.servers import Servers, SignedQuote
 from xenonode.client.sessions import Sessions
 from xenonode.client.ssh import LoginKey, own_key, ssh_argv
+from xenonode.client.values import Values
 from xenonode.config import ClientConfig, CorpConfig
 from xenonode.control.errors import ControlError
 from xenonode.corp import founding
@@ -47,6 +48,7 @@ class Client:
         self.member = member = Member(config, env, home, trust)
         self.presence = Presence(config, env, home, member)
         self.finding = Finding(self.records, self.saved, env, self.presence.joined)
+        self.values = Values(env, trust, home.signer.public_key, self.records, self.presence, member)
         self.servers = Servers(home.signer, env, trust, self.records, member)
         self.sessions = Sessions(home.signer, env, trust, self.records, member.call_corp, member.call_server)
         self.orders = Orders(home.signer, env, trust, member.call_corp, self.sessions.recover)

@@ -1,4 +1,7 @@
-"""A server's owner: sees all sessions of a running server and stops them, with the key in that server's own folder."""
+"""A server's owner: sees and stops all sessions of a running server, and publishes from it.
+
+It has the key in that server's own folder.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from xenonode.control.client import Connection, connect
 from xenonode.env import Env
 from xenonode.errors import XenoError
 from xenonode.home import Home, LiveHome
+from xenonode.store.values import check, pieces
 
 
 class Owner:
@@ -44,6 +48,16 @@ class Owner:
             message = f"{len(found) or 'no'} sessions here begin with {session!r}"
             raise XenoError(message, "see them with 'xenonode server sessions'", "unknown_session")
         return dict(await self._connection.call("owner.stop", {"session": found[0], "reason": reason}))
+
+    async def publish(self, name: str, value: bytes, life_ms: int) -> int:
+        """Have the server publish a value under this name, and give it out; how many nodes hold its record."""
+        check(name, value, life_ms, is_server=True)
+        head = {"name": name, "life_ms": life_ms, "size_bytes": len(value)}
+        holders = 0
+        for offset, piece in pieces(value):
+            answer = await self._connection.call("owner.publish", {**head, "offset": offset, "piece": piece})
+            holders = int(answer["holders"])
+        return holders
 
     async def close(self) -> None:
         """Hang up."""
