@@ -133,7 +133,7 @@ class Endpoint:
         loop = self._loop = asyncio.get_running_loop()
         self.time = loop.time
         self._deadlines = Deadlines(loop, self.fault)
-        self._socket = await UdpSocket.bind(host, port, self._received, self.counters)
+        self._socket = await UdpSocket.bind(host, port, self._received, self.counters, self.calls.open)
         bound = self._socket.bound
         shown = advertise or bound[0]
         if shown in ("0.0.0.0", "::") and not self.is_client:
