@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from . import datagram, wire
 from .contact import Address, Contact
+from .deadlines import release
 from .errors import DhtError, LocalError, PeerBusyError, PeerIdentityError, PeerRefusedError, PeerTimeoutError
 from .peers import Call, Peer
 from .reply import BUSY, MAX_BODY_BYTES, OK, LocalReply
@@ -170,6 +171,7 @@ class Calls:
 
     def _finish(self, call: Call, error: DhtError | None, body: bytes) -> None:
         call.done = True
+        release(call)
         call.peer.calls -= 1
         try:
             call.callback(call, error, body)

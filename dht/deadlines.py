@@ -1,7 +1,9 @@
 """Time-outs without a Task or a heap: one FIFO for each duration, one loop timer for each FIFO.
 
 Decides when something has waited too long. Whatever waits for the same time ends in the order in which it
-began, so a queue needs a timer for its head only; a call costs one append, and nothing when it is done.
+began, so a queue needs a timer for its head only; a call costs one append, and nothing when it is done. Who is done
+sooner lets go of the place that it waits at (`release`): what stood there, up to a whole lookup, is freed at once, and
+the next one finds its memory in the processor's cache instead of a hundred lookups' worth of new one.
 """
 
 from __future__ import annotations
@@ -23,6 +25,14 @@ class Waiting(Protocol):
     """Something that may be over before its time-out."""
 
     done: bool
+    # Where it waits, the latest if at several: when it is due, itself, and what happens then.
+    deadline: list[Any] | None
+
+
+def release(item: Waiting) -> None:
+    """Nothing that waits refers to an item any more that is done."""
+    if item.deadline is not None:
+        item.deadline.clear()
 
 
 class Deadlines:
@@ -42,7 +52,8 @@ class Deadlines:
             rounded = min(rounded, MAX_DURATION_MS)
             queue = self._queues.get(rounded) or self._new(rounded)
         due_s = self._loop.time() + queue.duration_s
-        queue.entries.append((due_s, item, expire))
+        entry = item.deadline = [due_s, item, expire]
+        queue.entries.append(entry)
         if queue.timer is None:
             queue.begin(due_s)
 
@@ -73,7 +84,7 @@ class _Queue:
         self._drained = drained
         self.duration_s = duration_s
         self._on_fault = on_fault
-        self.entries: deque[tuple[float, Waiting, Callable[[Any], None]]] = deque()
+        self.entries: deque[list[Any]] = deque()
         self.timer: asyncio.TimerHandle | None = None
 
     def begin(self, due_s: float) -> None:
@@ -89,8 +100,9 @@ class _Queue:
         entries = self.entries
         now_s = self._loop.time() + 1e-6
         while entries:
-            due_s, item, expire = entries[0]
-            if not item.done:
+            entry = entries[0]
+            if entry and not entry[1].done:
+                due_s, item, expire = entry
                 if due_s > now_s:
                     break
                 entries.popleft()

@@ -399,9 +399,11 @@ class Overlay:
             if peer.member is None:
                 raise LocalError("a peer without a handshake has no id")
             contact = _contact(self.dimension, peer.member.public_key, peer.member.issuer_nonce, peer.address)
-            contacts = [*peer.contacts, *[None] * (self._place + 1 - len(peer.contacts))]
+            missing = [None] * (self._place + 1 - len(peer.contacts))
+            contacts = [*peer.contacts, *missing]
             contacts[self._place] = contact
             peer.contacts = tuple(contacts)
+            peer.stamps += missing
         return contact
 
     def known_contact(self, peer: Peer) -> Contact | None:
@@ -411,19 +413,32 @@ class Overlay:
 
     def heard(self, peer: Peer) -> None:
         """A server took part in this overlay under a session of its own."""
-        contact = self.known_contact(peer) or self.contact_of(peer)
+        contacts, place, table = peer.contacts, self._place, self.table
+        contact = (contacts[place] if place < len(contacts) else None) or self.contact_of(peer)
         if self._missed:
             self._missed.pop(contact.node_id, None)
-        known = self.table.get(contact)
-        welcome = known is not contact and self.active and contact.node_id not in self.shunned
-        if welcome and self.table.add_contact(contact):
-            self._changed()
-            if known is None and self.holds_records:
-                self.publishing.arrived(contact)
+        # Each datagram comes by, and most are of peers about whom nothing has changed.
+        stamp = peer.stamps[place]
+        if stamp is table.held:
+            return
+        if stamp is table.absent:
+            table.knock(contact)
+            return
+        known = table.get(contact)
+        if known is contact:
+            peer.stamps[place] = table.held
+        elif self.active and contact.node_id not in self.shunned:
+            if table.add_contact(contact):
+                self._changed()
+                if known is None and self.holds_records:
+                    self.publishing.arrived(contact)
+            else:
+                peer.stamps[place] = table.absent
 
     def shun(self, members: Iterable[tuple[bytes, bytes]]) -> None:
         """These members, and no others, have no place in this overlay from now on."""
         self.shunned = frozenset(node_id(self.dimension, key, nonce) for key, nonce in members)
+        self.table.changed()
         for contact in [self.table.by_id[one] for one in sorted(self.shunned) if one in self.table.by_id]:
             self.drop(contact)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .contact import Address, Contact
 from .datagram import ReplayWindow
@@ -64,7 +64,7 @@ class Session(ReplayWindow):
 class Greeting:
     """A handshake that we began and that is not over."""
 
-    __slots__ = ("attempts", "cookie", "done", "early", "outgoing", "peer", "sent_s")
+    __slots__ = ("attempts", "cookie", "deadline", "done", "early", "outgoing", "peer", "sent_s")
 
     def __init__(self, peer: Peer, outgoing: Outgoing, early: Call | None) -> None:
         self.peer = peer
@@ -75,6 +75,7 @@ class Greeting:
         self.attempts = 0
         self.cookie = b""
         self.done = False
+        self.deadline: list[Any] | None = None
 
 
 class Peer:
@@ -95,6 +96,7 @@ class Peer:
         "rtt_ms",
         "session",
         "spent_s",
+        "stamps",
         "tarries_until_s",
         "waiting",
     )
@@ -111,6 +113,8 @@ class Peer:
         self.waiting: list[Call] | None = None
         # By the overlays' places; none before it takes part in one.
         self.contacts: tuple[Contact | None, ...] = ()
+        # Beside each contact: its table's word on it (`Table.held`, `Table.absent`), good while the table stays so.
+        self.stamps: list[object] = []
         self.calls = 0
         self.failures = 0
         self.heard_s = now_s
@@ -187,6 +191,7 @@ class Call:
         "body",
         "callback",
         "contact",
+        "deadline",
         "done",
         "early",
         "kind",
@@ -218,6 +223,7 @@ class Call:
         # Whether it is a read that may be asked along with a HELLO.
         self.early = early
         self.done = False
+        self.deadline: list[Any] | None = None
         self.resent = False
         self.sent_s = -1.0
 

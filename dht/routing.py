@@ -144,6 +144,11 @@ class Table(RoutingTable):  # type: ignore[misc]
         """Forget everything."""
         self.levels: list[Bucket] = [Bucket(self.number, 0, self.ksize)]
         self._count = 0
+        self.changed()
+
+    def changed(self) -> None:
+        """Who was found held or absent must be looked for again: its stamp is neither of these any more."""
+        self.held, self.absent = object(), object()
 
     @property
     def buckets(self) -> list[Bucket]:
@@ -186,6 +191,13 @@ class Table(RoutingTable):  # type: ignore[misc]
     def split_bucket(self, index: int) -> None:
         """Split the bucket around our own id, the last level; `index` is the library's, and always that one's."""
         self.levels[-1:] = self.levels[-1].split()
+        self.changed()
+
+    def knock(self, node: Contact) -> None:
+        """`add_contact` for one that was turned away since the last change: it waits at best."""
+        bucket = self.levels[self._level(node.number)]
+        if len(bucket.nodes) >= self.ksize and bucket is not self.levels[-1] and not bucket.turns_away():
+            self._wait(bucket, node)
 
     def add_contact(self, node: Contact, *, capped: bool = True) -> bool:
         """Take in a contact that has just answered; whether it is now in a bucket (else it waits, or is capped).
@@ -197,6 +209,7 @@ class Table(RoutingTable):  # type: ignore[misc]
         if bucket.held(number) is not None:
             # The id is certified, so this is the same member, perhaps at a new address.
             bucket.nodes = [node if each.number == number else each for each in bucket.nodes]
+            self.changed()
             return True
         if number == self.number:
             return False
@@ -212,8 +225,10 @@ class Table(RoutingTable):  # type: ignore[misc]
                 return False
             self.levels[-1:] = bucket.split()
             bucket = self.levels[self._level(number)]
+            self.changed()
         bucket.place(node)
         self._count += 1
+        self.changed()
         return True
 
     def remove_contact(self, node: Contact) -> Contact | None:
@@ -224,6 +239,7 @@ class Table(RoutingTable):  # type: ignore[misc]
             return None
         bucket.nodes.remove(node)
         self._count -= 1
+        self.changed()
         while bucket.replacement_nodes:
             waiting = bucket.replacement_nodes[-1]
             bucket.replacement_nodes = bucket.replacement_nodes[:-1]
@@ -254,6 +270,7 @@ class Table(RoutingTable):  # type: ignore[misc]
             crowded = [each for each in bucket.nodes if crowds[group(each.address, self.profile)] == most]
             bucket.nodes.remove(rng.choice(crowded))
             bucket.place(node)
+            self.changed()
             left -= 1
         return left < MAX_EXCHANGED
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ from dht import datagram, wire
 from dht.answering import PING
 from dht.contact import Contact, pack_contacts
 from dht.coordinates import Coordinate
-from dht.deadlines import Deadlines
+from dht.deadlines import Deadlines, release
 from dht.endpoint import Endpoint
 from dht.errors import LocalError, PeerBusyError, PeerIdentityError, PeerRefusedError, PeerTimeoutError, RemoteError
 from dht.limits import LIMITS, Allowance, Bucket, Limits, Places
@@ -534,6 +535,7 @@ def test_deadlines_fire_in_order_skip_what_is_done_and_survive_a_failing_one() -
     class Item:
         def __init__(self, name: str) -> None:
             self.name, self.done = name, False
+            self.deadline: list[Any] | None = None
 
     async def scenario() -> None:
         faults: list[Exception] = []
@@ -545,11 +547,16 @@ def test_deadlines_fire_in_order_skip_what_is_done_and_survive_a_failing_one() -
             if item.name == "bad":
                 raise ValueError(item.name)
 
-        items = [Item(name) for name in ("a", "bad", "skipped", "c")]
+        items = [Item(name) for name in ("a", "bad", "skipped", "c", "freed")]
         for item in items:
             deadlines.add(40, item, expire)
         deadlines.add(20, Item("rounded up"), expire)
         items[2].done = True
+        freed = items.pop()
+        release(freed)
+        whether_freed = weakref.ref(freed)
+        del freed, item
+        assert whether_freed() is None
         await asyncio.sleep(0.2)
         assert fired == ["a", "bad", "c", "rounded up"] and len(faults) == 1
         deadlines.add(10, Item("never"), expire)
