@@ -47,9 +47,12 @@ class Coordinate:
     error: float = MAX_ERROR
 
     def __post_init__(self) -> None:
-        for part in (self.x_ms, self.y_ms, self.z_ms, self.height_ms):
-            if not math.isfinite(part) or abs(part) > MAX_EXTENT_MS:
-                raise ValueError("a coordinate off the map")
+        most = MAX_EXTENT_MS
+        # What is no number is in no range.
+        if not (abs(self.x_ms) <= most and abs(self.y_ms) <= most and abs(self.z_ms) <= most):
+            raise ValueError("a coordinate off the map")
+        if not abs(self.height_ms) <= most:
+            raise ValueError("a coordinate off the map")
         if self.height_ms < 0 or not 0 <= self.error <= MAX_ERROR:
             raise ValueError("a coordinate with an impossible height or error")
 
@@ -92,7 +95,9 @@ class Locator:
         error = min(MAX_ERROR, relative * blend + own.error * (1 - blend))
         force = ADJUSTMENT * weight * (rtt_ms - predicted)
         force = max(-MAX_STEP_MS, min(MAX_STEP_MS, force))
-        self.coordinate = self._pulled(self._moved(own, peer, force, error))
+        x, y, z, height = self._moved(own, peer, force)
+        kept = _kept(math.hypot(x, y, z))
+        self.coordinate = Coordinate(x * kept, y * kept, z * kept, height, error)
         return self.coordinate
 
     def forget(self, link: object) -> None:
@@ -108,7 +113,7 @@ class Locator:
             del links[next(iter(links))]
         return sorted(samples)[(len(samples) - 1) // 2]
 
-    def _moved(self, own: Coordinate, peer: Coordinate, force: float, error: float) -> Coordinate:
+    def _moved(self, own: Coordinate, peer: Coordinate, force: float) -> tuple[float, float, float, float]:
         away_x, away_y, away_z = own.x_ms - peer.x_ms, own.y_ms - peer.y_ms, own.z_ms - peer.z_ms
         length = math.hypot(away_x, away_y, away_z)
         height = own.height_ms
@@ -124,15 +129,12 @@ class Locator:
         x = max(-limit, min(limit, own.x_ms + unit_x * force))
         y = max(-limit, min(limit, own.y_ms + unit_y * force))
         z = max(-limit, min(limit, own.z_ms + unit_z * force))
-        return Coordinate(x, y, z, min(height, limit), error)
+        return x, y, z, min(height, limit)
 
-    def _pulled(self, own: Coordinate) -> Coordinate:
-        """Gravity: a pull to the origin of (distance / rho)^2, against the drift of all coordinates together."""
-        distance = math.hypot(own.x_ms, own.y_ms, own.z_ms)
-        if distance < 1e-6:
-            return own
-        kept = 1 - min(distance, (distance / GRAVITY_RHO_MS) ** 2) / distance
-        return Coordinate(own.x_ms * kept, own.y_ms * kept, own.z_ms * kept, own.height_ms, own.error)
+
+def _kept(distance: float) -> float:
+    """Gravity: a pull to the origin of (distance / rho)^2, against the drift of all coordinates together."""
+    return 1 - min(distance, (distance / GRAVITY_RHO_MS) ** 2) / distance if distance >= 1e-6 else 1.0
 
 
 def _samples(packed: bytes) -> list[float]:

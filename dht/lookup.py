@@ -45,6 +45,8 @@ HOSTILE_BLAME, SILENT_BLAME, GOOD_CREDIT, MAX_BLAME = 3, 1, 2, 6
 MAX_CANDIDATES = 400
 
 _distance_of = attrgetter("distance")
+# In the place of a list for each, while nobody needs it; never written to.
+_UNTOLD: list[_Candidate] = []
 _NEW, _ASKED, _LATE, _OVERDUE, _ANSWERED, _SILENT, _FAILED, _DOUBTED = range(8)
 
 
@@ -173,18 +175,20 @@ class Lookup:
         namer = self._close(contact, _ANSWERED)
         if namer is None:
             return []
-        path, known = namer.path, self._candidates
+        path, known, target, admit = namer.path, self._candidates, self.target, self._admit
         new = [each for each in contacts if each.node_id not in known]
-        if self._blame is None:
+        blame = self._blame
+        if blame is None:
             self._told.append((namer, contacts))
         else:
             self._judge(namer, -GOOD_CREDIT)
-            self._note_namer(namer, contacts, self._blame)
+            self._note_namer(namer, contacts, blame)
         for each in new:
             if each.node_id in known or len(path.candidates) >= MAX_CANDIDATES:
                 continue
-            if self._admit is None or self._admit(each):
-                candidate = _Candidate(each, each.number ^ self.target, path, [namer])
+            if admit is None or admit(each):
+                namers = _UNTOLD if blame is None else [namer]
+                candidate = _Candidate(each, each.number ^ target, path, namers)
                 known[each.node_id] = candidate
                 path.insert(candidate)
         if path.limit >= 0 and path.waiting and self._blame is None:
@@ -284,7 +288,7 @@ class Lookup:
         told, self._told = self._told, []
         for candidate in self._candidates.values():
             if candidate is not None and candidate.namers is not None:
-                candidate.namers.clear()
+                candidate.namers = []
         for namer, contacts in told:
             self._judge(namer, -GOOD_CREDIT)
             for contact in contacts:

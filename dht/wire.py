@@ -29,6 +29,9 @@ MAX_BODY_BYTES = 1_163
 _MIN_INT = -(2**63)
 _MAX_INT = 2**64 - 1
 
+# What has one form only.
+_PLAIN = frozenset((bytes, int, bool))
+
 _packer = msgpack.Packer(use_bin_type=True, strict_types=True)
 
 
@@ -125,13 +128,14 @@ def _check_canonical(value: Any, depth: int) -> None:
             before = key
             if not key.isascii():
                 _check_canonical(key, depth)
-            if type(item) is not bytes and type(item) is not int:
+            if type(item) not in _PLAIN:
                 _check_canonical(item, depth + 1)
     elif kind is list:
         if depth > MAX_DEPTH:
             raise ValueError(f"nested deeper than {MAX_DEPTH}")
         for item in value:
-            _check_canonical(item, depth + 1)
+            if type(item) not in _PLAIN:
+                _check_canonical(item, depth + 1)
     elif kind is not int and kind is not bytes and kind is not bool and value is not None:
         raise ValueError(f"a {kind.__name__}")
 
