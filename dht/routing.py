@@ -293,6 +293,8 @@ class Table(RoutingTable):  # type: ignore[misc]
                 near += bucket.nodes
             excess = len(found) + len(near) - k
             if excess > 0:
+                if k == 1:
+                    return [min(near, key=lambda contact: contact.number ^ target)]
                 near.sort(key=lambda contact: contact.number ^ target)
                 del near[-excess:]
             found += near

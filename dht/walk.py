@@ -41,9 +41,6 @@ NEARER, HELD, COPIED = b"\0", b"\1", b"\3"
 # nearly always, so that more of them at once are asked in vain (measured at 500 nodes: 5.2 questions a read with
 # ALPHA in flight, 2.0 so); a peer that takes longer than it should is overtaken by the next (`Pace.hedge_ms`).
 READ_ALPHA = 1
-# Such a read begins with the nearest contact alone, and goes on with the nearest that this one names. The others of our
-# own are taken in when somebody is slow, or when nobody is left to ask: 20 candidates were a tenth of a get.
-READ_SEEDS = 1
 # Who let a lookup wait for all of that gets no grace for this long, unless it answers one in time: a tarpit that
 # lives, and so is never lost, may cost each reader one wait and not one a lookup.
 TARRY_MEMORY_S = 60.0
@@ -69,9 +66,10 @@ class Walk:
         seeds: list[Contact] | None = None,
         alpha: int = ALPHA,
     ) -> None:
-        target = int.from_bytes(key, "big")
+        target = self._target = int.from_bytes(key, "big")
         self._overlay = overlay
         self._endpoint = overlay.endpoint
+        self._k, self._disjoint, self._alpha = k, disjoint, alpha
         self._kind = kind
         self._body = key if body is None else body
         self._on_done = on_done
@@ -80,15 +78,27 @@ class Walk:
         self.silent: list[Contact] = []
         self._lost: dict[bytes, Contact] = {}
         self._began_s = overlay.endpoint.time()
-        start = overlay.table.around(target, max(K, k)) if seeds is None else seeds
-        self._lookup = Lookup(
-            target, start, k=k, own_id=overlay.node_id, disjoint=disjoint, admit=self._admits, alpha=alpha
-        )
+        self._seeds = overlay.table.around(target, max(K, k)) if seeds is None else seeds
+        self._lookup: Lookup | None = None
         overlay.table.touch(target, overlay.endpoint.now_ms())
 
     def begin(self) -> None:
         """Ask the first contacts."""
-        self._go_on(self._lookup.start())
+        self._go_on(self._choice().start())
+
+    def _choice(self) -> Lookup:
+        """Who decides whom to ask."""
+        if self._lookup is None:
+            self._lookup = Lookup(
+                self._target,
+                self._seeds,
+                k=self._k,
+                own_id=self._overlay.node_id,
+                disjoint=self._disjoint,
+                admit=self._admits,
+                alpha=self._alpha,
+            )
+        return self._lookup
 
     @property
     def lost(self) -> list[Contact]:
@@ -96,7 +106,7 @@ class Walk:
         return list(self._lost.values())
 
     def _go_on(self, contacts: list[Contact]) -> None:
-        endpoint, lookup = self._endpoint, self._lookup
+        endpoint = self._endpoint
         while contacts:
             contact = contacts.pop(0)
             try:
@@ -112,28 +122,31 @@ class Walk:
                 )
             except LocalError:
                 # The endpoint is closing, or full of calls: the walk ends with what it has.
-                contacts += lookup.failed(contact, silent=True)
+                contacts += self._choice().failed(contact, silent=True)
                 continue
-            if lookup.alpha < ALPHA:
+            if self._alpha < ALPHA:
                 endpoint.deadlines.add(endpoint.sessions.pace.hedge_ms(call.peer), call, self._hedge)
             else:
                 endpoint.deadlines.add(self._slow_ms(call.peer), call, self._slow)
-        if lookup.done:
+        if self._lookup is not None and self._lookup.done:
             self._end()
 
     def _end(self) -> None:
         if not self._over:
             self._over = True
             took_ms = (self._endpoint.time() - self._began_s) * 1_000
-            self._overlay.measures.looked_up(took_ms, self._lookup.asked)
+            lookup = self._lookup
+            self._overlay.measures.looked_up(took_ms, lookup.asked if lookup is not None else 1)
             found, tell, self._on_done = self._found(), self._on_done, _heard
-            self._lookup.forget()
+            if lookup is not None:
+                lookup.forget()
             tell(found)
 
     def _found(self) -> list[Contact]:
         """What the end tells."""
-        self.silent = self._lookup.silent()
-        return self._lookup.result()
+        lookup = self._choice()
+        self.silent = lookup.silent()
+        return lookup.result()
 
     def _slow_ms(self, peer: Peer) -> int:
         """How long a peer has one of the lookup's slots."""
@@ -145,7 +158,7 @@ class Walk:
         self._endpoint.deadlines.add(max(1, self._slow_ms(call.peer) - hedged_ms), call, self._slow)
         if call.contact is not None and not self._over:
             self._widen()
-            self._go_on(self._lookup.slow(call.contact))
+            self._go_on(self._choice().slow(call.contact))
 
     def _widen(self) -> bool:
         """Take in contacts that the lookup did not begin with; whether there were any."""
@@ -155,21 +168,21 @@ class Walk:
         self._endpoint.calls.expire_in(call, HARD_TIMEOUT_MS - MAX_SOFT_TIMEOUT_MS)
         if call.contact is None or self._over:
             return
-        grace_ms = self._endpoint.sessions.pace.grace_ms(call.peer, self._lookup.silences)
+        grace_ms = self._endpoint.sessions.pace.grace_ms(call.peer, self._choice().silences)
         doubtful = call.peer.failures or call.peer.tarries_until_s > self._endpoint.time()
         if call.peer.session is None or doubtful or not grace_ms:
-            self._go_on(self._lookup.overdue(call.contact))
+            self._go_on(self._choice().overdue(call.contact))
         else:
             # It was alive a moment ago, and the nearest must not be missed because the host is busy or a
             # datagram was lost; questions of a lookup may be answered twice.
             self._endpoint.calls.resend(call)
             self._endpoint.deadlines.add(grace_ms, call, self._overdue)
-            self._go_on(self._lookup.slow(call.contact))
+            self._go_on(self._choice().slow(call.contact))
 
     def _overdue(self, call: Call) -> None:
         call.peer.tarries_until_s = self._endpoint.time() + TARRY_MEMORY_S
         if call.contact is not None and not self._over:
-            self._go_on(self._lookup.overdue(call.contact))
+            self._go_on(self._choice().overdue(call.contact))
 
     def _answered(self, call: Call, error: DhtError | None, body: bytes) -> None:
         contact = call.contact
@@ -179,7 +192,9 @@ class Walk:
             return
         if error is None:
             try:
-                self._go_on(self._lookup.answered(contact, self._read(call, body)))
+                contacts = self._read(call, body)
+                if not self._over:
+                    self._go_on((self._lookup or self._choice()).answered(contact, contacts))
                 return
             except RemoteError as bad:
                 error = bad
@@ -189,7 +204,7 @@ class Walk:
         if isinstance(error, PeerIdentityError):
             self._overlay.drop(contact)
         silent = isinstance(error, PeerTimeoutError | PeerBusyError)
-        self._go_on(self._lookup.failed(contact, hostile=hostile, silent=silent))
+        self._go_on(self._choice().failed(contact, hostile=hostile, silent=silent))
 
     def _read(self, call: Call, body: bytes) -> list[Contact]:
         self._endpoint.observe(call, body)
@@ -225,22 +240,42 @@ class ReadingWalk(Walk):
     ) -> None:
         alpha, seeds = ALPHA, None
         if holders <= 1 and disjoint == 1:
-            alpha, seeds = READ_ALPHA, overlay.table.around(int.from_bytes(key, "big"), READ_SEEDS)
+            alpha, seeds = READ_ALPHA, overlay.table.around(int.from_bytes(key, "big"), 1)
         body = key + bytes(2) + owner
         super().__init__(overlay, key, self._tell, kind=GET, body=body, disjoint=disjoint, seeds=seeds, alpha=alpha)
+        # Such a read begins with the nearest contact alone, and goes on with the nearest that this one names. The
+        # others of our own are taken in when somebody is slow, or when nobody is left to ask: 20 candidates were a
+        # tenth of a get. The one is a holder nearly always, and until it says that it is not, nothing is to be chosen.
         self._may_widen = seeds is not None
+        self._asks_one = bool(seeds)
         self._key = key
         self._owner = owner
         self._on_records = on_done
         self._records: dict[bytes, Record] = {}
         self._holders_wanted = max(holders, disjoint)
         self._may_be_copy = self._holders_wanted == 1
-        self._paths_wanted = set(range(disjoint))
+        self._paths_wanted = set(range(disjoint)) if disjoint > 1 else set()
         self._open_pages = 0
         self._without: Contact | None = None
         self._from_holder = False
-        # Who told of a record, by the id of its envelope: those who have its parts.
+        # Who told of a record in parts, by the id of its envelope: those who have them.
         self.tellers: dict[bytes, list[Contact]] = {}
+
+    def begin(self) -> None:
+        """Ask the first contacts, or the only one."""
+        if self._asks_one:
+            self._go_on(self._seeds.copy())
+        else:
+            super().begin()
+
+    def _choice(self) -> Lookup:
+        if self._lookup is not None:
+            return self._lookup
+        lookup = super()._choice()
+        if self._asks_one:
+            # That one was asked.
+            lookup.start()
+        return lookup
 
     def add(self, record: Record) -> None:
         """Take a record in; of two by one owner the newer stays."""
@@ -298,7 +333,7 @@ class ReadingWalk(Walk):
             if self._owner and record.owner != self._owner:
                 raise WireError("a record of another owner")
             self.add(record)
-            if call.contact is not None and not copied:
+            if record.manifest is not None and call.contact is not None and not copied:
                 self.tellers.setdefault(record.envelope.id, []).append(call.contact)
         position = fields[0]
         if position and 0 < position < 65_536 and page < MAX_PAGES and call.contact is not None:
@@ -308,10 +343,11 @@ class ReadingWalk(Walk):
             return
         self._from_holder = self._from_holder or not copied
         self._holders_wanted -= 1
-        if call.contact is not None:
-            self._paths_wanted.discard(self._lookup.path_of(call.contact))
+        if call.contact is not None and self._paths_wanted:
+            self._paths_wanted.discard(self._choice().path_of(call.contact))
         if self._enough:
-            self._lookup.found(True)
+            if self._lookup is not None:
+                self._lookup.found(True)
             self._end()
 
     @property
@@ -323,13 +359,13 @@ class ReadingWalk(Walk):
         if self._open_pages and not self._enough:
             return
         if not self._over and not self._enough and self._widen():
-            self._go_on(self._lookup.start())
+            self._go_on(self._choice().start())
         else:
             super()._end()
 
     def _widen(self) -> bool:
         may_widen, self._may_widen = self._may_widen, False
-        return may_widen and self._lookup.learn(self._overlay.table.around(self._lookup.target, K))
+        return may_widen and self._choice().learn(self._overlay.table.around(self._target, K))
 
     def _next_page(self, holder: Contact, position: int, page: int) -> None:
         def turned(call: Call, error: DhtError | None, body: bytes) -> None:
@@ -341,7 +377,7 @@ class ReadingWalk(Walk):
                     self._take_page(call, body, page)
             except RemoteError:
                 self._endpoint.counters["hostile-answer"] += 1
-            if self._lookup.done:
+            if self._lookup is not None and self._lookup.done:
                 self._end()
 
         request = self._key + position.to_bytes(2, "big") + self._owner
