@@ -67,7 +67,7 @@ class ServerConfig:
     hypervisor: str = "embed"
     images: Path = field(default_factory=default_cache)
     receipt_period_ms: int = 1_000
-    advert_period_ms: int = 60_000
+    advert_period_ms: int = 150_000
     effective: tuple[EffectiveValue, ...] = field(default=(), compare=False, repr=False)
 
     @property

@@ -34,7 +34,7 @@ from xenonode.search.looking import look, members_of
 from xenonode.search.measuring import in_microseconds
 from xenonode.search.publishing import Publisher
 from xenonode.server.admission import Admission, Offer, environment_offers
-from xenonode.server.advertising import AdvertFacts, Advertiser
+from xenonode.server.advertising import RETRY_MS, AdvertFacts, Advertiser
 from xenonode.server.audit_log import AuditLog
 from xenonode.server.journal import Journal
 from xenonode.server.ports import ControlCorp
@@ -45,7 +45,6 @@ from xenonode.store.values import Desk, Uploads, dimension, publish
 
 LOGGER = logging.getLogger("xenonode.node")
 PUBLISH_CHECK_S = 1.0
-PUBLISH_AGAIN_S = 5.0
 REACHED_LOOKS, REACHED_AGAIN_S = 3, 5.0
 """Where many servers start together, those who were to call have often met this one just before: then nobody strange
 comes, and one look would refuse a server that all can reach (found by a simulated seed)."""
@@ -222,6 +221,8 @@ class ServerNode(Node):
         outcome = await self.publisher.publish(envelope.raw)
         if outcome.pending:
             LOGGER.warning("advert %d is not durable yet in %s", outcome.seq, ", ".join(outcome.pending))
+        else:
+            self.advertiser.acknowledged()
 
     async def _publish_value(self, name: str, value: bytes, life_ms: int) -> int:
         overlay = (await self.peer.placement(dimension(self.peer.schema))).overlay
@@ -239,7 +240,7 @@ class ServerNode(Node):
                 except (RemoteError, XenoError, OSError) as error:
                     # A clock that is wrong for a while, a disk that is full: neither may end advertising for good.
                     LOGGER.warning("the advert cannot be renewed, and will be tried again: %s", error)
-                    await asyncio.sleep(PUBLISH_AGAIN_S)
+                    await asyncio.sleep(RETRY_MS / 1_000)
 
     async def _stay_shown(self) -> None:
         """Once a period, look in one dimension whether holders show the advert, and tell XenoCorp what was seen."""

@@ -181,7 +181,7 @@ _SERVER = (
         "1 s",
         "the shortest time between the receipts that clients sign; each costs two writes to disk",
     ),
-    Setting("advert_period", _amount(parse_duration_ms, 1000, 300_000), "60 s", "how often the advert is renewed"),
+    Setting("advert_period", _amount(parse_duration_ms, 1000, 300_000), "150 s", "how often the advert is renewed"),
     Setting("share.cores", _whole(1, 4096), 1, "cores that a session sees at most"),
     Setting("share.cpu", _amount(parse_cpu, 1), None, "CPU time offered per wall-clock second, e.g. '1000 ms/s'"),
     Setting("share.memory", _amount(parse_bytes, 1), None, "memory offered, e.g. '2 GiB'"),

@@ -86,7 +86,7 @@ class World:
         offer = Offer(MACHINE, NO_RESOURCES, 4, PRICES, environment_offers(capabilities, lambda id: id.encode() * 6))
         admission = Admission(offer, capabilities)
         self.journal, audit = Journal(disk), AuditLog(disk, self.server, ED25519)
-        facts = AdvertFacts("GB", "eu-west", CONTROL, CONTROL, (), self.now_ms(), 1)
+        facts = AdvertFacts("GB", "eu-west", CONTROL, CONTROL, (), self.now_ms(), 1, 60_000)
         self.advertiser = advertiser = Advertiser(self.server, self.journal, admission, facts)
         self.manager = SessionManager(
             env=self.env,

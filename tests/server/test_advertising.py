@@ -17,7 +17,7 @@ from xenonode.server.journal import Journal
 from .world import EPOCH_MS, GIB, LOCATION, MACHINE, PRICES, SERVER, Files, MemoryDisk
 
 ADDRESS = Address("127.0.0.1", 7001)
-FACTS = AdvertFacts("GB", "eu-west", ADDRESS, ADDRESS, ("ssd",), EPOCH_MS, 3)
+FACTS = AdvertFacts("GB", "eu-west", ADDRESS, ADDRESS, ("ssd",), EPOCH_MS, 3, period_ms=60_000)
 
 
 def advertiser(files: Files, overcommit_permille: int = 1000) -> tuple[Advertiser, Admission]:
@@ -43,6 +43,7 @@ def test_an_advert_is_due_at_first_each_period_and_when_something_changed() -> N
     now = EPOCH_MS
     assert adverts.due(now, LOCATION)
     adverts.issue(now, LOCATION, b"c")
+    adverts.acknowledged()
     assert not adverts.due(now + 30_000, LOCATION)
     assert adverts.due(now + 60_000, LOCATION) and adverts.due(now - 60_000, LOCATION)
     books.keep(b"s", Resources(MACHINE.cpu_ms_per_s * 4 // 256, 0, 0, 0))
@@ -55,9 +56,21 @@ def test_an_advert_is_due_at_first_each_period_and_when_something_changed() -> N
     assert adverts.due(now + 4_000, LOCATION)
 
 
+def test_an_advert_that_was_not_acknowledged_is_due_soon_and_then_ever_less_often() -> None:
+    adverts, _ = advertiser(Files())
+    now = EPOCH_MS
+    for wait_ms in (5_000, 10_000, 20_000, 40_000, 60_000, 60_000):
+        adverts.issue(now, LOCATION, b"c")
+        assert not adverts.due(now + wait_ms - 1, LOCATION) and adverts.due(now + wait_ms, LOCATION)
+        now += wait_ms
+    adverts.acknowledged()
+    assert not adverts.due(now - 1, LOCATION), "acknowledged, the last one holds for a period"
+
+
 def test_an_advert_is_due_when_the_server_finds_itself_elsewhere_but_not_while_it_settles() -> None:
     adverts, _ = advertiser(Files())
     adverts.issue(EPOCH_MS, LOCATION, b"c")
+    adverts.acknowledged()
     near, far = (replace(LOCATION, height_us=LOCATION.height_us + by) for by in (5_000, 5_001))
     assert not adverts.due(EPOCH_MS + 9_999, far)
     assert adverts.due(EPOCH_MS + 10_000, far) and not adverts.due(EPOCH_MS + 10_000, near)

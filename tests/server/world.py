@@ -320,7 +320,7 @@ class Server:
         self.admission = Admission(offer, capabilities)
         self.journal, self.audit = Journal(disk), AuditLog(disk, SERVER, ED25519)
         address = Address("127.0.0.1", 7001)
-        facts = AdvertFacts("GB", "eu-west", address, address, (), EPOCH_MS, 1)
+        facts = AdvertFacts("GB", "eu-west", address, address, (), EPOCH_MS, 1, 60_000)
         self.advertiser = Advertiser(SERVER, self.journal, self.admission, facts)
         self.manager = SessionManager(
             env=self.env,

@@ -23,6 +23,8 @@ PERIODS_PER_LIFETIME = 3
 """An advert survives two lost heartbeats."""
 GAP_MIN_MS = 1_000
 """However fast sessions come and go, eleven dimensions are told at most once a second."""
+RETRY_MS = 5_000
+"""The first try again of an advert that not all dimensions acknowledged; each further one waits twice as long."""
 BINS = 256
 BINS_MAX = 4
 """A change of up to 4 of 256 parts can wait for the heartbeat: the summaries are about as coarse."""
@@ -43,7 +45,7 @@ class AdvertFacts:
     features: tuple[str, ...]
     started_ms: int
     schema_epoch: int
-    period_ms: int = 60_000
+    period_ms: int
 
     def __post_init__(self) -> None:
         require(GAP_MIN_MS <= self.period_ms <= LIFETIME_MAX_MS // PERIODS_PER_LIFETIME, "a period is 1 s to 5 min")
@@ -55,6 +57,7 @@ class Advertiser:
     def __init__(self, signer: Signer, journal: Journal, admission: Admission, facts: AdvertFacts) -> None:
         self._signer, self._journal, self._admission, self._facts = signer, journal, admission, facts
         self._changed = True
+        self._tries = 0
         self._advert: Advert | None = None
         self._envelope: Envelope | None = None
 
@@ -72,13 +75,19 @@ class Advertiser:
         """A session came, went, or changed its size."""
         self._changed = True
 
+    def acknowledged(self) -> None:
+        """Learn that every dimension has the advert in force."""
+        self._tries = 0
+
     def due(self, now_ms: int, location: Location) -> bool:
         """Whether a new advert should be issued now, by a server that finds itself at `location`."""
         last = self._advert
         if last is None:
             return True
+        period_ms = self._facts.period_ms
+        wait_ms = min(RETRY_MS << min(self._tries - 1, 10), period_ms) if self._tries else period_ms
         passed_ms = abs(now_ms - last.issued_ms)  # a clock set back must not silence the server
-        if passed_ms >= self._facts.period_ms:
+        if passed_ms >= wait_ms:
             return True
         if passed_ms >= MOVE_GAP_MS and drifted(last.location, location):
             return True
@@ -91,6 +100,7 @@ class Advertiser:
         self._advert = replace(self._make(now_ms, location, credential), seq=seq, gone=gone)
         self._envelope = self._advert.seal(self._signer)
         self._changed = False
+        self._tries += 1
         return self._envelope
 
     def _make(self, now_ms: int, location: Location, credential: bytes) -> Advert:

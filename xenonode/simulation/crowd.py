@@ -37,7 +37,8 @@ from xenonode.peer import SEEDS_MAX, Peer
 from xenonode.search.kinds import ADVERT
 from xenonode.search.publishing import Published, Publisher
 from xenonode.search.searching import SearchAnswer
-from xenonode.server_node import FAREWELL_S, PUBLISH_AGAIN_S
+from xenonode.server.advertising import RETRY_MS
+from xenonode.server_node import FAREWELL_S
 from xenonode.simulation.acquaintances import Acquaintances
 from xenonode.simulation.disk import SimulatedDisk
 from xenonode.simulation.env import EPOCH_MS, derive
@@ -222,7 +223,7 @@ class CrowdPeer(CrowdHost):
             published = await self.life.publisher.publish(self.machine.advert(env.now_ms(), self.credential).raw)
         except UNPUBLISHED:  # a clock that is wrong for a while, a disk that is full
             self._again.cancel()
-            self._again = loop.call_later(PUBLISH_AGAIN_S, again)
+            self._again = loop.call_later(RETRY_MS / 1_000, again)
             return None
         self.crowd.durable[self.node.host.name] = published
         return published

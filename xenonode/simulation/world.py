@@ -256,7 +256,10 @@ class FleetMachine(Machine):
 
     async def publish(self) -> Published:
         """Advertise it as it is now."""
-        return await self.publisher.publish(self.advert(self.host.node.env.now_ms(), self.credential).raw)
+        published = await self.publisher.publish(self.advert(self.host.node.env.now_ms(), self.credential).raw)
+        if not published.pending:
+            self.advertiser.acknowledged()
+        return published
 
 
 class ClientHost:
