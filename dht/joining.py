@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from .contact import Address, Contact, plain_host, unpack_contacts
 from .errors import DhtError, JoinError, WireError
+from .patience import until_answered
 from .peers import Call
 from .routing import K
 from .vitals import VITALS_BYTES
@@ -42,7 +43,10 @@ class Joining:
         self._settled_among: Sequence[bytes] = ()
 
     async def join(self, seeds: Sequence[Address]) -> None:
-        """Enter through any of the seeds; JoinError when none answers, no seeds begin a new overlay."""
+        """Enter through any of the seeds; JoinError when none answers, no seeds begin a new overlay.
+
+        One that answers is enough: the others are waited for as a lookup waits, and known when they answer later.
+        """
         overlay, endpoint = self._overlay, self._endpoint
         named = dict.fromkeys((plain_host(host), port) for host, port in seeds)
         self._seeds = [seed for seed in named if seed != endpoint.address]
@@ -54,13 +58,16 @@ class Joining:
             if attempt:
                 await asyncio.sleep(backoff_s * endpoint.rng.uniform(0.8, 1.2))
                 backoff_s = min(2 * backoff_s, MAX_JOIN_BACKOFF_S)
-            answers = await asyncio.gather(*map(self._ask_seed, self._seeds), return_exceptions=True)
-            if not all(isinstance(answer, BaseException) for answer in answers):
+            asked = {seed: self._ask_seed(seed) for seed in self._seeds}
+            # Whoever was silent in another overlay a moment ago is not waited for in this one.
+            expected = [each for seed, each in asked.items() if not endpoint.sessions.is_lost(seed)]
+            await until_answered(expected, _let_in)
+            if not any(map(_has_let_in, asked.values())):
+                await until_answered(list(asked.values()), _let_in)
+            if any(map(_has_let_in, asked.values())):
                 break
         else:
-            tried = "; ".join(
-                f"{host}:{port}: {answer}" for (host, port), answer in zip(self._seeds, answers, strict=True)
-            )
+            tried = "; ".join(f"{host}:{port}: {each.result()}" for (host, port), each in asked.items())
             raise JoinError(f"no seed of {overlay.dimension!r} let us in ({tried}); is one of them running?")
         await overlay.find(overlay.node_id)
         table = overlay.table
@@ -115,17 +122,13 @@ class Joining:
 
         self._endpoint.call(address, self._overlay.tag, FIND, self._overlay.node_id, answered)
 
-    def _ask_seed(self, seed: Address) -> asyncio.Future[None]:
-        future: asyncio.Future[None] = self._endpoint.loop.create_future()
+    def _ask_seed(self, seed: Address) -> asyncio.Future[DhtError | None]:
+        future: asyncio.Future[DhtError | None] = self._endpoint.loop.create_future()
 
         def answered(call: Call, error: DhtError | None, body: bytes) -> None:
-            if future.done():
-                return
-            if error is not None:
-                future.set_exception(error)
-            else:
-                # The endpoint has put the seed into the table; the lookup of ourselves begins there.
-                future.set_result(None)
+            if not future.done():
+                # The endpoint has put a seed that answered into the table; the lookup of ourselves begins there.
+                future.set_result(error)
 
         self._endpoint.call(seed, self._overlay.tag, FIND, self._overlay.node_id, answered)
         return future
@@ -136,6 +139,14 @@ class Joining:
         if near != self._settled_among:  # else nobody has come near since we looked last
             self._settled_among = near
             self._overlay.find_then(self._overlay.node_id, ignore_contacts, ACQUAINTANCES)
+
+
+def _let_in(error: DhtError | None) -> bool:
+    return error is None
+
+
+def _has_let_in(asked: asyncio.Future[DhtError | None]) -> bool:
+    return asked.done() and asked.result() is None
 
 
 def ignore(call: Call, error: DhtError | None, body: bytes) -> None:

@@ -23,7 +23,7 @@ from .peers import Call, Peer, PeerInfo
 from .publishing import REPLICAS, Publishing
 from .record import Record, check_key, open_record, seal_value
 from .reply import Reply
-from .routing import K, Table
+from .routing import Bucket, K, Table
 from .serving import Handler, Serving, check_kind
 from .shelf import KNOWN, STORED, Shelf
 from .walk import FIND, ReadingWalk, Walk
@@ -73,7 +73,8 @@ class Overlay:
         self._change_told = True
         # Whether this node takes part: until it leaves.
         self.active = True
-        self._exchange_ms = 0
+        # When it is the next far bucket's turn, and which one it is: not everybody begins with the same.
+        self._exchange_ms, self._exchange_turn = 0, self.node_id[-1]
         self._missed: dict[bytes, tuple[Contact, float]] = {}
         # Node ids that have no place here, by the word of whoever owns the endpoint.
         self.shunned: frozenset[bytes] = frozenset()
@@ -477,10 +478,12 @@ class Overlay:
             self.joining.feel_for_seeds()
             return
         if not self.endpoint.is_client:
-            for bucket in self.table.idle_buckets(now_ms - REFRESH_MS)[:1]:
+            idle, turn = self.table.idle_buckets(now_ms - REFRESH_MS), now_ms >= self._exchange_ms
+            far = self.table.far_buckets() if idle or turn else []
+            for bucket in [each for each in idle if each not in far][:1]:
                 self.find_then(self.random_id(*bucket.range), ignore_contacts)
-            if now_ms >= self._exchange_ms:
-                self._exchange(now_ms)
+            if turn:
+                self._exchange(far, now_ms)
             if self._publishing is not None:
                 self._publishing.replace_gone()
                 self._publishing.welcome(now_ms)
@@ -488,9 +491,8 @@ class Overlay:
         if self._publishing is not None:
             self._publishing.republish(now_ms)
 
-    def _exchange(self, now_ms: int) -> None:
-        """Look for others in one of the far buckets, each about once an hour; its refresh is not due then."""
-        far = self.table.far_buckets()
+    def _exchange(self, far: list[Bucket], now_ms: int) -> None:
+        """Look for others in the far bucket whose turn it is, each once an hour: that is its refresh, too."""
         first, self._exchange_ms = not self._exchange_ms, now_ms + REFRESH_MS // max(1, len(far))
 
         def met(found: list[Contact]) -> None:
@@ -498,7 +500,8 @@ class Overlay:
                 self._changed()
 
         if far and not first:
-            self.find_then(self.random_id(*self.endpoint.rng.choice(far).range), met)
+            self._exchange_turn += 1
+            self.find_then(self.random_id(*far[self._exchange_turn % len(far)].range), met)
 
     def closed(self) -> None:
         """The endpoint goes: no timer may outlive it."""

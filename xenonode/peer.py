@@ -17,6 +17,7 @@ from dht.errors import JoinError
 from dht.handshake import Member
 from dht.identity import Signer
 from dht.overlay import Overlay
+from dht.patience import until_answered
 from summaries.holder import Holder
 from summaries.schema import LOCATION, Schema
 from summaries.trie import trie_key
@@ -139,8 +140,8 @@ class Peer:
 
     async def ask_for_news(self) -> None:
         """Ask one seed, or a server that was met before, whether the schema has grown."""
-        for seed in self._seeds[:NEWS_ASKED_MAX]:
-            await self.news.ask(seed)
+        asked = [self.env.spawn(self.news.ask(seed), "news of the schema") for seed in self._seeds[:NEWS_ASKED_MAX]]
+        await until_answered(asked, lambda names: True)
 
     def _grown(self, dimension: str) -> None:
         if not self.is_client and self._joining:

@@ -6,6 +6,7 @@ it brings there. It keeps no listening state and serves nobody.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 
@@ -71,8 +72,7 @@ class Presence:
     async def peers(self) -> list[dict[str, object]]:
         """Join the overlays of all dimensions, and list whom that meets."""
         peer = await self.joined()
-        for dimension in peer.schema.dimensions:
-            await peer.placement(dimension.name)
+        await asyncio.gather(*(peer.placement(dimension.name) for dimension in peer.schema.dimensions))
         rows: list[dict[str, object]] = []
         for overlay in peer.overlays():
             for info in overlay.peers():
