@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from . import datagram, wire
-from .contact import Address, Contact
+from .contact import Address, Contact, address_text
 from .deadlines import release
 from .errors import DhtError, LocalError, PeerBusyError, PeerIdentityError, PeerRefusedError, PeerTimeoutError
 from .peers import Call, Peer
@@ -85,7 +85,8 @@ class Calls:
             if peer.waiting is None:
                 peer.waiting = []
             if len(peer.waiting) >= MAX_WAITING_PER_PEER:
-                endpoint.loop.call_soon(self.end, call, PeerTimeoutError(f"too many calls wait for {address}"), b"")
+                busy = PeerTimeoutError(f"too many calls wait for {address_text(address)}")
+                endpoint.loop.call_soon(self.end, call, busy, b"")
             else:
                 peer.waiting.append(call)
             endpoint.sessions.greet(peer)
@@ -136,12 +137,12 @@ class Calls:
         peer, expected = call.peer, call.contact
         if peer.is_client and call.tag != self._endpoint.network_tag:
             # Whatever a client says of an overlay counts for nothing, so it is not asked.
-            return PeerIdentityError(f"a client answers at {peer.address}, and clients serve nothing")
+            return PeerIdentityError(f"a client answers at {address_text(peer.address)}, and clients serve nothing")
         if expected is not None:
             overlay = self._endpoint.overlays[call.tag]
             actual = overlay.known_contact(peer) or overlay.contact_of(peer)
             if actual is not expected and actual.node_id != expected.node_id:
-                return PeerIdentityError(f"another node answers at {peer.address}")
+                return PeerIdentityError(f"another node answers at {address_text(peer.address)}")
         return None
 
     def answered_early(self, call: Call, answer: bytes) -> None:
@@ -184,7 +185,7 @@ class Calls:
             peer.waiting.remove(call)
         elif peer.session is not None and peer.heard_s < call.sent_s:
             self._endpoint.sessions.failed(peer, 1)
-        self.end(call, PeerTimeoutError(f"no answer from {peer.address[0]}:{peer.address[1]}"), b"")
+        self.end(call, PeerTimeoutError(f"no answer from {address_text(peer.address)}"), b"")
 
     def close(self) -> None:
         """Every open call fails."""

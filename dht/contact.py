@@ -80,6 +80,12 @@ def intern_address(address: Address) -> Address:
     return _address(pack_address(address))
 
 
+def address_text(address: Address) -> str:
+    """For people: `10.0.0.1:7410`, `[fd00::1]:7410`."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def pack_contacts(contacts: list[Contact]) -> bytes:
     """How many IPv4 contacts follow (1 byte), those, and then the IPv6 ones."""
     packed = b"".join([contact.packed for contact in contacts])

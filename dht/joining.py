@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .contact import Address, Contact, plain_host, unpack_contacts
+from .contact import Address, Contact, address_text, plain_host, unpack_contacts
 from .errors import DhtError, JoinError, WireError
 from .patience import until_answered
 from .peers import Call
@@ -67,7 +67,7 @@ class Joining:
             if any(map(_has_let_in, asked.values())):
                 break
         else:
-            tried = "; ".join(f"{host}:{port}: {each.result()}" for (host, port), each in asked.items())
+            tried = "; ".join(f"{address_text(seed)}: {each.result()}" for seed, each in asked.items())
             raise JoinError(f"no seed of {overlay.dimension!r} let us in ({tried}); is one of them running?")
         await overlay.find(overlay.node_id)
         table = overlay.table

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter
 
 from .aging import Aging
-from .contact import Address, group
+from .contact import Address, address_text, group
 from .errors import LocalError
 
 UNKNOWN, DIRECT, MAPPED, UNREACHABLE = "unknown", "direct", "mapped", "unreachable"
@@ -78,14 +78,9 @@ class Reachability:
     def advice(self, own: Address) -> str:
         """What to do about being unreachable."""
         observed = self.observed
-        seen = f"; others see it as {_text(observed)}" if observed is not None else ""
+        seen = f"; others see it as {address_text(observed)}" if observed is not None else ""
         behind = " behind an address translator (NAT)" if observed is not None and observed != own else ""
         return (
-            f"nobody can reach UDP {_text(own)}{behind}{seen}: forward this UDP port to this machine in the router or "
-            "firewall and set advertise to the address that others see, or run as a client, which needs no open port"
+            f"nobody can reach UDP {address_text(own)}{behind}{seen}: forward this UDP port to this machine in the router "
+            "or firewall and set advertise to the address that others see, or run as a client, which needs no open port"
         )
-
-
-def _text(address: Address) -> str:
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

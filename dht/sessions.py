@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from . import datagram, wire
 from .aging import Aging
-from .contact import Address, admits, group, intern_address
+from .contact import Address, address_text, admits, group, intern_address
 from .early import THANKS, Question
 from .errors import LocalError, PeerTimeoutError
 from .handshake import Handshaker, SessionKeys
@@ -189,7 +189,7 @@ class Sessions:
         self._end_greeting(greeting)
         waiting, peer.waiting = peer.waiting or (), None
         self.failed(peer, FAILURES_UNTIL_LOST)
-        silence = PeerTimeoutError(f"nobody answers at {peer.address[0]}:{peer.address[1]}")
+        silence = PeerTimeoutError(f"nobody answers at {address_text(peer.address)}")
         for call in waiting:
             self._endpoint.calls.end(call, silence, b"")
         if peer.session is None and _is_idle(peer):

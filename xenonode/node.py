@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 from ipaddress import ip_address
 from typing import Any
 
+from dht.contact import address_text
 from dht.contradictions import Contradiction
 from dht.metrics import republish_alarm
 from dht.reachability import UNREACHABLE
@@ -154,8 +155,8 @@ class Node:
         return {
             "republish_alarm": republish_alarm(self.peer.endpoint),
             "role": self.role,
-            "udp": "{}:{}".format(*self.peer.endpoint.address),
+            "udp": address_text(self.peer.endpoint.address),
             "reachability": self._reachability(),
-            "control": "{}:{}".format(*self.control.address),
+            "control": address_text(self.control.address),
             "dimensions": len(self.peer.holdings),
         }

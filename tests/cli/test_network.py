@@ -27,11 +27,11 @@ PROGRAM = [sys.executable, "-m", "xenonode.cli"]
 class Bench:
     """A XenoCorp that serves, and a client's configuration beside it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, host: str = "127.0.0.1") -> None:
         udp, control = free_port(), free_port()
         self.corp = folder / "corp.toml"
         self.corp.write_text(
-            f"version = 1\nfolder = '{folder}/corp'\nudp = '127.0.0.1:{udp}'\ncontrol = '127.0.0.1:{control}'\n"
+            f"version = 1\nfolder = '{folder}/corp'\nudp = '{host}:{udp}'\ncontrol = '{host}:{control}'\n"
         )
         self.client = folder / "client.toml"
         self.client.write_text(
@@ -61,6 +61,15 @@ class Bench:
         return fields
 
 
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -82,22 +91,29 @@ def own_folders(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     pytest.importorskip("libcloud", reason="the first schema is drawn from the catalogue")
     made = Bench(tmp_path_factory.mktemp("network"))
+    with serving(made):
+        yield made
+
+
+@contextlib.contextmanager
+def serving(made: Bench) -> Iterator[None]:
+    """XenoCorp's process."""
     made.answer(made.corp, "corp", "init")
-    serving = subprocess.Popen(
+    process = subprocess.Popen(
         [*PROGRAM, "corp", "serve", "--config", str(made.corp), "--json"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=made.environ,
     )  # fmt: skip
-    assert serving.stdout is not None
+    assert process.stdout is not None
     said = ""
     while not said.endswith("\n}\n"):
-        line = serving.stdout.readline()
+        line = process.stdout.readline()
         assert line, "XenoCorp ended before it served"
         said += line
-    assert json.loads(said)["pid"] == serving.pid
-    yield made
-    serving.send_signal(signal.SIGTERM)
-    _, err = serving.communicate(timeout=60)
-    assert (serving.returncode, err) == (0, "")
+    assert json.loads(said)["pid"] == process.pid
+    yield
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
 
 
 def test_money_is_paid_in_ordered_released_and_accounted_for(bench: Bench) -> None:
@@ -206,3 +222,34 @@ def test_no_text_is_no_key() -> None:
     assert key_of("ab" * 20) == b"\xab" * 20 and len(key_of("any text")) == 20
     with pytest.raises(XenoError, match="no key"):
         key_of("  ")
+
+
+def test_a_value_is_published_and_read_by_its_writers_key_and_name(bench: Bench, tmp_path: Path) -> None:
+    bench.answer(bench.client, "register")
+    there, back = tmp_path / "there", tmp_path / "back"
+    for value in (b"small", bytes(range(256)) * 200):
+        there.write_bytes(value)
+        told = bench.answer(bench.client, "value", "put", "thing", str(there), "--expires-in", "1h")
+        assert (told["size_bytes"], told["holders"]) == (len(value), 1)
+        for owner in ("me", told["owner"]):
+            assert bench.answer(bench.client, "value", "get", owner, "thing", str(back))["size_bytes"] == len(value)
+            assert back.read_bytes() == value
+    there.write_bytes(bytes(65_536))
+    assert "server publish" in bench.refusal(bench.client, "value", "put", "thing", str(there))["next_step"]
+    assert bench.refusal(bench.client, "value", "put", "n" * 65, str(back))["code"] == "bad_request"
+    late = bench.refusal(bench.client, "value", "put", "thing", str(back), "--expires-in", "8d")
+    assert late["code"] == "bad_request"
+    assert bench.refusal(bench.client, "value", "get", "me", "nothing", str(back))["code"] == "no_value"
+    unread = bench.refusal(bench.client, "value", "get", "x" * 64, "thing", str(back))
+    assert unread["code"] == "bad_request"
+    assert back.read_bytes() == value  # what cannot be read overwrites nothing
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="no IPv6 on this machine")
+def test_a_client_finds_its_way_in_a_network_of_ipv6(tmp_path: Path) -> None:
+    pytest.importorskip("libcloud", reason="the first schema is drawn from the catalogue")
+    made = Bench(tmp_path, "[::1]")
+    with serving(made):
+        made.answer(made.client, "register")
+        [hop] = made.answer(made.client, "lookup", "any text", "--trace")["hops"]
+        assert hop["address"].startswith("[::1]:")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dht.contact import address_text
 from dht.identity import NODE_ID_BYTES
 from xenonode.cli.command import Run, command, usage_error
 from xenonode.cli.output import shown
@@ -32,11 +33,11 @@ async def lookup(
     target = key_of(key)
     async with run.client() as client:
         hops, found = await client.presence.lookup(target, dimension)
-    contacts = [{"node_id": each.node_id, "address": _address(each.address)} for each in found]
+    contacts = [{"node_id": each.node_id, "address": address_text(each.address)} for each in found]
     asked = [
         {
             "node_id": hop.contact.node_id,
-            "address": _address(hop.contact.address),
+            "address": address_text(hop.contact.address),
             "asked_ms": round(hop.asked_ms, 2),
             "took_ms": None if hop.took_ms is None else round(hop.took_ms, 2),
             "answer": hop.answer,
@@ -51,7 +52,7 @@ async def lookup(
             (
                 f"{hop.asked_ms:.1f} ms",
                 hop.contact.node_id.hex()[:ID_SHOWN],
-                _address(hop.contact.address),
+                address_text(hop.contact.address),
                 hop.distance_bits,
                 "-" if hop.took_ms is None else f"{hop.took_ms:.1f} ms",
                 hop.answer,
@@ -61,7 +62,7 @@ async def lookup(
         columns: tuple[str, ...] = ("asked at", "node", "address", "distance bits", "took", "answer")
         run.output.rows(answer, columns, rows, "Nobody was asked: no node is known.")
     else:
-        nodes = [(each.node_id.hex()[:ID_SHOWN], _address(each.address)) for each in found]
+        nodes = [(each.node_id.hex()[:ID_SHOWN], address_text(each.address)) for each in found]
         run.output.rows(answer, ("node", "address"), nodes, "No node is known.")
     run.output.note(f"{len(found)} nodes found, {len(hops)} asked, key {target.hex()}")
 
@@ -90,8 +91,3 @@ def key_of(text: str) -> bytes:
         except ValueError:
             pass  # a text of forty letters
     return hashlib.sha256(text.encode()).digest()[:NODE_ID_BYTES]
-
-
-def _address(address: tuple[str, int]) -> str:
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -11,7 +11,7 @@ import contextlib
 import logging
 
 from dht import wire
-from dht.contact import Contact
+from dht.contact import Contact, address_text
 from dht.contradictions import Contradiction
 from dht.errors import RemoteError
 from dht.routing import K
@@ -23,6 +23,7 @@ from xenonode.env import Env
 from xenonode.errors import XenoError
 from xenonode.home import Home
 from xenonode.known_peers import known_peers, remember_peers
+from xenonode.model.entity import Address
 from xenonode.peer import EXTENSIONS_FILE, Peer
 from xenonode.search.looking import members_of
 
@@ -50,8 +51,9 @@ class Presence:
             held = self._member.held
             peer = Peer(self._env, self._home.signer, held.papers.credential, held.trust, held.published, client=True)
             peer.endpoint.contradictions.listen(self._contradicted)
+            known = known_peers(self._home)
             udp = self._config.udp
-            await peer.start(("0.0.0.0", 0) if udp is None else udp.pair, known_peers(self._home))
+            await peer.start(_anywhere([*held.network.seeds], known) if udp is None else udp.pair, known)
             now_ms = self._env.now_ms()
             peer.growth.restore(self._home.disk.read(EXTENSIONS_FILE), now_ms)
             peer.on_growth = lambda: self._home.disk.replace(EXTENSIONS_FILE, peer.growth.stored())
@@ -76,12 +78,11 @@ class Presence:
         rows: list[dict[str, object]] = []
         for overlay in peer.overlays():
             for info in overlay.peers():
-                host, port = info.contact.address
                 rtt = None if info.rtt_ms is None else round(info.rtt_ms, 2)
                 rows.append(
                     {
                         "dimension": overlay.dimension,
-                        "address": f"{host}:{port}",
+                        "address": address_text(info.contact.address),
                         "entity": info.entity,
                         "rtt_ms": rtt,
                         "node_id": info.contact.node_id.hex(),
@@ -128,3 +129,9 @@ class Presence:
                 self._home.disk.replace(SHUNNED_FILE, packed)
         except (XenoError, ControlError, OSError) as error:
             LOGGER.info("XenoCorp did not tell whom to shun, or it cannot be kept: %s", error)
+
+
+def _anywhere(seeds: list[Address], known: list[tuple[str, int]]) -> tuple[str, int]:
+    """Any port of this machine, of both families where the network has nodes of IPv6."""
+    hosts = [*(seed.host for seed in seeds), *(host for host, _ in known)]
+    return ("::" if any(":" in host for host in hosts) else "0.0.0.0"), 0

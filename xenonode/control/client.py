@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from dht.contact import address_text
 from xenonode.control.errors import BAD_PEER, ControlError, FrameError, RemoteError, StreamLostError
 from xenonode.control.messages import LARGEST_ID, Reply, Request, check_welcome
 from xenonode.control.refusals import explain_loss, late, lost, unreachable
@@ -142,7 +143,7 @@ async def connect(
         if isinstance(error, StreamLostError):
             raise explain_loss(error.reason) or unreachable(host, port, error.reason) from None
         if isinstance(error, RemoteError):
-            text = f"{host}:{port} does not speak this protocol ({error})."
+            text = f"{address_text((host, port))} does not speak this protocol ({error})."
             raise ControlError(BAD_PEER, text, "Compare the versions of both sides.") from None
         raise
-    return Connection(stream, f"{host}:{port}")
+    return Connection(stream, address_text((host, port)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dht.contact import address_text
 from xenonode.control.errors import (
     CERTIFICATE_EXPIRED,
     CERTIFICATE_REFUSED,
@@ -15,7 +16,7 @@ from xenonode.control.errors import (
 
 def unreachable(host: str, port: int, reason: str) -> ControlError:
     """Return the error for a peer that cannot be reached."""
-    text = f"Nobody could be reached at {host}:{port} ({reason})."
+    text = f"Nobody could be reached at {address_text((host, port))} ({reason})."
     return ControlError(UNREACHABLE, text, "Check the address and that the peer is running, then try again.")
 
 

@@ -9,6 +9,7 @@ import asyncio
 import ssl
 from collections.abc import Sequence
 
+from dht.contact import address_text
 from xenonode.control.errors import BAD_PEER, CERTIFICATE_EXPIRED, CERTIFICATE_REFUSED, ControlError, LocalError
 from xenonode.control.refusals import unreachable, wrong_key
 from xenonode.control.stream import Accepted, Failed, Stream
@@ -57,7 +58,7 @@ class TlsTransport:
         except ssl.SSLCertVerificationError as error:
             raise _refused_certificate(error) from error
         except ssl.SSLError as error:
-            text = f"The TLS handshake with {host}:{port} failed ({error.reason})."
+            text = f"The TLS handshake with {address_text((host, port))} failed ({error.reason})."
             raise ControlError(BAD_PEER, text, "Check that this is a control address of this platform.") from error
         except OSError as error:
             raise unreachable(host, port, str(error)) from error

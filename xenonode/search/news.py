@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 
 from dht import wire
-from dht.contact import Address
+from dht.contact import Address, address_text
 from dht.endpoint import Endpoint
 from dht.errors import DhtError, RemoteError
 from dht.reply import Reply
@@ -52,7 +52,7 @@ class News:
             while len(names) < EXTENSIONS_A_ROUND_MAX and (raw := await self._fetch(address)):
                 names.append(self.take(raw))
         except DhtError as error:
-            LOGGER.info("no news of the schema from %s:%d: %s", *address[:2], error)
+            LOGGER.info("no news of the schema from %s: %s", address_text(address), error)
         return names
 
     def take(self, raw: bytes) -> str:
