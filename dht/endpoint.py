@@ -259,6 +259,11 @@ class Endpoint:
         return self.reach.state.observed
 
     @property
+    def has_address(self) -> bool:
+        """Whether this machine still has the address that we are bound to."""
+        return self._socket is None or self._socket.has_address
+
+    @property
     def reachability(self) -> str:
         """`direct`, `mapped` (through a translator), `unreachable`, or `unknown` until strangers were heard."""
         return self.reach.verdict()

@@ -80,7 +80,10 @@ class Reachability:
         observed = self.observed
         seen = f"; others see it as {address_text(observed)}" if observed is not None else ""
         behind = " behind an address translator (NAT)" if observed is not None and observed != own else ""
+        # Others know a node by where its datagrams come from, so a port that changes on the way cannot be forwarded.
+        same = " under the same number, outwards as well as inwards," if observed and observed[1] != own[1] else ""
         return (
-            f"nobody can reach UDP {address_text(own)}{behind}{seen}: forward this UDP port to this machine in the router "
-            "or firewall and set advertise to the address that others see, or run as a client, which needs no open port"
+            f"nobody can reach UDP {address_text(own)}{behind}{seen}: forward this UDP port{same} to this machine in "
+            "the router or firewall and set advertise to the address that others see, or run as a client, which needs "
+            "no open port"
         )

@@ -90,6 +90,19 @@ class UdpSocket:
         except OSError:
             self._counters["send-failed"] += 1
 
+    @property
+    def has_address(self) -> bool:
+        """Whether this machine (still) has the address that the socket is bound to; without it, nothing leaves."""
+        if self._direct is None:
+            return True  # a simulator's host has the addresses that it was given
+        host = self.bound[0]
+        with sockets.socket(sockets.AF_INET6 if ":" in host else sockets.AF_INET, sockets.SOCK_DGRAM) as probe:
+            try:
+                probe.bind((host, 0))
+            except OSError:
+                return False
+        return True
+
     def close(self) -> None:
         """The loop closes the socket in its next round."""
         if self._direct is not None:

@@ -30,6 +30,8 @@ from xenonode.model.entity import Address
 from xenonode.peer import EXTENSIONS_FILE, Peer
 
 LOGGER = logging.getLogger("xenonode.node")
+ADDRESS_LOGGER = logging.getLogger("xenonode.address")
+"""What an operator has to do something about: shown at the terminal, too."""
 REPORTS_MAX = 256
 """Contradictions that one node brings to XenoCorp while it runs: XenoCorp keeps 16 of each liar's."""
 REMEMBER_PEERS_S = 30.0
@@ -108,25 +110,44 @@ class Node:
             await self.peer.meet_seeds()
         verdict = await endpoint.examine_reachability()
         if verdict == UNREACHABLE:
-            LOGGER.warning("%s", endpoint.reachability_advice)
+            ADDRESS_LOGGER.warning("%s", endpoint.reachability_advice)
         return verdict
 
     def _reachability(self) -> str:
         endpoint = self.peer.endpoint
+        if not endpoint.has_address:
+            return "no longer an address of this machine"
         return "this machine only" if ip_address(endpoint.address[0]).is_loopback else endpoint.reachability
 
     async def _stay_reachable(self) -> None:
         """Look again now and then, and soon after others see this node elsewhere than before."""
         seen, looked_s = self.peer.endpoint.observed_address, asyncio.get_running_loop().time()
+        has_address = True
         while True:
             await asyncio.sleep(ADDRESS_LOOK_S)
+            if has_address != self.peer.endpoint.has_address:
+                has_address = not has_address
+                self._tell_of_address(has_address)
             now, now_s = self.peer.endpoint.observed_address, asyncio.get_running_loop().time()
             moved = now is not None and now != seen
             if moved or now_s >= looked_s + REACHABLE_LOOK_S:
-                if moved and seen is not None:
-                    LOGGER.warning("others see this node at %s now, and no longer at %s", now, seen)
+                if now is not None and seen is not None and moved:
+                    ADDRESS_LOGGER.warning(
+                        "others see this node at %s now, and no longer at %s", address_text(now), address_text(seen)
+                    )
                 seen, looked_s = now or seen, now_s
                 await self._reached()
+
+    def _tell_of_address(self, has_address: bool) -> None:
+        address = address_text(self.peer.endpoint.address)
+        if has_address:
+            ADDRESS_LOGGER.warning("this machine has the address of %s again", address)
+        else:
+            ADDRESS_LOGGER.warning(
+                "this machine no longer has the address of %s, so nobody is reached from it: give the address back, or "
+                "set udp and control to the new one and start again; guests run on, and clients find them by a search",
+                address,
+            )
 
     async def _stay_in_touch(self) -> None:
         """A seed that came back from a crash without these addresses would begin a network of its own."""

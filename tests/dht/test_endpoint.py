@@ -575,3 +575,15 @@ def test_a_peer_smooths_its_round_trip() -> None:
     for _ in range(100):
         peer.measured(1.0)
     assert peer.soft_timeout_ms == 150
+
+
+def test_a_socket_knows_whether_the_machine_has_its_address(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(world: Any) -> None:
+        node = await world.open()
+        assert node.has_address
+        monkeypatch.setattr("dht.udp.UdpSocket.bound", ("192.0.2.77", 4_000))  # of nobody: RFC 5737
+        assert not node.has_address
+        await node.close()
+        assert node.has_address  # who is closed lacks none
+
+    run(scenario)

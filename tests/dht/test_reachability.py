@@ -160,3 +160,13 @@ def test_a_stranger_outweighs_calls_that_did_not_come_until_its_proof_is_old() -
     assert reachability.verdict(own, 1_000.0) == "unreachable"
     reachability.reached(1_001.0)
     assert reachability.verdict(own, 1_001.0) == "direct"
+
+
+def test_who_is_seen_at_another_port_is_told_that_the_number_must_stay() -> None:
+    own = ("10.0.0.1", 4_000)
+    for port, needed in ((4_000, False), (61_234, True)):
+        reachability = Reachability("local")
+        for n in range(1, 5):
+            reachability.told((f"10.1.0.{n}", 4_000), ("192.168.7.7", port))
+        advice = reachability.advice(own)
+        assert f"192.168.7.7:{port}" in advice and ("same number, outwards" in advice) is needed

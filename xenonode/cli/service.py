@@ -22,6 +22,10 @@ LOG_MAX_BYTES = 8 * 2**20
 LOG_FILES = 5
 
 
+ADDRESS_LOG = "xenonode.address"
+"""What of the log is shown at the terminal as well: how others reach this node."""
+
+
 class Node(Protocol):
     """What runs: a XenoCorp or a XenoServer."""
 
@@ -51,10 +55,24 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, default=str, ensure_ascii=False)
 
 
+class _Told(logging.Handler):
+    """Warnings, shown to whoever started the node."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(logging.WARNING)
+        self._run = run
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One of them."""
+        self._run.output.note(f"warning: {record.getMessage()}")
+
+
 async def serve_until_stopped(run: Run, folder: Path, name: str, start: Callable[[], Awaitable[Node]]) -> None:
     """Start a node, say so, and keep it until a signal; then stop it in order."""
     state = StateFolder(folder).prepare()
     log = _log_to(state.file("log.jsonl"))
+    told = _Told(run)
+    logging.getLogger(ADDRESS_LOG).addHandler(told)
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -78,6 +96,7 @@ async def serve_until_stopped(run: Run, folder: Path, name: str, start: Callable
             await node.close()
         run.output.note(f"{name} has stopped; environments go on running")
     finally:
+        logging.getLogger(ADDRESS_LOG).removeHandler(told)
         logging.getLogger().removeHandler(log)
         log.close()
 
