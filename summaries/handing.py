@@ -5,6 +5,8 @@ A reader unites replicas that it asks at different moments. So an aggregation po
 the child that has it: else one replica, asked early, would not know the child yet, and another, asked late, would not
 have the row any more.
 Rows are offered first and inserted only where they are wanted, since replicas split together and each has them all.
+Where ways are long and rows are many they hand over at the same time: so each begins at other rows, and asks what is
+wanted shortly before it sends that.
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ from summaries.zone import Zone
 MAX_SHAPES = 4_096  # aggregation points of others whose split bits are remembered
 HANDOVER_WINDOW = 16  # rows on their way to children at once: a few datagrams' burst per peer
 OFFER_WINDOW = 8
+LONG = 256  # rows that are not handed down within a turn where ways are long: then replicas share them
+OFFER_WINDOW_LONG = 4  # each of up to 36 rows: what children were said to lack must not be old when it is inserted
+WANTED_MAX = 2 * HANDOVER_WINDOW  # rows of a long leaf that are wanted and wait, before more are offered
 TURNS, TURN_MS = 4, 3_000  # replicas hand over one after the other: 3 s is three ticks
 KEPT_MS = 6_000  # two turns: by then the child's other claims have come, or it has split and the row is offered anew
 MAX_HOPS = 12  # Moved answers that one row follows: deeper than any trie
@@ -64,8 +69,12 @@ class Handing:
         if node.hand_over_ms > now_ms:
             return
         self._insert_wanted(node, now_ms)
-        if self._offering < OFFER_WINDOW:
-            self._offer(node, now_ms)
+        long = len(node.rows) > LONG
+        # What a child lacked when it was asked another replica may have brought by the time that it is inserted.
+        if long and len(self._wanted.get(node.prefix, ())) >= WANTED_MAX:
+            return
+        if self._offering < (OFFER_WINDOW_LONG if long else OFFER_WINDOW):
+            self._offer(node, now_ms, long)
 
     def may_hand_over(self, node: TrieNode) -> bool:
         """Whether there are rows here that belong below."""
@@ -90,7 +99,7 @@ class Handing:
         for place in gone:
             del wanted[place]
 
-    def _offer(self, node: TrieNode, now_ms: int) -> None:
+    def _offer(self, node: TrieNode, now_ms: int, long: bool) -> None:
         """Offer all rows that are neither wanted nor on their way, as far as the window allows."""
         offers: dict[Prefix, list[Posting]] = {}
         wanted = self._wanted.get(node.prefix, {})
@@ -98,14 +107,17 @@ class Handing:
             row = (node.prefix, id, key)
             if (id, key) not in wanted and row not in self._handing and not self._is_kept(node, row, seq, now_ms):
                 offers.setdefault(self._below(node.destination(key), key), []).append(Posting(id, key, seq))
-        for where in sorted(offers):
-            for start in range(0, len(offers[where]), MAX_OFFER):
-                if self._offering >= OFFER_WINDOW:
-                    return
-                some = tuple(offers[where][start : start + MAX_OFFER])
-                if self._state.push(where, Offer(where, some), now_ms, node=node.prefix) is not None:
-                    self._handing.update((node.prefix, one.id, one.key) for one in some)
-                    self._offering += 1
+        chunks = [
+            Offer(where, tuple(offers[where][start : start + MAX_OFFER]))
+            for where in sorted(offers)
+            for start in range(0, len(offers[where]), MAX_OFFER)
+        ]
+        for offer in _in_turn(chunks, self.turn(node.prefix)) if long else chunks:
+            if self._offering >= (OFFER_WINDOW_LONG if long else OFFER_WINDOW):
+                return
+            if self._state.push(offer.prefix, offer, now_ms, node=node.prefix) is not None:
+                self._handing.update((node.prefix, one.id, one.key) for one in offer.postings)
+                self._offering += 1
 
     def offered(self, message: Offer, request: object) -> None:
         """Say which of the offered rows a child still lacks. Unsettled ones count as lacking."""
@@ -247,3 +259,14 @@ class Handing:
 
     def _drawn_turn(self, prefix: Prefix) -> int:
         return xxhash.xxh3_64_intdigest(self._state.me + prefix.bits.to_bytes(8, "big")) % TURNS
+
+
+def _in_turn(offers: list[Offer], turn: int) -> list[Offer]:
+    """Replicas begin at different rows, so that each meets what the others have handed over, not the others.
+
+    The first goes forward and the second backward; the others begin in the middle.
+    """
+    if turn == 1:
+        return offers[::-1]
+    middle = len(offers) // 2 if turn > 1 else 0
+    return offers[middle:] + offers[:middle]
