@@ -130,7 +130,10 @@ class Peer:
         """How long a lookup leaves one of its slots to this peer."""
         if self.rtt_ms < 0:
             return MAX_SOFT_TIMEOUT_MS
-        return min(MAX_SOFT_TIMEOUT_MS, max(MIN_SOFT_TIMEOUT_MS, int(3 * self.rtt_ms)))
+        timeout_ms = int(3 * self.rtt_ms)
+        if timeout_ms < MIN_SOFT_TIMEOUT_MS:
+            return MIN_SOFT_TIMEOUT_MS
+        return timeout_ms if timeout_ms < MAX_SOFT_TIMEOUT_MS else MAX_SOFT_TIMEOUT_MS
 
     def measured(self, rtt_ms: float) -> None:
         """Take a round trip in (smoothed as in RFC 6298, alpha = 1/8)."""

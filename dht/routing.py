@@ -349,12 +349,15 @@ class Table(RoutingTable):  # type: ignore[misc]
         """Let a contact wait, unless its place has all that it may have here; the table's cap is for when it enters."""
         if bucket.replacement_nodes and bucket.replacement_nodes[-1] is node:
             return
-        place = group(node.address, self.profile)
-        if bucket.forget_waiting(node) or (
-            self._count_of(place, bucket.nodes) < MAX_GROUP_IN_BUCKET
-            and self._count_of(place, bucket.replacement_nodes) < MAX_GROUP_IN_BUCKET
-        ):
-            bucket.wait(node)
+        others = [each for each in bucket.replacement_nodes if each.number != node.number]
+        if len(others) == len(bucket.replacement_nodes):
+            place = group(node.address, self.profile)
+            if (
+                self._count_of(place, bucket.nodes) >= MAX_GROUP_IN_BUCKET
+                or self._count_of(place, others) >= MAX_GROUP_IN_BUCKET
+            ):
+                return
+        bucket.replacement_nodes = [*others, node][-bucket.max_replacement_nodes :]
 
     def _capped(self, bucket: Bucket, place: object) -> bool:
         """Whether one place has all that it may have; counted when it matters, which is once for each newcomer."""

@@ -29,7 +29,8 @@ class Vitals:
 
     def __init__(self, rng: random.Random) -> None:
         self._locator = Locator(rng)
-        self._packed_place = _PLACE.pack(*self._locator.coordinate.to_fields())
+        # Packed when somebody is told of it.
+        self._packed_place = b""
         self._observations = 0
         self._clocks: Aging[Address, int] = Aging()
 
@@ -40,6 +41,8 @@ class Vitals:
 
     def pack(self, now_ms: int) -> bytes:
         """Our part of an answer."""
+        if not self._packed_place:
+            self._packed_place = _PLACE.pack(*self._locator.coordinate.to_fields())
         return self._packed_place + now_ms.to_bytes(8, "big")
 
     def observe(self, address: Address, rtt_ms: float, body: bytes, now_ms: int) -> None:
@@ -51,7 +54,7 @@ class Vitals:
             return
         coordinate, clock_ms = unpack_vitals(body)
         self._locator.observe(address, rtt_ms, coordinate)
-        self._packed_place = _PLACE.pack(*self._locator.coordinate.to_fields())
+        self._packed_place = b""
         self._clocks.pop(address, None)
         self._clocks[address] = clock_ms - now_ms + int(rtt_ms / 2)
         if len(self._clocks) > MAX_CLOCKS:
