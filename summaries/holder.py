@@ -27,6 +27,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from summaries.answer import answer, digest, outline
+from summaries.asks import REPLICAS
 from summaries.climbing import Climbing
 from summaries.copying import Copying
 from summaries.errors import MessageError, RemoteError
@@ -67,6 +68,8 @@ from summaries.trie import ROOT, Prefix, region
 DEFAULT_CAPACITY = 2_048  # measured: half the questions of 1,024, a quarter of those of 512
 HEARTBEAT_MS = 30_000  # a zone that did not change is told again: three times in an entry's life
 PUSH_TIMEOUT_MS = 6_000  # three hard time-outs of an RPC: the driver has given up long before
+NEARER_ASKED_MS = 2_000  # a hard time-out: after two without an answer somebody is gone
+OF_A_ROOT = (Insert, Renew, ZoneUpdate, Read, Tally)  # what only those answer for a root who know no three nearer
 
 
 class Holder:
@@ -76,8 +79,9 @@ class Holder:
 
     `me` is this node's packed contact; `incarnation` grows with every start (its start time will
     do). `verify(advert, wall_ms)` returns the point of an advert whose signature, credential and
-    expiry are good, else None. `turn` says the how-manieth of a prefix's holders this one is, from 0. A root has
-    `root_groups` groups of holders, one of them its own: copying.py.
+    expiry are good, else None. `turn` says the how-manieth of a prefix's holders this one is, from 0, or
+    `replicas` where so many others are nearer. A root has `root_groups` groups of holders, one of them its own:
+    copying.py.
     """
 
     def __init__(
@@ -93,6 +97,7 @@ class Holder:
         turn: Callable[[Prefix], int] | None = None,
         ahead_ms: Callable[[], int] = lambda: 0,
         root_groups: int = 1,
+        replicas: int = REPLICAS,
     ) -> None:
         self.dimension = dimension
         self._state = HolderState(
@@ -104,6 +109,8 @@ class Holder:
         self._tallying = Tallying(self._state)
         self._keeping = Keeping(self._state, self._climbing, self._handing, self._recovering)
         self.copying = Copying(self._state)
+        self._rank, self._replicas = turn, replicas
+        self._nearer_asked_ms = -NEARER_ASKED_MS
         # Before, a tick would change nothing, unless something comes in.
         self._quiet_until_ms = 0
 
@@ -204,6 +211,10 @@ class Holder:
     # ----- questions
 
     def _dispatch(self, message: Message, sender: bytes, request: object, now_ms: int) -> None:
+        if isinstance(message, OF_A_ROOT):
+            where = message.child.parent if isinstance(message, ZoneUpdate) else message.prefix
+            if where == ROOT:
+                self._check_rank(now_ms)
         if isinstance(message, Insert):
             self._keeping.insert(message, request, now_ms)
         elif isinstance(message, Delete):
@@ -232,6 +243,19 @@ class Holder:
             self.copying.received(message.question, sender, request, now_ms)
         else:
             raise MessageError("not a question")
+
+    def _check_rank(self, now_ms: int) -> None:
+        """Refuse to stand for the root's holders where others are nearer: nobody names who holds a root.
+
+        Below, parents name whoever claims to hold, and readers ask all but one of these. What is told to the root of
+        the wrong ones alone no reader finds, and what they have is not all. They are asked, too, lest the dead count.
+        """
+        if self._rank is None or self._rank(ROOT) < self._replicas:
+            return
+        if self._nearer_asked_ms + NEARER_ASKED_MS <= now_ms:
+            self._nearer_asked_ms = now_ms
+            self._state.push(ROOT, Pull(ROOT), now_ms)
+        raise MessageError("others are nearer to the root's key")
 
     def _look(
         self, message: Read | Fetch | Locate | Overview | Tally, sender: bytes, request: object, now_ms: int

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dht.contact import Contact
 from dht.lookup import ALPHA
 from summaries.trie import ROOT
-from xenonode.search.placement import REMEMBERED_MOST_S, REPLICAS, Placement
+from xenonode.search.placement import DOUBTED_S, LATELY_S, REMEMBERED_MOST_S, REPLICAS, Placement
 from xenonode.simulation.network import Conditions
 from xenonode.simulation.overlays import OverlayNode, OverlayWorld
 
@@ -47,10 +47,30 @@ def test_a_holder_that_is_gone_is_not_confirmed() -> None:
     with placed() as (world, node, placement):
         find(world, node, placement)
         world.simulation.run(asyncio.sleep(REMEMBERED_MOST_S + 1))
-        nearest = world.nearest("cores", KEY, 1)[0]
-        next(each for each in world.nodes if each.contact("cores") == nearest).crash()
+        holders = world.nearest("cores", KEY, REPLICAS)
+        next(each for each in world.nodes if each.contact("cores") == holders[0]).crash()
+        world.simulation.run(node.node.start(placement.find(ROOT)))  # type: ignore[arg-type]
+        counted = world.simulation.run(node.node.start(placement.find(ROOT)))  # type: ignore[arg-type]
+        assert counted == holders  # it may be there all the same: a moment's silence makes nobody else a holder
+        world.simulation.run(asyncio.sleep(LATELY_S + 2 * DOUBTED_S))
+        find(world, node, placement)
+        world.simulation.run(asyncio.sleep(LATELY_S + 2 * DOUBTED_S))
         right, questions = find(world, node, placement)
         assert right and questions > REPLICAS
+
+
+def test_whom_nobody_met_is_no_holder_whoever_names_them() -> None:
+    with placed() as (world, node, placement):
+        key = int.from_bytes(KEY, "big")
+        made_up = [Contact((key ^ number).to_bytes(20, "big"), ("10.99.0.1", 9_000 + number)) for number in (1, 2, 3)]
+        for liar in world.nodes:
+            if liar is not node:
+                honest = liar.overlay("cores").table.around
+                liar.overlay("cores").table.around = (  # type: ignore[method-assign]
+                    lambda target, count, honest=honest: [*made_up, *honest(target, count)][:count]  # type: ignore[misc]
+                )
+        found = world.simulation.run(node.node.start(placement.find(ROOT)))  # type: ignore[arg-type]
+        assert found == world.nearest("cores", KEY, REPLICAS)
 
 
 def test_a_newcomer_takes_its_place() -> None:

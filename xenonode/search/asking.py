@@ -16,6 +16,7 @@ from dht.errors import DhtError, LocalError
 from summaries.asks import ABSENT, Ask, Outcome
 from summaries.errors import MessageError
 from summaries.forms import from_fields, to_fields
+from summaries.messages import Refused, Renew
 from xenonode.env import Env
 from xenonode.errors import XenoError
 from xenonode.search.kinds import TRIE
@@ -102,6 +103,8 @@ class Asker:
             except (DhtError, MessageError):
                 done(None)
             else:
+                if isinstance(message, Refused) and not isinstance(ask.message, Renew):
+                    placement.forget(ask.prefix, ask.group)  # others are nearer, perhaps
                 done(message)
 
         try:

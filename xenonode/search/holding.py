@@ -15,10 +15,12 @@ from dht.contact import Contact
 from dht.errors import DhtError, WireError
 from dht.overlay import Overlay
 from dht.reply import Reply as WireReply
+from summaries.asks import REPLICAS
 from summaries.errors import MessageError
 from summaries.forms import from_fields, to_fields
 from summaries.holder import Action, Holder, Push, Reply
-from summaries.messages import Message, Refused
+from summaries.messages import Message, Pull, Refused
+from summaries.trie import ROOT
 from xenonode.env import Env
 from xenonode.search.kinds import TRIE
 from xenonode.search.placement import Placement
@@ -96,12 +98,18 @@ class TrieHolding:
             return
         holders = self._placement.remembered(push.prefix, push.group)
         if holders is not None:
-            self._ask(push, holders)
+            self._ask(push, self._with_former(push, holders))
         else:
             self._env.spawn(self._locate(push), f"holders of {self._overlay.dimension} {push.prefix}")
 
     async def _locate(self, push: Push) -> None:
-        self._ask(push, await self._placement.find(push.prefix, push.group))
+        self._ask(push, self._with_former(push, await self._placement.find(push.prefix, push.group)))
+
+    def _with_former(self, push: Push, holders: list[Contact]) -> list[Contact]:
+        """Who may have been holders of a root before several came that are nearer are asked for what was there."""
+        if not isinstance(push.message, Pull) or push.prefix != ROOT or self._placement.rank(ROOT) >= REPLICAS:
+            return holders
+        return list(dict.fromkeys(holders + self._placement.near(ROOT)))
 
     def _ask(self, push: Push, holders: Sequence[Contact]) -> None:
         if not holders:
@@ -123,6 +131,8 @@ class TrieHolding:
                 message = from_fields(wire.unpack(answer))
             except (WireError, MessageError) as bad:
                 LOGGER.info("nonsense from %s: %s", contact.address, bad)
+        if isinstance(message, Refused) and push.prefix == ROOT:
+            self._placement.forget(push.prefix, push.group)  # others are nearer, perhaps
         self._answered(push, asked, contact.packed, message)
 
     def _answered(self, push: Push, asked: int, sender: bytes, message: Message | None) -> None:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from dht.contact import Contact
 from dht.errors import WireError
-from dht.overlay import Overlay
+from dht.overlay import Overlay, Survey
 from summaries.trie import Prefix
 
 REPLICAS = 3
@@ -45,6 +45,8 @@ CONFIRMED_WITHIN_S = 2 * REMEMBERED_MOST_S
 """What is too old to be believed can still be confirmed by the holders themselves, for as long again."""
 DOUBTED_S = 4.0
 """Two hard time-outs of a question: by then who was silent has answered, or is lost."""
+LATELY_S = 30.0
+"""For so long who fell silent is not asked by lookups, and may be there all the same."""
 MISSED_S = 450.0
 """An advert's life, three periods: what holders had who were lost longer ago has expired, or was told again."""
 _Place = tuple[Prefix, int]
@@ -75,6 +77,7 @@ class Placement:
         self._neighbourhoods: list[_Neighbourhood] = []
         self._finding: dict[_Place, asyncio.Future[list[Contact]]] = {}
         self._changes, self._changed_s = 0, 0.0
+        self._ranks: dict[Prefix, int] = {}  # since the table last changed
         overlay.on_change(self._table_changed)
 
     def remembered(self, prefix: Prefix, group: int = 0) -> list[Contact] | None:
@@ -142,17 +145,17 @@ class Placement:
         held = self._known.get(place)
         if held is not None and len(held.contacts) >= self.replicas:
             # R questions instead of those of a lookup: who came since has made itself known to the nearest.
-            found = await self.overlay.find(packed, self.replicas)
-            if found == held.contacts:
+            survey = await self.overlay.survey(packed, self.replicas)
+            if survey.found == held.contacts == self._counted(key, survey):
                 now_s = asyncio.get_running_loop().time()
-                return self._remember(place, _Neighbourhood(found, key, held.reach, now_s, self._changes))
+                return self._remember(place, _Neighbourhood(held.contacts, key, held.reach, now_s, self._changes))
         few = len(self.overlay.table) < SMALL_NETWORK
         count = LOOKED_UP_SMALL if few else LOOKED_UP
         survey = await self.overlay.survey(packed, count)
         if survey.silent and not few:
             count = DOUBTED  # whoever was met late has a session now, and answers in time
             survey = await self.overlay.survey(packed, count)
-        contacts, silent = survey.found[: self.replicas], survey.silent
+        contacts, silent = self._counted(key, survey), survey.silent
         if len(contacts) < self.replicas:
             known = {contact.node_id: contact for contact in self.overlay.missed(MISSED_S) + survey.lost + silent}
             silent = _nearest(key, [one for one in known.values() if one not in contacts])
@@ -170,6 +173,17 @@ class Placement:
         last = contacts[-1].number ^ key
         held = _Neighbourhood(contacts, key, last, now_s, self._changes, sure <= last)
         return self._remember(place, held)
+
+    def _counted(self, key: int, survey: Survey) -> list[Contact]:
+        """The holders as far as a lookup knows: who answered, and who did not but has been met.
+
+        A moment's silence makes nobody else a holder: what others took meanwhile, nobody would find once those who
+        were silent answer readers again. Who was merely named is not counted, or liars could name holders that are not.
+        """
+        table = self.overlay.table.by_id
+        unheard = [one for one in survey.silent if one.node_id in table] + self.overlay.missed(LATELY_S)
+        known = {one.node_id: one for one in survey.found + unheard if not self.shuns(one)}
+        return _nearest(key, list(known.values()))[: self.replicas]
 
     def shuns(self, contact: Contact) -> bool:
         """Whether nobody is to be asked there: whoever it is hides adverts."""
@@ -197,9 +211,19 @@ class Placement:
 
     def rank(self, prefix: Prefix) -> int:
         """The how-manieth nearest to a prefix's key this node is, as far as it knows; at most R."""
-        own_id = self.overlay.node_id
-        nearest = self.overlay.known(self._key_of(prefix, 0), self.replicas)
-        return next((place for place, contact in enumerate(nearest) if contact.node_id == own_id), self.replicas)
+        rank = self._ranks.get(prefix)
+        if rank is None:
+            own_id = self.overlay.node_id
+            nearest = self.overlay.known(self._key_of(prefix, 0), self.replicas)
+            rank = next((place for place, contact in enumerate(nearest) if contact.node_id == own_id), self.replicas)
+            if len(self._ranks) >= PREFIXES_REMEMBERED_MAX:
+                self._ranks.clear()
+            self._ranks[prefix] = rank
+        return rank
+
+    def near(self, prefix: Prefix) -> list[Contact]:
+        """Whom we know near a prefix's key, many more than its holders."""
+        return self.overlay.known(self._key_of(prefix, 0), LOOKED_UP_SMALL)
 
     def _remember(self, place: _Place, held: _Neighbourhood) -> list[Contact]:
         if len(self._known) >= PREFIXES_REMEMBERED_MAX:
@@ -227,6 +251,7 @@ class Placement:
 
     def _table_changed(self) -> None:
         self._changes += 1
+        self._ranks.clear()
         self._changed_s = asyncio.get_running_loop().time()
 
 

@@ -68,7 +68,7 @@ class FaultyNetwork:
                 self.schema, dimension, name, self._verify, incarnation=self.now_ms, capacity=self.capacity,
                 may_hold=lambda prefix, one, dimension=dimension: one in self._nearest(dimension, prefix),  # type: ignore[misc]
                 turn=lambda prefix, dimension=dimension: self._turn(name, dimension, prefix),  # type: ignore[misc]
-                root_groups=self.root_groups,
+                root_groups=self.root_groups, replicas=self.replicas,
             )  # fmt: skip
 
     def crash(self, name: bytes) -> None:
