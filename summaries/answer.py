@@ -7,7 +7,7 @@ are pages of the same answer, and whether another replica has the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from struct import Struct
 
 import xxhash
@@ -43,14 +43,14 @@ OUTLINED = 2  # holders named in an outline, as many as a strict search reads: a
 _CHILD_MARK, _ROW_MARK = Struct(">QBqL"), Struct(">Qq")
 
 
-def answer(node: TrieNode, read: Read, reader: bytes, wall_ms: int) -> Answer:
+def answer(node: TrieNode, read: Read, reader: bytes, wall_ms: int, now_ms: int = 0) -> Answer:
     """One page: children whose zone passes, then rows that match exactly, best first."""
     condition = compiled(node.schema, read.filter)
     every = _children(node, read, condition, reader)
     passing = [child for child, kept, _ in every if kept]
     marks = [mark for _, kept, mark in every if kept]
     pruned = len(every) - len(passing)
-    matched, rows = _rows(node, read, condition, wall_ms)
+    matched, rows = _rows(node, read, condition, wall_ms, now_ms)
     total, mark = len(passing) + len(rows), digest_of(passing, marks, rows)
     if read.digest_only:
         return Answer(node.prefix, (), (), matched, pruned, total, mark)
@@ -113,22 +113,28 @@ def digest_of(children: Iterable[Child], marks: Iterable[int], rows: Iterable[Pa
     return hashed.intdigest()
 
 
-def _rows(node: TrieNode, read: Read, condition: CompiledFilter, wall_ms: int) -> tuple[int, list[Packable]]:
+def _rows(
+    node: TrieNode, read: Read, condition: CompiledFilter, wall_ms: int, now_ms: int
+) -> tuple[int, list[Packable]]:
     """How many rows match, and those that are wanted, best first. A reader's pages come one after the other: kept."""
     now_s = wall_ms // 1000
-    held = node.rows
-    asked = (held.changes, now_s, read.below, read.limit, read.order, read.filter)
+    held = node.shown(now_ms)
+    changes = tuple(rows.changes for rows in held)
+    asked = (changes, now_s, read.below, read.limit, read.order, read.filter)
     if node.matching is None or node.matching[0] != asked:
         node.matching = asked, _matching(held, read, condition, now_s)
     return node.matching[1]
 
 
-def _matching(held: Rows, read: Read, condition: CompiledFilter, now_s: int) -> tuple[int, list[Packable]]:
+def _matching(
+    held: Sequence[Rows], read: Read, condition: CompiledFilter, now_s: int
+) -> tuple[int, list[Packable]]:
     found: list[Packable] = []
-    for place in condition.select(held):
-        point = held.points[place]
-        if point.expires_s > now_s:
-            found.append((point.id, point.seq, read.order.rank(point.attributes), point.contact))
+    for rows in held:
+        for place in condition.select(rows):
+            point = rows.points[place]
+            if point.expires_s > now_s:
+                found.append((point.id, point.seq, read.order.rank(point.attributes), point.contact))
     found.sort(key=lambda row: (row[2], row[0], row[1]))
     wanted = [row for row in found if row[2] <= read.below]
     return min(len(found), MAX_COUNT), wanted[: read.limit] if read.limit else wanted

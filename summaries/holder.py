@@ -264,21 +264,21 @@ class Holder:
         if not node.ready:
             self._state.reply(request, NotReady(RETRY_MS))
         elif isinstance(message, Read):
-            self._state.reply(request, answer(node, message, sender, self._state.wall_ms(now_ms)))
+            self._state.reply(request, answer(node, message, sender, self._state.wall_ms(now_ms), now_ms))
         elif isinstance(message, Overview):
             self._state.reply(request, outline(node, message, sender))
         elif isinstance(message, Tally):
             self._state.reply(request, self._tallying.answer(node, message, sender, now_ms))
         elif isinstance(message, Fetch):
-            self._fetch(node, message, request)
+            self._fetch(node, message, request, now_ms)
         elif not message.prefix.contains(message.key):
             raise MessageError("the key is not under this prefix")
         else:
             where = node.destination(message.key)
             self._state.reply(request, Here() if where == node.prefix else Moved(where, node.holders_of(where)))
 
-    def _fetch(self, node: TrieNode, message: Fetch, request: object) -> None:
-        advert = node.rows.raw_of(message.id)
+    def _fetch(self, node: TrieNode, message: Fetch, request: object, now_ms: int) -> None:
+        advert = next((raw for rows in node.shown(now_ms) if (raw := rows.raw_of(message.id)) is not None), None)
         if advert is None and message.id in node.handed:
             self._state.reply(request, Moved(node.destination(node.handed[message.id][0])))
         else:

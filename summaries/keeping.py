@@ -78,7 +78,10 @@ class Keeping:
         if last >= 0:
             node.bury(point.id, message.key, last, now_ms)
         if held is not None and held.seq <= last:
-            node.rows.drop(point.id, message.key)
+            if point.gone:
+                node.rows.drop(point.id, message.key)
+            else:
+                node.leave(point.id, message.key, now_ms)
         where = node.destination(message.key)
         self._state.reply(request, Accepted(node.splits) if where == node.prefix else Moved(where))
 

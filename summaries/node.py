@@ -22,6 +22,8 @@ MAX_VOTERS = 64  # holders whose word on splits is remembered a node: as many as
 HANDED_S = 60  # twice what a search may take: whoever saw a row here may ask for its advert
 MAX_HANDED = 4_096  # a node: eight times the capacity of a leaf
 ENTRY_LIFE_MS = 90_000  # three heartbeats of 30 s
+LEFT_MS = 30_000  # as long as a search may take: whoever began before a row stood elsewhere still finds it here
+MAX_LEFT = 4_096  # a node: twice the capacity of a leaf
 
 
 @dataclass(slots=True)
@@ -52,6 +54,8 @@ class TrieNode:
     tombstones: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
     votes: dict[bytes, int] = field(default_factory=dict)  # split bits that one holder each told us of
     handed: dict[int, tuple[int, int]] = field(default_factory=dict)  # id: key, and until when that is worth knowing
+    left: Rows | None = None  # rows that moved to another leaf lately: for searches under way, counted by nobody
+    left_until_ms: dict[tuple[int, int], int] = field(default_factory=dict)
     zone: Zone = field(init=False)
     claimed: Zone = field(init=False)  # what we last told our parent
     settled: bool = False  # and whether a quorum of its holders has it
@@ -88,7 +92,7 @@ class TrieNode:
     @property
     def is_idle(self) -> bool:
         """Whether nothing would be lost by forgetting this node."""
-        return not len(self.rows) and not self.entries and not self.waiters and not self.is_split
+        return not (len(self.rows) or self.entries or self.waiters or self.is_split or self.left_until_ms)
 
     def destination(self, key: int) -> Prefix:
         return destination(self.prefix, self.splits, key)
@@ -143,6 +147,25 @@ class TrieNode:
         if len(self.handed) >= MAX_HANDED:
             del self.handed[next(iter(self.handed))]
         self.handed[id] = key, now_ms // 1000 + HANDED_S
+
+    def leave(self, id: int, key: int, now_ms: int) -> None:
+        """The server's row stands under another key by now. A search that looked there before finds it here."""
+        point, raw = self.rows.find(id, key), self.rows.raw_of(id, key)
+        self.rows.drop(id, key)
+        if point is not None and raw is not None and len(self.left_until_ms) < MAX_LEFT:
+            self.left = self.left or Rows(self.schema)
+            self.left.put(point, key, raw)
+            self.left_until_ms[id, key] = now_ms + LEFT_MS
+
+    def shown(self, now_ms: int) -> list[Rows]:
+        """The rows that searches are shown."""
+        if self.left is not None:
+            for id, key in [one for one, until_ms in self.left_until_ms.items() if until_ms <= now_ms]:
+                self.left.drop(id, key)
+                del self.left_until_ms[id, key]
+            if not self.left_until_ms:
+                self.left = None
+        return [self.rows] if self.left is None else [self.rows, self.left]
 
     def shows(self, below: Prefix, zone: Zone) -> bool:
         """Whether a reader of this aggregation point is led to `below`, if it looks for something in this zone."""
@@ -201,7 +224,9 @@ class TrieNode:
                 del self.entries[child]
         self.handed = {one: held for one, held in self.handed.items() if held[1] > now_ms // 1000}
         self.tombstones = {one: seq for one, seq in self.tombstones.items() if seq[1] > now_ms // 1000}
-        zone = Zone.of_rows(self.rows)
+        zone = Zone.empty(self.schema)
+        for rows in self.shown(now_ms):
+            zone = zone.union(Zone.of_rows(rows))
         for _, child_zone, _ in self.children():
             zone = zone.union(child_zone)
         self.zone = zone
