@@ -55,9 +55,9 @@ class Acquaintances:
     def add(self, node: SimulatedNode, endpoint: Endpoint) -> None:
         """This node's tables are full."""
         marks = bytearray(MARKS // 8 + 1)
-        for mark in {
+        for mark in dict.fromkeys(
             _mark(each.packed[NODE_ID_BYTES:]) for overlay in endpoint.overlays.values() for each in overlay.table
-        }:
+        ):
             marks[mark >> 3] |= 1 << (mark & 7)
         own = _mark(pack_address(endpoint.address))
         life = self._lives[endpoint.address] = _Life(node, node.host.incarnation, endpoint, own, bytes(marks))
