@@ -62,7 +62,7 @@ class Applicants:
         return RefusedError(
             "pending",
             "the registration waits for the approval of XenoCorp's operator",
-            f"ask the operator to run 'xenonode corp approve {key.hex()[:16]}'; then register again",
+            f"ask the operator to run 'xenonode corp approve {key.hex()[:16]}'; then run this command again",
         )
 
     def waiting(self, books: Books) -> list[Applicant]:
