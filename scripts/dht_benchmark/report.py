@@ -198,7 +198,8 @@ def scale(nodes: int, keys: int, seed: int, result: dict[str, Any]) -> None:
         idle = run(idle_hour(world, placed))
         rate = (world.questions() - before) / (time.process_time() - before_s)
         due = f"{nodes} nodes, {idle.buckets} buckets due, {idle.republished} records stored again"
-        print(f"idle hour: {idle.questions:,} questions, bound {idle.bound:,} ({due})")
+        word = "met" if idle.questions <= idle.bound else "MISSED"
+        print(f"idle hour: {idle.questions:,} questions, bound {idle.bound:,}: {word} ({due})")
         print(f"  {rate:,.0f} RPC/s of CPU, with handshakes and upkeep")
         reading = run(read(world, placed, 200))
         print(f"reads: {reading.failed_gets} of {reading.gets} failed; recall@20 {reading.recall20:.4f}")
