@@ -50,6 +50,18 @@ def test_every_kind_meets_somebody_and_all_is_whole_after(family: str, tmp_path:
     assert len(result.fault_kinds) >= 4
 
 
+def test_who_starts_with_a_wrong_clock_is_refused_and_comes_back_once_it_is_right(tmp_path: Path) -> None:
+    # The run ended with what that start failed with: live, a server that finds its papers invalid tries again.
+    path = tmp_path / "peers.toml"
+    faults = (("clock_jump", 5, 30), ("crash", 10, 10))
+    text = "".join(FAULT.format(kind=kind, at_s=at_s, for_s=for_s) for kind, at_s, for_s in faults)
+    text = text.replace("count = 3", 'targets = ["peer-3"]')
+    path.write_text(WORLD.format(duration_s=40).replace("servers = 20", "servers = 8") + text, encoding="utf-8")
+    result = run(load(path), 1)
+    assert result.verdict.passed, result.verdict
+    assert [each["bit"] for each in result.fault_kinds] == [1, 1]
+
+
 def test_a_broken_invariant_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "K", 1)  # as if a bucket may hold but one
     path = tmp_path / "peers.toml"

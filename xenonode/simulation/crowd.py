@@ -121,10 +121,13 @@ class CrowdHost(NodeHost):
         return Address(self.node.host.address, UDP_PORT)
 
     async def open(self) -> CrowdNode:
-        """Open its socket, with empty tables. To be run on its own host."""
+        """Open its socket, with empty tables. To be run on its own host. Raises XenoError: its clock may be wrong."""
         crowd, env = self.crowd, self.node.env
         home = SimulatedHome(env, self.disk, self.signer)
-        peer = Peer(env, self.signer, self.credential, crowd.trust, crowd.published, client=self.role == "client")
+        try:
+            peer = Peer(env, self.signer, self.credential, crowd.trust, crowd.published, client=self.role == "client")
+        except RemoteError as error:
+            raise XenoError(f"the papers do not hold: {error}", "start it again once its clock is right") from error
         await peer.open(self.udp.pair, self._known)
         self.life = self._furnish(env, home, peer)
         return self.life
