@@ -21,12 +21,13 @@ from .joining import Joining, ignore, ignore_contacts
 from .metrics import OverlayMeasures
 from .peers import Call, Peer, PeerInfo
 from .publishing import REPLICAS, Publishing
+from .reading import ReadingWalk
 from .record import Record, check_key, open_record, seal_value
 from .reply import Reply
 from .routing import Bucket, K, Table
 from .serving import Handler, Serving, check_kind
 from .shelf import KNOWN, STORED, Shelf
-from .walk import FIND, ReadingWalk, Walk
+from .walk import FIND, Walk
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint

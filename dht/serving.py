@@ -21,11 +21,12 @@ from .handshake import Member
 from .identity import KEY_BYTES, NODE_ID_BYTES
 from .peers import Peer
 from .publishing import REPLICAS
+from .reading import COPIED, HELD, NEARER
 from .record import BROUGHT_BY, Record, open_record
 from .reply import MAX_BODY_BYTES, Reply
 from .routing import K
 from .shelf import KNOWN, STORED
-from .walk import CACHE, COPIED, FIND, GET, HELD, LEAVE, NEARER, PART, PUT, READ
+from .walk import CACHE, FIND, GET, LEAVE, PART, PUT, READ
 from .writers import Writers
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ import asyncio
 from typing import Any
 
 from dht.contact import Contact, pack_contacts
+from dht.reading import HELD, NEARER
 from dht.record import seal_record
-from dht.walk import FIND, GET, HELD, NEARER
+from dht.walk import FIND, GET
 from dht.wire import pack
 from xenonode.simulation.overlays import HOUR_MS, OverlayNode, OverlayWorld
 
