@@ -22,10 +22,11 @@ slot is given to the next while its answer still counts).
 
 from __future__ import annotations
 
-from bisect import bisect
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 
+from .blame import HOSTILE_BLAME, SILENT_BLAME, Blame
+from .candidates import ANSWERED, ASKED, FAILED, LATE, NEW, OVERDUE, SILENT, Candidate, Path
 from .contact import Contact
 
 # Questions in flight; the paper has 3, libtorrent 5.
@@ -38,60 +39,12 @@ SETTLED = 4
 MAX_ASKED = 160
 # Contacts beyond the k nearest that a lookup asks ahead, at most: what a fifth of k and its own fifth would need.
 MAX_SPARES = 8
-# What a failure says of those who named the contact: that another node answers there is nearly always a lie, that
-# nobody answers may be an accident, and one that answers speaks for them. At this score nobody believes them more.
-HOSTILE_BLAME, SILENT_BLAME, GOOD_CREDIT, MAX_BLAME = 3, 1, 2, 6
 # Contacts one path may remember: a colluder's answers must not grow without bound.
 MAX_CANDIDATES = 400
 
+# In the place of a list of namers for each, while nobody needs it; never written to.
+_UNTOLD: list[Candidate] = []
 _distance_of = attrgetter("distance")
-# In the place of a list for each, while nobody needs it; never written to.
-_UNTOLD: list[_Candidate] = []
-_NEW, _ASKED, _LATE, _OVERDUE, _ANSWERED, _SILENT, _FAILED, _DOUBTED = range(8)
-
-
-class _Candidate:
-    """One contact that the lookup has heard of."""
-
-    __slots__ = ("contact", "distance", "namers", "path", "state")
-
-    def __init__(self, contact: Contact, distance: int, path: _Path, namers: list[_Candidate] | None) -> None:
-        self.contact = contact
-        self.distance = distance
-        self.path = path
-        self.state = _NEW
-        # Who named it, kept from the first failure on; None for seeds, whom nobody answers for.
-        self.namers = namers
-
-
-class _Path:
-    """One path's shortlist, nearest first, and how far along it nothing can change any more."""
-
-    __slots__ = ("alpha", "candidates", "distances", "done", "in_flight", "judged", "limit", "settled", "waiting")
-
-    def __init__(self, alpha: int) -> None:
-        self.alpha = alpha
-        self.candidates: list[_Candidate] = []
-        self.distances: list[int] = []
-        self.in_flight = 0
-        self.done = False
-        # So many at the head have answered or failed for good, and so many of those answered.
-        self.judged = self.settled = 0
-        # All up to this distance are asked, and so many of them are awaited; -1 when that is to be found out.
-        self.limit = -1
-        self.waiting = 0
-
-    def insert(self, candidate: _Candidate) -> None:
-        """Put a contact into its place."""
-        distance = candidate.distance
-        at = bisect(self.distances, distance)
-        self.distances.insert(at, distance)
-        self.candidates.insert(at, candidate)
-        if at < self.judged:
-            self.judged = self.settled = 0
-        if distance <= self.limit:
-            self.limit = -1
-
 
 class Lookup:
     """The search for the k contacts nearest to a target, or for the first value on the way."""
@@ -102,7 +55,6 @@ class Lookup:
         "_blame",
         "_candidates",
         "_paths",
-        "_told",
         "alpha",
         "done",
         "hostile",
@@ -135,11 +87,9 @@ class Lookup:
         self._admit = admit
         self._asked = 0
         # By node id; nobody stands at our own, so that nobody needs to tell us about ourselves.
-        self._candidates: dict[bytes, _Candidate | None] = {}
-        # Who answered what. Blame is for failures; until there is one, nobody needs to know who named whom.
-        self._told: list[tuple[_Candidate, Sequence[Contact]]] = []
-        self._blame: dict[_Candidate, int] | None = None
-        self._paths = [_Path(max(1, alpha // disjoint)) for _ in range(max(1, disjoint))]
+        self._candidates: dict[bytes, Candidate | None] = {}
+        self._blame = Blame(self._candidates)
+        self._paths = [Path(max(1, alpha // disjoint)) for _ in range(max(1, disjoint))]
         known = self._candidates
         if own_id is not None:
             known[own_id] = None
@@ -150,7 +100,7 @@ class Lookup:
                 path = self._paths[index % paths]
                 index += 1
                 distance = contact.number ^ target
-                candidate = known[contact.node_id] = _Candidate(contact, distance, path, None)
+                candidate = known[contact.node_id] = Candidate(contact, distance, path, None)
                 path.distances.append(distance)
                 path.candidates.append(candidate)
 
@@ -163,7 +113,7 @@ class Lookup:
         path, known = self._paths[0], self._candidates
         new = [each for each in contacts if each.node_id not in known]
         for each in new:
-            candidate = known[each.node_id] = _Candidate(each, each.number ^ self.target, path, None)
+            candidate = known[each.node_id] = Candidate(each, each.number ^ self.target, path, None)
             path.insert(candidate)
         if new:
             path.limit = -1
@@ -172,26 +122,22 @@ class Lookup:
 
     def answered(self, contact: Contact, contacts: Sequence[Contact]) -> list[Contact]:
         """A good answer, on time or late; whom to ask now."""
-        namer = self._close(contact, _ANSWERED)
+        namer = self._close(contact, ANSWERED)
         if namer is None:
             return []
         path, known, target, admit = namer.path, self._candidates, self.target, self._admit
         new = [each for each in contacts if each.node_id not in known]
         blame = self._blame
-        if blame is None:
-            self._told.append((namer, contacts))
-        else:
-            self._judge(namer, -GOOD_CREDIT)
-            self._note_namer(namer, contacts, blame)
+        blame.told(namer, contacts)
         for each in new:
             if each.node_id in known or len(path.candidates) >= MAX_CANDIDATES:
                 continue
             if admit is None or admit(each):
-                namers = _UNTOLD if blame is None else [namer]
-                candidate = _Candidate(each, each.number ^ target, path, namers)
+                namers = _UNTOLD if blame.scores is None else [namer]
+                candidate = Candidate(each, each.number ^ target, path, namers)
                 known[each.node_id] = candidate
                 path.insert(candidate)
-        if path.limit >= 0 and path.waiting and self._blame is None:
+        if path.limit >= 0 and path.waiting and blame.scores is None:
             # Nobody nearer was named: the others who were asked are awaited, as before.
             return []
         return self._advance()
@@ -199,9 +145,9 @@ class Lookup:
     def slow(self, contact: Contact) -> list[Contact]:
         """No answer within the soft time-out: its slot is free, its answer still counts."""
         candidate = self._candidates.get(contact.node_id)
-        if candidate is None or candidate.state != _ASKED or self.done:
+        if candidate is None or candidate.state != ASKED or self.done:
             return []
-        candidate.state = _LATE
+        candidate.state = LATE
         candidate.path.in_flight -= 1
         candidate.path.limit = -1
         self._hurry(candidate.path)
@@ -210,24 +156,24 @@ class Lookup:
     def overdue(self, contact: Contact) -> list[Contact]:
         """So late that nobody should wait for it; its answer would still count."""
         candidate = self._candidates.get(contact.node_id)
-        if candidate is None or self.done or candidate.state not in (_ASKED, _LATE):
+        if candidate is None or self.done or candidate.state not in (ASKED, LATE):
             return []
-        if candidate.state == _ASKED:
+        if candidate.state == ASKED:
             candidate.path.in_flight -= 1
             self._hurry(candidate.path)
-        candidate.state = _OVERDUE
+        candidate.state = OVERDUE
         candidate.path.limit = -1
-        self._judge(candidate, SILENT_BLAME)
+        self._blame.judge(candidate, SILENT_BLAME)
         return self._advance()
 
     def failed(self, contact: Contact, *, hostile: bool = False, silent: bool = False) -> list[Contact]:
         """A refusal, or (`silent`) no answer, or (`hostile`) one that no honest peer gives; whom to ask now."""
         if hostile:
             self.hostile.append(contact)
-        candidate = self._close(contact, _SILENT if silent else _FAILED)
+        candidate = self._close(contact, SILENT if silent else FAILED)
         if candidate is None:
             return []
-        self._judge(candidate, HOSTILE_BLAME if hostile else SILENT_BLAME)
+        self._blame.judge(candidate, HOSTILE_BLAME if hostile else SILENT_BLAME)
         return self._advance()
 
     def found(self, value: object) -> None:
@@ -238,14 +184,14 @@ class Lookup:
 
     def result(self) -> list[Contact]:
         """The nearest contacts that answered, nearest first, at most k."""
-        answered = [each for path in self._paths for each in path.candidates if each.state == _ANSWERED]
+        answered = [each for path in self._paths for each in path.candidates if each.state == ANSWERED]
         if len(self._paths) > 1:
             answered.sort(key=_distance_of)
         return [each.contact for each in answered[: self.k]]
 
     def silent(self) -> list[Contact]:
         """Who was asked and did not answer, nearest first."""
-        mute = [each for path in self._paths for each in path.candidates if each.state in (_LATE, _OVERDUE, _SILENT)]
+        mute = [each for path in self._paths for each in path.candidates if each.state in (LATE, OVERDUE, SILENT)]
         return [each.contact for each in sorted(mute, key=_distance_of)]
 
     def forget(self) -> None:
@@ -253,8 +199,8 @@ class Lookup:
         for path in self._paths:
             path.candidates.clear()
         self._candidates.clear()
-        self._told.clear()
-        self._blame = self._admit = None
+        self._blame.forget()
+        self._admit = None
 
     def path_of(self, contact: Contact) -> int:
         """On which of the disjoint paths this contact is; -1 when on none."""
@@ -266,69 +212,22 @@ class Lookup:
         """How many questions were asked."""
         return self._asked
 
-    def _hurry(self, path: _Path) -> None:
+    def _hurry(self, path: Path) -> None:
         """Somebody is silent, and others may be: ask more of them at once, so that their waits are one."""
         self.silences += 1
         path.alpha = self.k if self.alpha >= ALPHA else path.alpha + 1
 
-    def _judge(self, candidate: _Candidate, weight: int) -> None:
-        """Credit or blame those who named a contact; what only liars named is not asked."""
-        blame = self._blame
-        if blame is None:
-            blame = self._begin_blaming()
-        for namer in candidate.namers or ():
-            before = blame.get(namer, 0)
-            blame[namer] = before + weight
-            if before < MAX_BLAME <= before + weight:
-                self._doubt(blame)
-
-    def _begin_blaming(self) -> dict[_Candidate, int]:
-        """The first failure: go through all answers so far, in their order, for who named whom."""
-        blame = self._blame = {}
-        told, self._told = self._told, []
-        for candidate in self._candidates.values():
-            if candidate is not None and candidate.namers is not None:
-                candidate.namers = []
-        for namer, contacts in told:
-            self._judge(namer, -GOOD_CREDIT)
-            for contact in contacts:
-                named = self._candidates.get(contact.node_id)
-                if named is not None and named.namers is not None:
-                    named.namers.append(namer)
-        return blame
-
-    def _note_namer(self, namer: _Candidate, contacts: Sequence[Contact], blame: dict[_Candidate, int]) -> None:
-        for contact in contacts:
-            named = self._candidates.get(contact.node_id)
-            if named is None or named.namers is None:
-                continue
-            named.namers.append(namer)
-            if named.state == _DOUBTED and blame.get(namer, 0) < MAX_BLAME:
-                named.state = _NEW
-                named.path.done = False
-                named.path.limit = -1
-
-    def _doubt(self, blame: dict[_Candidate, int]) -> None:
-        for candidate in self._candidates.values():
-            if (
-                candidate is not None
-                and candidate.state == _NEW
-                and candidate.namers
-                and all(blame.get(namer, 0) >= MAX_BLAME for namer in candidate.namers)
-            ):
-                candidate.state = _DOUBTED
-
-    def _close(self, contact: Contact, state: int) -> _Candidate | None:
+    def _close(self, contact: Contact, state: int) -> Candidate | None:
         """An end of a question that was open."""
         candidate = self._candidates.get(contact.node_id)
         if candidate is None or self.done:
             return None
         path, before = candidate.path, candidate.state
-        if before == _ASKED:
+        if before == ASKED:
             path.in_flight -= 1
-        elif before != _LATE and before != _OVERDUE:
+        elif before != LATE and before != OVERDUE:
             return None
-        if state != _ANSWERED or before != _ASKED:
+        if state != ANSWERED or before != ASKED:
             path.limit = -1
         elif candidate.distance <= path.limit:
             path.waiting -= 1
@@ -347,14 +246,14 @@ class Lookup:
         self.done = done
         return asks
 
-    def _advance_path(self, path: _Path, asks: list[Contact]) -> None:
+    def _advance_path(self, path: Path, asks: list[Contact]) -> None:
         """Fill the path's free slots from its k nearest hopeful contacts; done when all of those answered."""
         candidates, index = path.candidates, path.judged
         while index < len(candidates) and path.settled < self.k:
             state = candidates[index].state
-            if state == _ANSWERED:
+            if state == ANSWERED:
                 path.settled += 1
-            elif state != _FAILED and state != _SILENT:
+            elif state != FAILED and state != SILENT:
                 break
             index += 1
         path.judged = index
@@ -364,25 +263,25 @@ class Lookup:
             candidate = candidates[index]
             state = candidate.state
             index += 1
-            if state == _NEW:
+            if state == NEW:
                 if self._asked >= MAX_ASKED:
                     continue
                 waiting += 1
                 if path.in_flight < path.alpha or settled >= SETTLED:
-                    candidate.state = _ASKED
+                    candidate.state = ASKED
                     path.in_flight += 1
                     self._asked += 1
                     asks.append(candidate.contact)
                 else:
                     # No slot is free, and none becomes free farther on.
                     return
-            elif state == _ASKED:
+            elif state == ASKED:
                 waiting += 1
-            elif state == _ANSWERED:
+            elif state == ANSWERED:
                 settled += hopeful == settled
             else:
                 # Late ones are still awaited, but who would take their place is asked meanwhile.
-                waiting += state == _LATE
+                waiting += state == LATE
                 continue
             hopeful += 1
         path.waiting = waiting
@@ -392,16 +291,16 @@ class Lookup:
         if settled >= SETTLED:
             path.limit = candidates[index - 1].distance if index else -1
 
-    def _ask_spares(self, path: _Path, index: int, asks: list[Contact]) -> None:
+    def _ask_spares(self, path: Path, index: int, asks: list[Contact]) -> None:
         """As many beyond the k nearest as were silent so far: who takes a silent one's place has answered by then."""
         spares = min(2 * self.silences, MAX_SPARES)
         for candidate in path.candidates[index:]:
             if not spares or self._asked >= MAX_ASKED:
                 return
-            if candidate.state == _NEW:
-                candidate.state = _ASKED
+            if candidate.state == NEW:
+                candidate.state = ASKED
                 path.in_flight += 1
                 self._asked += 1
                 asks.append(candidate.contact)
-            if candidate.state in (_ASKED, _ANSWERED):
+            if candidate.state in (ASKED, ANSWERED):
                 spares -= 1
