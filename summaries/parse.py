@@ -391,15 +391,15 @@ _WORDS = {
     "NEAR": "near(...)",
     "COORD": "coord(x, y, z, height)",
     "COST": "cost(...)",
-    "PLUS": "+",
-    "STAR": "*",
-    "ASCENDING": "asc",
-    "DESCENDING": "desc",
-    "LPAR": "(",
-    "RPAR": ")",
-    "LSQB": "[",
-    "RSQB": "]",
-    "COMMA": ",",
+    "PLUS": "'+'",
+    "STAR": "'*'",
+    "ASCENDING": "'asc'",
+    "DESCENDING": "'desc'",
+    "LPAR": "'('",
+    "RPAR": "')'",
+    "LSQB": "'['",
+    "RSQB": "']'",
+    "COMMA": "','",
     "$END": "the end",
 }
 
@@ -418,5 +418,17 @@ def _explain(text: str, error: UnexpectedInput) -> QueryError:
         names, found = set(error.allowed or ()), repr(text[position : position + 16])
     elif isinstance(error, UnexpectedEOF):
         names, position = set(error.expected), len(text)
-    expected = tuple(sorted({_WORDS.get(name, name.lower()) for name in names}))
-    return QueryError(f"found {found}, expected {' or '.join(expected) or 'nothing more'}", position, expected)
+    expected = tuple(sorted({_WORDS.get(name, repr(name.lower())) for name in names}))
+    *others, last = expected or ("nothing more",)
+    wanted = f"{', '.join(others)} or {last}" if others else last
+    word = _WORD.match(text, _start(text, position)) if "STRING" in names else None
+    hint = f'; write a text as "{word[0]}"' if word else ""
+    return QueryError(f"found {found}, expected {wanted}{hint}", position, expected)
+
+
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
+
+
+def _start(text: str, position: int) -> int:
+    """Where the word at a position begins, behind a quotation mark of another kind."""
+    return position + text.startswith("'", position)
