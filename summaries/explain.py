@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from summaries.attributes import LARGEST
 from summaries.cost import CostTest
 from summaries.filter import Comparison, CompiledFilter, Filter, Term, Test, Within
 from summaries.inside import surely_meets
@@ -116,7 +117,10 @@ def _view_for(test: Test, views: Mapping[str, RootView]) -> RootView | None:
 
 
 def _relaxed(schema: Schema, test: Test, near: list[Outlined]) -> Relaxation | None:
-    """The least change of a bound that lets some range through that meets all other constraints."""
+    """The least change of a bound that lets some range through that meets all other constraints.
+
+    The range's whole end bin: what is told can be asked, and meets whoever made the range end there.
+    """
     bounds = test.bounds() if isinstance(test, Comparison) and not (test.negated or test.is_text) else None
     if bounds is None or not isinstance(test, Comparison) or test.attribute not in schema.column or not near:
         return None
@@ -135,6 +139,11 @@ def _relaxed(schema: Schema, test: Test, near: list[Outlined]) -> Relaxation | N
         return None
     if value == old:
         return None  # ranges already overlap here: what is empty is finer than zones
+    end = axis.bin(value)
+    if operator == ">=":
+        value = axis.least(end)
+    elif axis.greatest(end) < LARGEST:
+        value = axis.greatest(end)
     changed = replace(test, operator=operator, value=value)
     condition = CompiledFilter(schema, Filter(((changed,),)))
     most = sum(_count(one) for one in near if condition.passes(one.zone))

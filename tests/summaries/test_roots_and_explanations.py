@@ -80,6 +80,9 @@ def test_the_bounds_of_a_constraint_and_of_a_relaxation_contain_the_truth() -> N
         truth = sum(matches(parse(one.constraint), attributes) for attributes in values.values())  # type: ignore[arg-type]
         assert one.least <= truth <= one.most, one
     assert [one.share for one in relaxations] == sorted(one.share for one in relaxations)
+    for relaxed in relaxations:
+        truth = sum(matches(parse(relaxed.to), attributes) for attributes in values.values())  # type: ignore[arg-type]
+        assert truth >= 1, relaxed  # whoever made it possible meets it
 
 
 def test_an_explanation_names_the_plan_and_every_node_that_was_read() -> None:

@@ -74,11 +74,20 @@ async def search(
     if answer.explanation is not None:
         told["explanation"] = answer.explanation
     rows = [_row(found) for found in answer.servers]
-    run.output.rows({"query": text, **told}, COLUMNS, rows, "No server offers that.")
+    run.output.rows({"query": text, **told}, COLUMNS, rows, _nothing(answer))
     run.output.note(_worth(answer))
     if answer.explanation is not None:
         for line in explained(answer.explanation, answer.counts):
             run.output.note(line)
+
+
+def _nothing(answer: SearchAnswer) -> str:
+    """What to say where nobody was found."""
+    if not answer.counts.rpcs and answer.complete:
+        return "No server can offer that: its conditions contradict one another."
+    if answer.explanation is None:
+        return "No server offers that; --explain counts who meets each condition, and says what to relax."
+    return "No server offers that."
 
 
 def _worth(answer: SearchAnswer) -> str:
