@@ -76,12 +76,20 @@ class Reachability:
         return MAPPED if observed is not None and observed != own else DIRECT
 
     def advice(self, own: Address) -> str:
-        """What to do about being unreachable."""
-        observed = self.observed
-        seen = f"; others see it as {address_text(observed)}" if observed is not None else ""
-        behind = " behind an address translator (NAT)" if observed is not None and observed != own else ""
-        # Others know a node by where its datagrams come from, so a port that changes on the way cannot be forwarded.
-        same = " under the same number, outwards as well as inwards," if observed and observed[1] != own[1] else ""
+        """What to do about being unreachable; for people, who are told as well what only a few peers say."""
+        told = list(self._told.values())
+        host, votes = max(sorted(Counter(host for host, _ in told).items()), key=lambda each: each[1], default=("", 0))
+        ports = sorted({port for at, port in told if at == host})
+        behind = seen = same = ""
+        if told:
+            who = "others see" if votes >= MIN_AGREEING else f"{votes} of {len(told)} who were asked see"
+            some = ", ".join(map(str, ports[:2]))
+            several = f"{host} under several ports ({some}, ...)" if len(ports) > 1 else ""
+            seen = f"; {who} it as {several or address_text((host, ports[0]))}"
+            behind = " behind an address translator (NAT)" if (host, ports) != (own[0], [own[1]]) else ""
+        if ports not in ([], [own[1]]):
+            # Others know a node by where its datagrams come from: a port that changes on the way cannot be forwarded.
+            same = " under the same number, outwards as well as inwards,"
         return (
             f"nobody can reach UDP {address_text(own)}{behind}{seen}: forward this UDP port{same} to this machine in "
             "the router or firewall and set advertise to the address that others see, or run as a client, which needs "

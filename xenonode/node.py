@@ -99,9 +99,9 @@ class Node:
 
         Before it joins: in a small network there are no strangers left afterwards.
         """
-        await self._reached()
+        await self._reached(ADDRESS_LOGGER)
 
-    async def _reached(self) -> str:
+    async def _reached(self, logger: logging.Logger) -> str:
         """Whether others reach this node, told where they do not; on loopback nobody is asked."""
         endpoint = self.peer.endpoint
         if ip_address(endpoint.address[0]).is_loopback:
@@ -110,7 +110,7 @@ class Node:
             await self.peer.meet_seeds()
         verdict = await endpoint.examine_reachability()
         if verdict == UNREACHABLE:
-            ADDRESS_LOGGER.warning("%s", endpoint.reachability_advice)
+            logger.warning("%s", endpoint.reachability_advice)
         return verdict
 
     def _reachability(self) -> str:
@@ -136,7 +136,7 @@ class Node:
                         "others see this node at %s now, and no longer at %s", address_text(now), address_text(seen)
                     )
                 seen, looked_s = now or seen, now_s
-                await self._reached()
+                await self._reached(ADDRESS_LOGGER)
 
     def _tell_of_address(self, has_address: bool) -> None:
         address = address_text(self.peer.endpoint.address)

@@ -175,7 +175,7 @@ class ServerNode(Node):
 
     async def _check_reachable(self) -> None:
         for _ in range(REACHED_LOOKS):
-            if await self._reached() != UNREACHABLE:
+            if await self._reached(LOGGER) != UNREACHABLE:
                 return
             await asyncio.sleep(REACHED_AGAIN_S)
         if self.peer.endpoint.reachability == UNREACHABLE:

@@ -162,11 +162,22 @@ def test_a_stranger_outweighs_calls_that_did_not_come_until_its_proof_is_old() -
     assert reachability.verdict(own, 1_001.0) == "direct"
 
 
-def test_who_is_seen_at_another_port_is_told_that_the_number_must_stay() -> None:
+def test_the_advice_says_what_others_see_and_whether_the_number_must_stay() -> None:
     own = ("10.0.0.1", 4_000)
-    for port, needed in ((4_000, False), (61_234, True)):
+
+    def advice(*seen: tuple[str, int]) -> str:
         reachability = Reachability("local")
-        for n in range(1, 5):
-            reachability.told((f"10.1.0.{n}", 4_000), ("192.168.7.7", port))
-        advice = reachability.advice(own)
-        assert f"192.168.7.7:{port}" in advice and ("same number, outwards" in advice) is needed
+        for n, address in enumerate(seen):
+            reachability.told((f"10.1.0.{n + 1}", 4_000), address)
+        return reachability.advice(own)
+
+    outside = "192.168.7.7"
+    assert "see" not in advice().partition(": ")[0] and "NAT" not in advice()
+    assert "NAT" not in advice(own, own, own) and "others see it as 10.0.0.1:4000" in advice(own, own, own)
+    assert "1 of 1 who were asked see it as 192.168.7.7:4000" in advice((outside, 4_000))
+    kept = advice(*[(outside, 4_000)] * 3)
+    assert "NAT); others see it as 192.168.7.7:4000" in kept and "same number" not in kept
+    moved = advice(*[(outside, 61_234)] * 3)
+    assert "192.168.7.7:61234" in moved and "same number, outwards" in moved
+    each = advice(*[(outside, 41_000 + n) for n in range(3)])
+    assert "others see it as 192.168.7.7 under several ports (41000, 41001, ...)" in each and "same number, outwards" in each
