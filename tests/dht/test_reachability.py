@@ -180,4 +180,5 @@ def test_the_advice_says_what_others_see_and_whether_the_number_must_stay() -> N
     moved = advice(*[(outside, 61_234)] * 3)
     assert "192.168.7.7:61234" in moved and "same number, outwards" in moved
     each = advice(*[(outside, 41_000 + n) for n in range(3)])
-    assert "others see it as 192.168.7.7 under several ports (41000, 41001, ...)" in each and "same number, outwards" in each
+    assert "others see it as 192.168.7.7 under several ports (41000, 41001, ...)" in each
+    assert "same number, outwards" in each
