@@ -16,6 +16,7 @@ from summaries.messages import (
     Insert,
     Moved,
     NotReady,
+    Pull,
     Read,
     Refused,
     Stale,
@@ -270,3 +271,25 @@ def serve(holder: Holder, message: object) -> object:
 
 
 __all__ = ["Moved", "Publication"]
+
+
+def test_who_knows_three_nearer_to_the_roots_key_answers_for_no_root_and_asks_whether_they_are_there() -> None:
+    world, raws = make(5, 3, 1)
+    point = world.adverts[raws[0]]
+    key, rank = keys_of(SCHEMA, NAME, point)[0], [3]
+    holder = Holder(SCHEMA, NAME, b"me", world.verify, incarnation=1, capacity=8, turn=lambda prefix: rank[0])
+    deeper = Prefix(key >> 58, 6)
+    claim = ZoneUpdate(deeper, 1, 1, Zone.of_point(SCHEMA, point), 0)
+    questions = [Insert(ROOT, key, raws[0]), Read(ROOT, Filter(), Order()), claim]
+    asked = 0
+    for now_ms in (1_000, 2_000, 3_000):
+        for question in questions:
+            actions = holder.received(question, b"x" * 26, 1, now_ms)
+            assert [type(one.message) for one in actions if isinstance(one, Reply)] == [Refused]
+            asked += sum(isinstance(one, Push) and isinstance(one.message, Pull) for one in actions)
+    assert asked == 2 and not holder.nodes()  # at 1 s and at 3 s
+    told = holder.received(Insert(deeper, key, raws[0]), b"x" * 26, 2, 3_000)
+    assert not any(isinstance(one, Reply) and isinstance(one.message, Refused) for one in told)
+    rank[0] = 2
+    heard = holder.received(questions[1], b"x" * 26, 3, 3_000)
+    assert any(isinstance(one, Reply) and not isinstance(one.message, Refused) for one in heard)
