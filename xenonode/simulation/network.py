@@ -139,7 +139,9 @@ class Network:
         self.bites: Counter[str] = Counter()  # how often each disturbance met a packet, by the disturbance's name
         self.clogs: dict[str, tuple[str, int]] = {}  # by host: what it is called, and until when packets wait (ns)
         self.translated: dict[str, set[tuple[str, int]]] = {}  # hosts behind a translator: where each has sent to
-        self._key = hashlib.blake2b(str(seed).encode(), digest_size=32, person=b"xeno-sim-network").digest()
+        key = hashlib.blake2b(str(seed).encode(), digest_size=32, person=b"xeno-sim-network").digest()
+        # What all draws begin with: a copy costs half of what a new one does, and each datagram draws.
+        self._keyed = hashlib.blake2b(key=key, digest_size=32)
         self._by_name: dict[str, Host] = {}
         self._by_address: dict[str, Host] = {}
         self._moves = 0
@@ -226,7 +228,9 @@ class Network:
         count = source.sent.get(destination.identity, 0)
         source.sent[destination.identity] = count + 1
         pair = _PAIR.pack(source.identity, destination.identity, count)
-        return _DRAWS.unpack(hashlib.blake2b(pair, key=self._key, digest_size=32).digest())
+        drawn = self._keyed.copy()
+        drawn.update(pair)
+        return _DRAWS.unpack(drawn.digest())
 
     def arrival_ns(self, source: Host, destination: Host, size_bytes: int, draws: tuple[int, ...]) -> int | None:
         """Return when a packet sent now arrives, or None if it is lost."""
@@ -303,8 +307,9 @@ class Network:
             if conditions.jitter_us:
                 # The second of what `draw` would return.
                 pair = _PAIR.pack(source.identity, identity, count)
-                drawn = hashlib.blake2b(pair, key=self._key, digest_size=32).digest()[4:8]
-                due_ns += int.from_bytes(drawn, "little") * conditions.jitter_us * 1_000 >> 32
+                drawn = self._keyed.copy()
+                drawn.update(pair)
+                due_ns += int.from_bytes(drawn.digest()[4:8], "little") * conditions.jitter_us * 1_000 >> 32
             header = DATAGRAM_TRACE.pack(source.identity, source_port, destination.identity, to[1], due_ns)
             self.trace.note("datagram", header, data)
             self._schedule(source, source_port, data, destination, to[1], due_ns, refused)
