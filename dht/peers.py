@@ -31,6 +31,8 @@ MANY_SILENT = 3
 # that a busy host asks twice for everything. A stranger is greeted in the same datagram, and has to compute keys.
 MIN_HEDGE_MS, HEDGE_SLACK_MS = 50, 10
 MIN_COLD_HEDGE_MS, MAX_COLD_HEDGE_MS = 100, 200
+# One lost answer is checked by a ping; the second one in a row means lost.
+FAILURES_UNTIL_LOST = 2
 _NEVER_S = float("-inf")
 
 
@@ -124,6 +126,11 @@ class Peer:
         self.tarries_until_s = _NEVER_S
         # Until when its allowance of requests is used up.
         self.spent_s = _NEVER_S
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing of ours waits for it."""
+        return not self.calls and self.greeting is None
 
     @property
     def soft_timeout_ms(self) -> int:

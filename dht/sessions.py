@@ -1,8 +1,9 @@
-"""All peers and sessions of one endpoint: greeting, proving, forgetting.
+"""All peers and sessions of one endpoint: answering strangers, proving, forgetting.
 
-Decides when a handshake is begun, answered, believed and given up, which session is a peer's present one, and
-who is lost. Leaves what the messages say to `handshake` and requests to `endpoint`. Every table here is bounded;
-a half-open session becomes a peer's only when a genuine datagram under its key has come from its address.
+Decides when a HELLO is answered, which session is believed and which is a peer's present one, and who is lost. Leaves
+handshakes that we begin to `greetings`, what the messages say to `handshake`, and requests to `endpoint`. Every table
+here is bounded; a half-open session becomes a peer's only when a genuine datagram under its key has come from its
+address.
 """
 
 from __future__ import annotations
@@ -13,22 +14,16 @@ from typing import TYPE_CHECKING
 
 from . import datagram, wire
 from .aging import Aging
-from .contact import Address, address_text, admits, group, intern_address
-from .early import THANKS, Question
-from .errors import LocalError, PeerTimeoutError
+from .contact import Address, admits, group, intern_address
+from .errors import LocalError
+from .greetings import Greetings
 from .handshake import Handshaker, SessionKeys
 from .limits import LIMITS, Bucket, Places
-from .peers import Greeting, Pace, Peer, Session
-from .reply import OK
+from .peers import FAILURES_UNTIL_LOST, Pace, Peer, Session
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint
 
-# HELLO is sent again after this, and given up with the hard time-out.
-HELLO_RETRY_MS = 500
-MAX_HELLOS = 4
-# One lost answer is checked by a ping; the second one in a row means lost.
-FAILURES_UNTIL_LOST = 2
 # Lookups leave a lost address alone for this long, however often others still name it.
 LOST_MEMORY_S = 30.0
 MAX_LOST = 1_024
@@ -54,7 +49,7 @@ class Sessions:
     def __init__(self, endpoint: Endpoint, shaker: Handshaker, session_limit: int, liveness_idle_ms: int) -> None:
         self.peers: dict[Address, Peer] = {}
         self.by_number: dict[int, Session] = {}
-        self.greetings: dict[int, Greeting] = {}
+        self.greetings = Greetings(self, endpoint, shaker)
         self.pace = Pace()
         self._endpoint = endpoint
         self._shaker = shaker
@@ -80,7 +75,7 @@ class Sessions:
         if not admits(address[0], self._endpoint.profile):
             raise LocalError(f"{address[0]} is no address for a network of profile {self._endpoint.profile!r}")
         if len(self.peers) >= self._session_limit:
-            idle = sorted((each.heard_s, each.address) for each in self.peers.values() if _is_idle(each))
+            idle = sorted((each.heard_s, each.address) for each in self.peers.values() if each.is_idle)
             for _, idle_address in idle[: self._session_limit // 8 + 1]:
                 self.drop(self.peers[idle_address])
                 self._endpoint.counters["sessions-evicted"] += 1
@@ -157,48 +152,18 @@ class Sessions:
         del self._lost[address]
         return False
 
-    # -- handshakes that we begin --------------------------------------------------------------------
+    # -- sessions with those whom we ask -------------------------------------------------------------
 
     def greet(self, peer: Peer) -> None:
         """Begin a handshake, unless one is on its way."""
         if peer.session is None and self.known_before is not None and (keys := self.known_before(peer.address)):
             self.resume(keys, peer.address)
         elif peer.greeting is None:
-            early = next((call for call in peer.waiting or () if call.early), None)
-            question = Question(early.tag, early.kind, early.body).packed() if early is not None else b""
-            outgoing = self._shaker.hello(self._endpoint.rng.getrandbits(64), question)
-            greeting = peer.greeting = Greeting(peer, outgoing, early)
-            self.greetings[outgoing.session] = greeting
-            self._send_hello(greeting)
+            self.greetings.begin(peer)
 
     def resume(self, keys: SessionKeys, address: Address) -> None:
         """Go on with a session that stood before."""
-        self._establish(self.peer_at(address), Session(keys, address))
-
-    def _send_hello(self, greeting: Greeting) -> None:
-        greeting.attempts += 1
-        greeting.sent_s = self._endpoint.time()
-        self._endpoint.send(self._shaker.hello_datagram(greeting.outgoing, greeting.cookie), greeting.peer.address)
-        self._endpoint.deadlines.add(HELLO_RETRY_MS, greeting, self._unanswered)
-
-    def _unanswered(self, greeting: Greeting) -> None:
-        if greeting.attempts < MAX_HELLOS:
-            self._send_hello(greeting)
-            return
-        peer = greeting.peer
-        self._end_greeting(greeting)
-        waiting, peer.waiting = peer.waiting or (), None
-        self.failed(peer, FAILURES_UNTIL_LOST)
-        silence = PeerTimeoutError(f"nobody answers at {address_text(peer.address)}")
-        for call in waiting:
-            self._endpoint.calls.end(call, silence, b"")
-        if peer.session is None and _is_idle(peer):
-            self.drop(peer)
-
-    def _end_greeting(self, greeting: Greeting) -> None:
-        greeting.done = True
-        greeting.peer.greeting = None
-        self.greetings.pop(greeting.outgoing.session, None)
+        self.establish(self.peer_at(address), Session(keys, address))
 
     # -- datagrams without a session -----------------------------------------------------------------
 
@@ -216,38 +181,9 @@ class Sessions:
         elif type == datagram.RESET:
             self._reset(session, counter, address)
         elif type in (datagram.WELCOME, datagram.COOKIE):
-            greeting = self.greetings.get(session)
-            if greeting is None or greeting.peer.address != address:
-                counters["unasked-welcome"] += 1
-            elif type == datagram.WELCOME:
-                self._welcomed(greeting, body)
-            elif not greeting.cookie:
-                greeting.cookie = self._shaker.cookie_in(body)
-                self._endpoint.send(self._shaker.hello_datagram(greeting.outgoing, greeting.cookie), address)
+            self.greetings.answered(type, session, body, address)
         else:
             counters["unknown-type"] += 1
-
-    def _welcomed(self, greeting: Greeting, body: bytes) -> None:
-        endpoint, peer, early = self._endpoint, greeting.peer, greeting.early
-        arrived_s = endpoint.time()
-        keys, answer = self._shaker.finish(greeting.outgoing, body, endpoint.now_ms())
-        self._end_greeting(greeting)
-        answered = early if answer is not None and peer.waiting and early in peer.waiting else None
-        if answered is not None and peer.waiting:
-            peer.waiting.remove(answered)
-        session = Session(keys, peer.address)
-        self._establish(peer, session)
-        if answered is not None and answer is not None:
-            # What we have computed is no part of the way, and who was greeted twice may have answered either.
-            answered.sent_s = peer.heard_s - (arrived_s - greeting.sent_s)
-            answered.resent = greeting.attempts > 1 or bool(greeting.cookie)
-            endpoint.calls.answered_early(answered, answer)
-        if not session.counter and peer.session is session:
-            # Unused, it would stay half-open there: nothing else is to be asked, or both sides began at once.
-            if answered is not None:
-                endpoint.respond(peer, answered.tag, THANKS, OK, b"")
-            else:
-                endpoint.check(peer.address)
 
     def _other_version(self, type: int, session: int, size_bytes: int, address: Address) -> None:
         """Somebody greets in a version that we do not speak: say in fewer bytes which ones we do, not often."""
@@ -272,7 +208,7 @@ class Sessions:
         self._half_open.pop(session.own_session, None)
         known = session.address in self.peers
         peer = self.peer_at(session.address)
-        self._establish(peer, session)
+        self.establish(peer, session)
         if not known:
             self._endpoint.reach.stranger()
         return peer
@@ -330,7 +266,8 @@ class Sessions:
 
     # -- sessions ------------------------------------------------------------------------------------
 
-    def _establish(self, peer: Peer, session: Session) -> None:
+    def establish(self, peer: Peer, session: Session) -> None:
+        """This session is the peer's present one from now on."""
         member = session.member
         if peer.member is not None and (
             peer.member.public_key != member.public_key or peer.member.issuer_nonce != member.issuer_nonce
@@ -376,7 +313,7 @@ class Sessions:
         quiet_s = now_s - min(self._liveness_idle_s, SESSION_IDLE_S)
         for peer in list(self.peers.values()):
             member = peer.member
-            if (peer.heard_s > quiet_s and member is not None and member.expires_ms > now_ms) or not _is_idle(peer):
+            if (peer.heard_s > quiet_s and member is not None and member.expires_ms > now_ms) or not peer.is_idle:
                 continue
             if member is None or member.expires_ms <= now_ms or peer.heard_s < now_s - SESSION_IDLE_S:
                 self.drop(peer)
@@ -393,7 +330,3 @@ class Sessions:
         Contacts elsewhere are proved by each bucket's refresh; pinging them too was two thirds of an idle network.
         """
         return any(overlay.is_neighbour(peer) for overlay in self._endpoint.overlays.values())
-
-
-def _is_idle(peer: Peer) -> bool:
-    return not peer.calls and peer.greeting is None

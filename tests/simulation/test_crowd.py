@@ -96,15 +96,15 @@ def greetings(crowd: Crowd) -> int:
     begun = 0
     for server in crowd.servers:
         assert server.peer is not None
-        sessions = server.peer.endpoint.sessions
-        greet = sessions._send_hello
+        handshakes = server.peer.endpoint.sessions.greetings
+        greet = handshakes._send_hello
 
         def counted(greeting: Greeting, greet: Callable[[Greeting], None] = greet) -> None:
             nonlocal begun
             begun += not greeting.attempts
             greet(greeting)
 
-        sessions._send_hello = counted  # type: ignore[method-assign]
+        handshakes._send_hello = counted  # type: ignore[method-assign]
     crowd.run(crowd.publish_all())
     return begun
 
