@@ -30,8 +30,11 @@ _MAPPED = "::ffff:"
 class UdpSocket:
     """An open socket; `send` until `close`."""
 
-    def __init__(self, stream: Any, transport: Any, direct: Any, drained: _Drained, counters: Counter[str]) -> None:
+    def __init__(
+        self, stream: Any, transport: Any, arrivals: _Arrivals, direct: Any, drained: _Drained, counters: Counter[str]
+    ) -> None:
         self._stream = stream
+        self._arrivals = arrivals
         # The socket itself takes what it can at once, which is nearly always; the transport keeps the rest for later.
         self._direct = direct
         self._sendto = transport.sendto if direct is None else direct.sendto
@@ -64,10 +67,10 @@ class UdpSocket:
         raw, direct = transport.get_extra_info("socket"), None
         if raw is not None and hasattr(raw, "setsockopt"):
             raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-            # The same socket under another object, since asyncio's own hides what reads and writes.
-            direct = sockets.socket(fileno=raw.fileno())
-            arrivals.receive = direct.recvfrom
-        return cls(stream, transport, direct, drained, counters)
+            # What asyncio shows hides what reads and writes; another object of this descriptor would close it twice.
+            direct = getattr(raw, "_sock", None)
+            arrivals.receive = getattr(direct, "recvfrom", None)
+        return cls(stream, transport, arrivals, direct, drained, counters)
 
     @property
     def bound(self) -> Address:
@@ -105,9 +108,7 @@ class UdpSocket:
 
     def close(self) -> None:
         """The loop closes the socket in its next round."""
-        if self._direct is not None:
-            # The transport closes it; two would close it twice.
-            self._direct.detach()
+        self._arrivals.receive = None
         self._stream.close()
 
 
