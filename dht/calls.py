@@ -167,10 +167,8 @@ class Calls:
 
     def end(self, call: Call, error: DhtError | None, body: bytes) -> None:
         """A call is over, unless it was before."""
-        if self.open.pop(call.request_id, None) is not None:
-            self._finish(call, error, body)
-
-    def _finish(self, call: Call, error: DhtError | None, body: bytes) -> None:
+        if self.open.pop(call.request_id, None) is None:
+            return
         call.done = True
         release(call)
         call.peer.calls -= 1
@@ -189,10 +187,8 @@ class Calls:
 
     def close(self) -> None:
         """Every open call fails."""
-        calls = list(self.open.values())
-        self.open.clear()
-        for call in calls:
-            self._finish(call, LocalError("the endpoint was closed"), b"")
+        for call in list(self.open.values()):
+            self.end(call, LocalError("the endpoint was closed"), b"")
 
 
 def into(future: asyncio.Future[bytes]) -> Callback:

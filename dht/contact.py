@@ -88,11 +88,16 @@ def address_text(address: Address) -> str:
 
 def pack_contacts(contacts: list[Contact]) -> bytes:
     """How many IPv4 contacts follow (1 byte), those, and then the IPv6 ones."""
-    packed = b"".join([contact.packed for contact in contacts])
-    if len(packed) == len(contacts) * PACKED_V4_BYTES:
-        return bytes((len(contacts),)) + packed
-    four = [contact.packed for contact in contacts if len(contact.packed) == PACKED_V4_BYTES]
-    six = [contact.packed for contact in contacts if len(contact.packed) == PACKED_V6_BYTES]
+    return join_contacts([contact.packed for contact in contacts])
+
+
+def join_contacts(packed: list[bytes]) -> bytes:
+    """`pack_contacts` of contacts that are in their wire forms already."""
+    joined = b"".join(packed)
+    if len(joined) == len(packed) * PACKED_V4_BYTES:
+        return bytes((len(packed),)) + joined
+    four = [each for each in packed if len(each) == PACKED_V4_BYTES]
+    six = [each for each in packed if len(each) == PACKED_V6_BYTES]
     return bytes((len(four),)) + b"".join(four) + b"".join(six)
 
 

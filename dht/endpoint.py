@@ -423,7 +423,7 @@ class Endpoint:
             if overlay is not None:
                 overlay.heard(peer)
         if call is not None:
-            self.calls.end(call, error_of(status, body), body)
+            self.calls.end(call, None if status == OK else error_of(status, body), body)
 
     def fault(self, fault: Exception) -> None:
         """A defect of ours, met while handling a datagram: told, counted, survived."""

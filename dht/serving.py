@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from . import wire
 from .chunking import PART_HEAD_BYTES, READ_BYTES, Incoming
 from .chunks import PIECE_BYTES, cut
-from .contact import Contact, pack_contacts
+from .contact import Contact, join_contacts
 from .copies import Copies, copy_life_ms
 from .errors import LocalError
 from .handshake import Member
@@ -243,10 +243,10 @@ class Serving:
         table, target = self._overlay.table, int.from_bytes(key, "big")
         asker = self._overlay.known_contact(peer)
         found = table.around(target, K)
-        others = [contact for contact in found if contact is not asker]
+        others = [contact.packed for contact in found if contact is not asker]
         if len(others) < len(found):
-            others = [contact for contact in table.around(target, K + 1) if contact is not asker]
-        return pack_contacts(others)
+            others = [contact.packed for contact in table.around(target, K + 1) if contact is not asker]
+        return join_contacts(others)
 
 
 def check_kind(kind: int) -> None:
