@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from summaries.messages import AtCopy, Message, Question
+from summaries.messages import AtCopy, Message, Question, Salted
 from summaries.trie import Prefix
 
 REPLICAS = 3  # search.md: R = 3
@@ -35,11 +35,19 @@ class Ask:
     after_ms: int = 0
     named: tuple[bytes, ...] = ()
     group: int = 0
+    salt: int = 0  # which of the dimension's tries (salting.py)
 
     @property
     def sent(self) -> Question:
         """What travels."""
+        if self.salt:
+            return Salted(self.salt, self.message)  # type: ignore[arg-type]
         return AtCopy(self.message) if self.group else self.message  # type: ignore[arg-type]
+
+    @property
+    def key(self) -> int:
+        """Which of the prefix's keys its holders are nearest to. Where there are several tries roots have no copies."""
+        return self.salt or self.group
 
 
 class Probe(NamedTuple):

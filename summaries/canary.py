@@ -42,7 +42,7 @@ def way(leaf: Prefix) -> list[Prefix]:
 class Canary:
     """One posting of one advert, looked for at `holders` of its way. `acknowledged_seq`: no older row will do.
 
-    `copied` are the holders of the root's copy in `group`.
+    `copied` are the holders of the root's copy in `group`; `salt` says in which of the dimension's tries.
     """
 
     def __init__(
@@ -55,10 +55,11 @@ class Canary:
         rng: Random,
         copied: Sequence[bytes] = (),
         group: int = 0,
+        salt: int = 0,
     ) -> None:
         self.seen: dict[bytes, bool] = {}
         self._dimension, self._point, self._posting, self._least_seq = dimension, point, posting, acknowledged_seq
-        self._holders, self._rng, self._copied, self._group = holders, rng, copied, group
+        self._holders, self._rng, self._copied, self._group, self._salt = holders, rng, copied, group, salt
         self._open: dict[int, int] = {}  # by the ask's number: how often it was sent again
 
     def start(self) -> list[Ask]:
@@ -70,7 +71,7 @@ class Canary:
         for number, (prefix, holder, group) in enumerate(whom):
             self._open[number] = 0
             question = Read(prefix, filter_, Order(), 0, holders=2)
-            asks.append(Ask(number, self._dimension, prefix, question, holder, group=group))
+            asks.append(Ask(number, self._dimension, prefix, question, holder, group=group, salt=self._salt))
         self._rng.shuffle(asks)
         return asks
 

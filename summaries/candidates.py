@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Literal
 
 from summaries.asks import REPLICAS, Ask, Outcome, Probe
@@ -81,11 +82,12 @@ class Candidates:
         tally: Tally,
         numbers: Iterator[int],
         out: list[Ask | Probe],
+        salts: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         self._query, self._verify, self._finish, self._exclude = query, verify, finish, exclude if len(exclude) else ()
         self._matches = matcher(query.where)
         self._rank: Callable[[Attributes], int] = query.order.rank if query.order.by else lambda attributes: 0
-        self._within = within
+        self._within, self._salts = within, salts
         self._tally, self._numbers, self._out = tally, numbers, out
         self._fetches: dict[int, tuple[Candidate, int]] = {}
         self._probes: dict[int, Candidate] = {}
@@ -278,7 +280,8 @@ class Candidates:
 
     def _fetch(self, candidate: Candidate, seq: int, prefix: Prefix, source: Source) -> None:
         number, question = next(self._numbers), Fetch(prefix, candidate.row.id)
-        ask = Ask(number, candidate.dimension, prefix, question, source.holder, source.replica)
+        salt = self._salts.get(candidate.dimension, 0)
+        ask = Ask(number, candidate.dimension, prefix, question, source.holder, source.replica, salt=salt)
         self._fetches[ask.number] = candidate, seq
         self._tally.rpcs += 1
         self._out.append(ask)

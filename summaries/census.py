@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from summaries.asks import REPLICAS, Absent, Ask, Outcome
 from summaries.errors import LocalError
@@ -112,6 +113,7 @@ class Census:
         dimension: str | None = None,
         max_rpcs: int = MAX_RPCS,
         turn: int = 0,
+        salts: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         if group not in GROUPS:
             raise LocalError(f"adverts are grouped by one of {', '.join(GROUPS[1:])}, not by {group!r}")
@@ -119,6 +121,7 @@ class Census:
         if not exact:
             raise LocalError("this query is too large to be counted by holders: give it fewer alternatives")
         self.dimension = dimension or _trie(schema, self._filter)
+        self._salt = salts.get(self.dimension, 0)
         if schema.dimension(self.dimension).kind == "categorical":
             raise LocalError("an advert stands in this trie once for each environment, so it cannot count adverts")
         self._group, self._whole = group, whole and not group
@@ -215,7 +218,10 @@ class Census:
         exclude = node.holders if source.holder is None else ()
         self._asked[self._number] = node, reading
         self._out.append(
-            Ask(self._number, self.dimension, node.prefix, question, source.holder, source.replica, exclude, after_ms)
+            Ask(
+                self._number, self.dimension, node.prefix, question, source.holder, source.replica, exclude, after_ms,
+                salt=self._salt,
+            )
         )
 
     # ----- answers

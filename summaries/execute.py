@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from heapq import heappop, heappush
 from itertools import count
+from types import MappingProxyType
 
 from summaries.answer import digest_of
 from summaries.asks import ABSENT, REPLICAS, Absent, Ask, Outcome, Probe
@@ -50,7 +51,8 @@ class Search:
     """One query's execution. The query's hosts must be resolved to coordinates.
 
     A `doubting` search reads every replica, of two tries for each part of the plan: it misses only what all holders of
-    one prefix in each hide together. Roots are read from the copies in `group`, where there are any (copying.py).
+    one prefix in each hide together. Roots are read from the copies in `group`, where there are any (copying.py); of a
+    dimension that has several tries, `salts` says which one is read (salting.py).
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Search:
         replicas: int = REPLICAS,
         doubting: bool = False,
         group: int = 0,
+        salts: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         if "latency" in query.order.keys and not query.order.hosts:
             raise LocalError("resolve the query's hosts to coordinates first")
@@ -81,6 +84,7 @@ class Search:
         self._roots, self._turn = {} if doubting else roots or {}, turn
         self._replicas, self._doubting = replicas, doubting
         self._group = 0 if doubting else group  # all of a root's replicas are its own holders
+        self._salts = salts
         self._named = dimension
         self._parts: list[Part] = []
         self._comparing: dict[str, int] = {}
@@ -101,7 +105,7 @@ class Search:
         self._now_ms = 0
         self._out: list[Ask | Probe] = []
         self._candidates = Candidates(
-            query, verify, finish, exclude or IdSet(), within, self._tally, self._numbers, self._out
+            query, verify, finish, exclude or IdSet(), within, self._tally, self._numbers, self._out, salts
         )
         self._started = False
 
@@ -120,7 +124,10 @@ class Search:
     def _plan(self) -> None:
         """Which tries: as the caller says, by the roots that we know, or by comparing the roots of a few."""
         ordered, limited = self._query.order, self._query.limit is not None
-        views = {name: view for name, view in self._roots.items() if view.is_fresh(self._now_ms) and not view.has_rows}
+        views = {
+            name: view for name, view in self._roots.items()
+            if view.is_fresh(self._now_ms) and not view.has_rows and view.salt == self._salts.get(name, 0)
+        }  # fmt: skip
         self._roots = views
         if self._named is not None:  # a caller that compares plans
             self._parts = [Part(self._named, self._filter)]
@@ -134,9 +141,11 @@ class Search:
     def _begin(self, part: int) -> None:
         """Read the root of a part's trie; or, where we know it, what passes below it at once."""
         bound = -LAST if self._query.order.by else 0
-        visit = Visit(part, ROOT, bound, 0, 1, limit=self._leaf_limit(), group=self._group)
+        name = self._parts[part].dimension
+        group = 0 if name in self._salts else self._group
+        visit = Visit(part, ROOT, bound, 0, 1, limit=self._leaf_limit(), group=group)
         self._seen[part, ROOT] = visit
-        view = self._roots.get(self._parts[part].dimension)
+        view = self._roots.get(name)
         if view is None:
             self._launch(visit)
             return
@@ -235,6 +244,7 @@ class Search:
             ask = Ask(
                 next(self._numbers), part.dimension, visit.prefix, question, reading.source.holder,
                 reading.source.replica, named, after_ms, group=visit.group,
+                salt=self._salts.get(part.dimension, 0),
             )
             self._readings[ask.number] = reading, span
             self._tally.rpcs += 1

@@ -44,6 +44,7 @@ from summaries.messages import (
     Refused,
     Renew,
     Row,
+    Salted,
     Stale,
     SumUpdate,
     Tallied,
@@ -58,7 +59,7 @@ from summaries.point import LARGEST_SEQUENCE, MAX_CONTACT_BYTES
 from summaries.rank import Order
 from summaries.renewal import MAX_CHANGES, Change
 from summaries.sums import AGGREGATE
-from summaries.trie import Prefix
+from summaries.trie import MAX_TRIES, Prefix
 from summaries.zone import MAX_COUNT, MAX_HEIGHT_STEPS, Zone
 
 MAX_ADVERT_BYTES = 1_040  # with an insert's prefix, key and framing: under 1,100
@@ -132,6 +133,12 @@ def _read_copied(value: object) -> Read | Overview | ZoneUpdate:
     return cast(Read | Overview | ZoneUpdate, from_fields(value))
 
 
+def _read_salted(value: object) -> Any:
+    if not isinstance(value, list) or not value or value[0] not in _SALTED:
+        raise MessageError("no question to a trie")  # before it is read: none is nested in itself
+    return from_fields(value)
+
+
 _U64 = integer(0, (1 << 64) - 1)
 _SEQ = integer(0, LARGEST_SEQUENCE)
 _COUNT = integer(0, MAX_COUNT)
@@ -175,6 +182,7 @@ _SHAPES: dict[Any, tuple[Codec, ...]] = {
     Tally: (_PREFIX, _FILTER, text(16), boolean(), _TOTAL, boolean()),
     SumUpdate: (_PREFIX, _U64, _U64, AGGREGATE),
     AtCopy: ((to_fields, _read_copied),),
+    Salted: (integer(1, MAX_TRIES - 1), (to_fields, _read_salted)),
     Tallied: (_PREFIX, many(_PART, MAX_ITEMS), many(_TALLY_CHILD, MAX_ITEMS), _TOTAL, _U64, boolean()),
     Outline: (_PREFIX, many(_OUTLINED, MAX_ITEMS), _TOTAL, boolean()),
     Accepted: (_U64,),
@@ -188,6 +196,7 @@ _SHAPES: dict[Any, tuple[Codec, ...]] = {
     Refused: (text(200),),
     Wanted: (many(integer(0, MAX_OFFER - 1), MAX_OFFER),),
 }
+_SALTED = frozenset(kind.KIND for kind in _SHAPES if kind.KIND < AtCopy.KIND)
 _FORMS = {kind: tuple(zip([field.name for field in fields(kind)], codecs)) for kind, codecs in _SHAPES.items()}
 _KINDS: dict[int, Any] = {kind.KIND: kind for kind in _SHAPES}
 child_fields, posting_fields, entry_fields, outlined_fields = _CHILD[0], _POSTING[0], _ENTRY[0], _OUTLINED[0]

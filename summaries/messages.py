@@ -223,6 +223,23 @@ class AtCopy:
     question: Read | Overview | ZoneUpdate
 
 
+TrieQuestion = (
+    Locate | Insert | Delete | Renew | Read | Fetch | Pull | ZoneUpdate | Marked | Offer | Overview | Tally | SumUpdate
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Salted:
+    """Asked of who holds a trie node of another of its dimension's tries, the one of this number (salting.py).
+
+    Peers that are older than this kind refuse it.
+    """
+
+    KIND: ClassVar[int] = 15
+    salt: int
+    question: TrieQuestion
+
+
 # ----- answers
 
 
@@ -372,9 +389,6 @@ class Refused:
     reason: str
 
 
-Question = (
-    Locate | Insert | Delete | Renew | Read | Fetch | Pull | ZoneUpdate | Marked | Offer | Overview | Tally | SumUpdate
-    | AtCopy
-)
+Question = TrieQuestion | AtCopy | Salted
 Result = Accepted | Moved | Here | Stale | Answer | AdvertIs | Digest | NotReady | Refused | Wanted | Outline | Tallied
 Message = Question | Result

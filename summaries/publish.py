@@ -71,7 +71,7 @@ class _Task:
 
 
 class Publication:
-    """Publishes, moves or withdraws one verified advert in one dimension.
+    """Publishes, moves or withdraws one verified advert in one dimension, in its trie of number `salt`.
 
     `previous` are the postings that the last publication of this server left. A tombstone advert
     (`point.gone`) withdraws them all.
@@ -86,8 +86,9 @@ class Publication:
         previous: tuple[Posting, ...] = (),
         replicas: int = REPLICAS,
         before: Before | None = None,
+        salt: int = 0,
     ) -> None:
-        self.dimension, self.point = dimension, point
+        self.dimension, self.point, self._salt = dimension, point, salt
         self._advert, self._replicas = advert, replicas
         self._before_seq = before.seq if before else 0
         self._changes = changes_of(before.advert, advert) if before else ()
@@ -260,7 +261,11 @@ class Publication:
         self._number += 1
         self._asks[self._number] = (task, task.generation)
         task.open += 1
-        self._out.append(Ask(self._number, self.dimension, prefix, message, None, replica, (), after_ms, task.named))
+        self._out.append(
+            Ask(
+                self._number, self.dimension, prefix, message, None, replica, (), after_ms, task.named, salt=self._salt
+            )
+        )
 
     def _flush(self) -> list[Ask]:
         out, self._out = self._out, []

@@ -31,6 +31,7 @@ class RootView:
     read_ms: int
     children: tuple[Outlined, ...]
     has_rows: bool = False
+    salt: int = 0  # whose trie of the dimension
 
     def is_fresh(self, now_ms: int) -> bool:
         return 0 <= now_ms - self.read_ms < ROOT_LIFE_MS
@@ -57,6 +58,7 @@ class RootReading:
     dimension: str
     turn: int = 0
     group: int = 0  # of the root's holders; where it does not answer the root's own are asked
+    salt: int = 0  # which of the dimension's tries
     view: RootView | None = None
     finished: bool = False
     _number: int = 0
@@ -103,10 +105,12 @@ class RootReading:
         children = {one.prefix: one for first in sorted(self._pages) for one in self._pages[first]}
         if self._total is not None and len(children) == self._total and children:
             ordered = tuple(children[prefix] for prefix in sorted(children))
-            self.view = RootView(self.dimension, self._now_ms, ordered, self._has_rows)
+            self.view = RootView(self.dimension, self._now_ms, ordered, self._has_rows, self.salt)
 
     def _ask(self, first: int, after_ms: int = 0) -> Ask:
         self._number += 1
         self._open += 1
         question, replica = Overview(ROOT, first), self.turn % REPLICAS
-        return Ask(self._number, self.dimension, ROOT, question, None, replica, (), after_ms, group=self.group)
+        return Ask(
+            self._number, self.dimension, ROOT, question, None, replica, (), after_ms, group=self.group, salt=self.salt
+        )

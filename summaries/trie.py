@@ -22,6 +22,7 @@ from summaries.schema import ENVIRONMENT, LOCATION, Schema
 
 KEY_BITS = 64
 LEVEL_BITS = 6
+MAX_TRIES = 16  # of one dimension: each costs what publishing to one does
 KEYS_REMEMBERED_MAX = 8_192  # trie nodes of which a process remembers the DHT's key: some 2 MB
 _MASK = (1 << 64) - 1
 
@@ -161,7 +162,10 @@ def cover(first: int, last: int) -> list[Prefix]:
 
 @lru_cache(maxsize=KEYS_REMEMBERED_MAX)
 def trie_key(network_id: bytes, schema_epoch: int, dimension: str, prefix: Prefix, group: int = 0) -> bytes:
-    """The DHT key of a trie node, or of a copy of it. Every field is length-prefixed, so no two share a hash."""
+    """The DHT key of a trie node, or of a copy of it, or of the one in another of its dimension's tries.
+
+    Every field is length-prefixed, so no two share a hash.
+    """
     aligned = prefix.first & _MASK if prefix.length else 0
     fields = (
         b"xeno-ap1",

@@ -161,6 +161,19 @@ def test_what_save_writes_load_reads(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_dimensions_with_several_tries_are_read_from_a_list_or_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "corp.toml"
+    config.save(path, {"folder": tmp_path / "state"})
+    assert config.load(path, "corp", {}, {}).tries == ()
+    wanted = (("location", 2), ("price.cpu", 8))
+    for given_ in (["price.cpu 8", "location 2"], "location 2, price.cpu 8"):
+        config.save(path, {"folder": tmp_path / "state", "tries": given_})
+        assert config.load(path, "corp", {}, {}).tries == wanted
+    for wrong in ("price.cpu", "price.cpu 1", "price.cpu 17", "cores 2, cores 3", "cores two", [4], 4):
+        with pytest.raises(ConfigError, match="tries"):
+            config.load(path, "corp", {"tries": wrong}, {})
+
+
 def test_a_missing_or_huge_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         config.load(tmp_path / "absent.toml", "corp", {}, {})

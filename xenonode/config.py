@@ -36,6 +36,7 @@ class CorpConfig:
     fee_basis_points: int = 100
     leaf_capacity: int = 64
     root_groups: int = 1
+    tries: tuple[tuple[str, int], ...] = ()
     credential_days: int = 7
     keys_per_entity: int = 8
     max_balance_usd: int = 1_000_000

@@ -22,6 +22,7 @@ from xenonode.corp.soundness import check_books
 from xenonode.corp.store import Store
 from xenonode.corp.terms import Terms
 from xenonode.env import Env
+from xenonode.errors import ConfigError
 from xenonode.first_schema import first_schema
 from xenonode.growing import SchemaDesk
 from xenonode.home import AUTHORITY, OPERATOR_CERTIFICATE, Home, LiveHome
@@ -147,5 +148,10 @@ def certify(authority: Authority, key: bytes, entity: str, role: str, not_before
 
 def make_schema(config: CorpConfig, signer: Signer, env: Env) -> bytes:
     """The first schema of a network: its breakpoints are those of the real catalogue's machines and prices."""
-    published = PublishedSchema.of(first_schema(), config.leaf_capacity, env.now_ms(), config.root_groups)
+    schema, tries = first_schema(), dict(config.tries)
+    for name in tries:
+        if name not in schema.by_name:
+            known = ", ".join(dimension.name for dimension in schema.dimensions)
+            raise ConfigError(f"tries: there is no dimension {name!r}", f"name some of {known}")
+    published = PublishedSchema.of(schema, config.leaf_capacity, env.now_ms(), config.root_groups, tries)
     return published.seal(signer).raw

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 
 from dht.contact import Address, Contact
@@ -57,7 +57,7 @@ class Peer:
     ) -> None:
         self.env, self.trust, self.is_client = env, trust, client
         self.growth, self.leaf_capacity = Growth(published.schema, trust), published.leaf_capacity
-        self.root_groups = published.root_groups
+        self.root_groups, self.tries = published.root_groups, dict(published.tries)
         self.endpoint = Endpoint(
             signer,
             credential,
@@ -73,8 +73,9 @@ class Peer:
         self.adverts = Adverts(trust, self.schema, self.endpoint.contradictions.note_signed)
         self.asker = Asker(self, env)
         self.searcher = Searcher(
-            self.endpoint, self.growth.searchable, self.adverts, self.asker, env, self._meet, self.root_groups
-        )
+            self.endpoint, self.growth.searchable, self.adverts, self.asker, env, self._meet, self.root_groups,
+            self.tries,
+        )  # fmt: skip
         self.news = News(self.endpoint, self.growth, env, self._grown)
         if not client:
             Measurer(self.endpoint, env, trust.network.profile)
@@ -224,10 +225,17 @@ class Peer:
         """The overlays joined so far."""
         return [placement.overlay for placement in self._placements.values()]
 
-    def _hold(self, overlay: Overlay, placement: Placement) -> None:
-        self.holdings[overlay.dimension] = TrieHolding(overlay, self._make_holder, placement, self.env)
+    def held(self) -> Iterator[tuple[str, int, TrieHolding]]:
+        """Every trie that this node has a part in: its dimension, and which of that dimension's it is."""
+        for name, holding in self.holdings.items():
+            for salt, one in enumerate((holding, *holding.salted)):
+                yield name, salt, one
 
-    def _holder(self, overlay: Overlay, placement: Placement) -> Holder:
+    def _hold(self, overlay: Overlay, placement: Placement) -> None:
+        tries = self.tries.get(overlay.dimension, 1)
+        self.holdings[overlay.dimension] = TrieHolding(overlay, self._make_holder, placement, self.env, tries)
+
+    def _holder(self, overlay: Overlay, placement: Placement, salt: int) -> Holder:
         return Holder(
             self.growth.of(overlay.dimension),
             overlay.dimension,
@@ -235,10 +243,10 @@ class Peer:
             self.adverts.point,
             incarnation=self.env.now_ms(),
             capacity=self.leaf_capacity,
-            may_hold=placement.may_hold,
-            turn=placement.rank,
+            may_hold=partial(placement.may_hold, group=salt),
+            turn=partial(placement.rank, group=salt),
             ahead_ms=lambda: self.env.now_ms() - monotonic_ms(),
-            root_groups=self.root_groups,
+            root_groups=1 if overlay.dimension in self.tries else self.root_groups,
         )
 
     def _member(self, credential_raw: bytes, now_ms: int) -> Member:
@@ -254,4 +262,5 @@ def _member_of(credential: Credential) -> Member:
 
 def describe_holdings(peer: Peer) -> dict[str, dict[str, int]]:
     """What a node holds of each dimension's trie, for `status`."""
-    return {name: holding.holder.statistics() for name, holding in sorted(peer.holdings.items())}
+    every = sorted(peer.held(), key=lambda one: one[:2])
+    return {name + (f" #{salt}" if salt else ""): holding.holder.statistics() for name, salt, holding in every}

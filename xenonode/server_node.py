@@ -147,7 +147,7 @@ class ServerNode(Node):
         await manager.start()
         self._ending.push_async_callback(manager.close)
         desk = QuoteDesk(signer, env.scheme, admission, audit, self._advert, env.now_ms)
-        self.publisher = Publisher(self.peer.schema, self.peer.adverts, self.peer.asker, env)
+        self.publisher = Publisher(self.peer.schema, self.peer.adverts, self.peer.asker, env, self.peer.tries)
         service = ServerService(manager, desk, admission, audit, self._advert, self._pending, signer.public_key)
         self._desk = Desk(config.shown_control, env.now_ms)
         uploads = Uploads(signer.public_key, self._publish_value)

@@ -12,6 +12,7 @@ from typing import Literal
 
 from hypervisor.guest_image import default_cache
 from summaries.copying import MAX_GROUPS
+from summaries.trie import MAX_TRIES
 from xenonode.folder import default_config, default_folder
 from xenonode.model.entity import PROFILES, Address
 from xenonode.settings import Setting
@@ -127,6 +128,19 @@ def _features(raw: object, base: Path) -> tuple[str, ...]:
     return tuple(words)
 
 
+def _tries(raw: object, base: Path) -> tuple[tuple[str, int], ...]:
+    items = [each.strip() for each in raw.split(",") if each.strip()] if isinstance(raw, str) else raw
+    if not isinstance(items, (list, tuple)):
+        raise ValueError("must be a list of texts, each a dimension and a number: 'price.cpu 4'")
+    found: dict[str, int] = {}
+    for each in items:
+        name, _, number = _string(each).partition(" ")
+        if not name or name in found or not number.strip().isdecimal():
+            raise ValueError(f"{each!r} is no dimension and number, as 'price.cpu 4', or names one twice")
+        found[name] = _whole(2, MAX_TRIES)(number.strip(), base)
+    return tuple(sorted(found.items()))
+
+
 def _addresses(udp: str, control: str) -> tuple[Setting, Setting]:
     return (
         Setting("udp", _address, udp, "where search traffic is received (UDP)"),
@@ -151,6 +165,13 @@ _CORP = (
         1,
         "groups of three nodes, each of which holds the root of a dimension's summaries; 8 where thousands of servers "
         "are searched by many",
+    ),
+    Setting(
+        "tries",
+        _tries,
+        (),
+        "dimensions of which there are several tries, since they are searched most, and how many: "
+        "['price.cpu 4', 'location 4']; a server publishes to each",
     ),
     Setting("credential_days", _whole(1, 30), 7, "how long a credential lives; it renews at half of that"),
     Setting("keys_per_entity", _whole(1, 1000), 8, "keys that one entity may register"),

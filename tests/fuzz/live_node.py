@@ -250,7 +250,7 @@ def hold(world: World, node: Endpoint, name: str) -> TrieHolding:
 
     placement = Placement(overlay, partial(trie_key, NETWORK, 1, DIMENSION))
     holder = Holder(schema, DIMENSION, overlay.contact.packed, verify, incarnation=world.now_ms())
-    return TrieHolding(overlay, lambda overlay, placement: holder, placement, world.nodes[name].env)
+    return TrieHolding(overlay, lambda overlay, placement, salt: holder, placement, world.nodes[name].env)
 
 
 def _requests(world: World, node: Endpoint) -> dict[int, list[Callable[[], bytes]]]:

@@ -39,6 +39,25 @@ def test_with_groups_it_is_refused_by_who_would_not_tell_them_of_what_it_holds()
         Older.open(raw, ED25519)
 
 
+def test_with_several_tries_it_is_refused_by_who_would_not_publish_to_all() -> None:
+    told = PublishedSchema.of(first_schema(), 64, 1, 2, {"price.cpu": 4, "location": 3})
+    raw = told.seal(KEY).raw
+    assert PublishedSchema.open(raw, ED25519)[0] == told and dict(told.tries) == {"location": 3, "price.cpu": 4}
+    with pytest.raises(MessageError, match="version 3 is newer than 1"):
+        Older.open(raw, ED25519)
+    assert published(8).to_fields()["version"] == 2 and "tries" not in published(8).to_fields()
+
+
+@pytest.mark.parametrize(
+    "tries",
+    [[["cores", 1]], [["cores", 17]], [["cores", 2], ["cores", 3]], [["location", 2], ["cores", 2]], [["cores"]]],
+)
+def test_tries_that_cannot_be_are_refused(tries: list[list[object]]) -> None:
+    fields = {**PublishedSchema.of(first_schema(), 64, 1, 1, {"cores": 2}).to_fields(), "tries": tries}
+    with pytest.raises(MessageError):
+        PublishedSchema.from_fields(fields)
+
+
 @pytest.mark.parametrize("groups", [0, 65])
 def test_there_are_as_many_groups_as_can_be_told_of_everything(groups: int) -> None:
     with pytest.raises(ModelError, match="1 to 64 groups"):

@@ -142,7 +142,7 @@ async def advertise(peers: Sequence[tuple[Peer, Signer, bytes]], rng: Random) ->
     servers = []
     for (peer, signer, credential), shape in zip(peers, catalogue.adverts(rng, len(peers))):
         advert = advert_of(shape, credential, peer, rng, peer.env.now_ms())
-        publisher = Publisher(peer.schema, peer.adverts, peer.asker, peer.env)
+        publisher = Publisher(peer.schema, peer.adverts, peer.asker, peer.env, peer.tries)
         server = Advertised(peer, signer, credential, advert, publisher)
         server.answer_probes()
         servers.append(server)

@@ -6,18 +6,19 @@ datagram. Nearness is XOR distance of node ids, as in the overlay.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from hashlib import sha256
 from heapq import heappop, heappush
 from random import Random
+from types import MappingProxyType
 
 from summaries.asks import ABSENT, Ask, Outcome, Probe
 from summaries.census import Census, CensusResult
 from summaries.execute import Search, SearchResult
 from summaries.forms import from_fields, to_fields
 from summaries.holder import Holder, Push, Reply
-from summaries.messages import Message
+from summaries.messages import Message, Salted
 from summaries.point import Point
 from summaries.publish import Before, Posting, Publication
 from summaries.query import Query
@@ -69,12 +70,22 @@ def attributes(random: Random) -> dict[str, object]:
     }
 
 
+def label(dimension: str, salt: int) -> str:
+    return f"{dimension}#{salt}" if salt else dimension
+
+
+def parted(trie: str) -> tuple[str, int]:
+    dimension, _, salt = trie.partition("#")
+    return dimension, int(salt or 0)
+
+
 class World:
     def __init__(
         self, seed: int, nodes: int, schema: Schema, *, capacity: int = 32, loss: float = 0.0, duplicates: float = 0.0,
-        root_groups: int = 1,
+        root_groups: int = 1, tries: Mapping[str, int] = MappingProxyType({}),
     ) -> None:  # fmt: skip
         self.random, self.schema, self.capacity, self.root_groups = Random(seed), schema, capacity, root_groups
+        self.tries = tries
         self.loss, self.duplicates = loss, duplicates
         self.now_ms = 1_000_000
         self.names = [f"node-{seed}-{number:03d}".encode().ljust(26, b"\0") for number in range(nodes)]
@@ -89,20 +100,26 @@ class World:
         self.waiting: dict[int, Callable[[Message | None], None]] = {}
         self._nearest: dict[tuple[str, Prefix, int], list[bytes]] = {}
         for name in self.names:
-            for dimension in schema.dimensions:
-                self.start(name, dimension.name)
+            for trie in self.labels():
+                self.start(name, trie)
         self._ticking()
 
-    def start(self, name: bytes, dimension: str) -> None:
-        self.holders[name, dimension] = Holder(
+    def labels(self) -> list[str]:
+        """Every trie: a dimension's name, and for its further ones their number behind it."""
+        names = [one.name for one in self.schema.dimensions]
+        return names + [label(name, salt) for name, count in self.tries.items() for salt in range(1, count)]
+
+    def start(self, name: bytes, trie: str) -> None:
+        dimension, _ = parted(trie)
+        self.holders[name, trie] = Holder(
             self.schema, dimension, name, self.verify, incarnation=self.now_ms, capacity=self.capacity,
             ahead_ms=lambda: self.ahead_ms.get(name, 0),
-            root_groups=self.root_groups,
+            root_groups=1 if dimension in self.tries else self.root_groups,
         )  # fmt: skip
 
     def restart(self, name: bytes) -> None:
-        for dimension in self.schema.dimensions:
-            self.start(name, dimension.name)
+        for trie in self.labels():
+            self.start(name, trie)
 
     def _ticking(self) -> None:
         for (name, dimension), holder in self.holders.items():
@@ -158,9 +175,12 @@ class World:
         self.waiting[request] = done
 
         def arrive(received: Message) -> None:
+            trie = dimension
+            if isinstance(received, Salted):
+                trie, received = label(dimension, received.salt), received.question
             if target not in self.down:
-                holder = self.holders[target, dimension]
-                self.act(target, dimension, holder.received(received, source, request, self.now_ms))
+                holder = self.holders[target, trie]
+                self.act(target, trie, holder.received(received, source, request, self.now_ms))
 
         def give_up() -> None:
             waiting = self.waiting.pop(request, None)
@@ -170,7 +190,8 @@ class World:
         self.carry(message, arrive)
         self.later(TIMEOUT_MS, give_up)
 
-    def act(self, name: bytes, dimension: str, actions: list[Reply | Push]) -> None:
+    def act(self, name: bytes, trie: str, actions: list[Reply | Push]) -> None:
+        dimension, salt = parted(trie)
         for action in actions:
             if isinstance(action, Reply):
                 request = action.request
@@ -182,19 +203,20 @@ class World:
 
                 self.carry(action.message, finish)
             else:
-                targets = [action.to] if action.to else self.nearest(dimension, action.prefix, action.group)[:3]
+                targets = [action.to] if action.to else self.nearest(dimension, action.prefix, salt or action.group)[:3]
                 for target in targets:
 
                     def conclude(
                         reply: Message | None, target: bytes = target, push: Push = action, asked: int = len(targets)
                     ) -> None:
                         if name not in self.down:
-                            holder = self.holders[name, dimension]
+                            holder = self.holders[name, trie]
                             self.act(
-                                name, dimension, holder.answered(push.token, asked, target, reply, self.now_ms)
+                                name, trie, holder.answered(push.token, asked, target, reply, self.now_ms)
                             )
 
-                    self.rpc(name, target, dimension, action.message, conclude)
+                    sent = Salted(salt, action.message) if salt else action.message
+                    self.rpc(name, target, dimension, sent, conclude)
 
     def nearest(self, dimension: str, prefix: Prefix, group: int = 0) -> list[bytes]:
         found = self._nearest.get((dimension, prefix, group))
@@ -209,7 +231,7 @@ class World:
     def ask(self, ask: Ask, done: Callable[[Outcome], None]) -> None:
         target = ask.holder
         if target is None:
-            nearest = self.nearest(ask.dimension, ask.prefix, ask.group)[:3]
+            nearest = self.nearest(ask.dimension, ask.prefix, ask.key)[:3]
             near = [name for name in nearest if name not in ask.exclude]
             if ask.replica >= len(near):
                 done(ABSENT)
@@ -223,9 +245,10 @@ class World:
         self.rpc(b"searcher", target_name, ask.dimension, ask.sent, done)
 
     def publish(
-        self, dimension: str, raw: bytes, previous: tuple[Posting, ...] = (), before: Before | None = None
-    ) -> Publication:
-        publication = Publication(self.schema, dimension, self.adverts[raw], raw, previous, before=before)
+        self, dimension: str, raw: bytes, previous: tuple[Posting, ...] = (), before: Before | None = None,
+        salt: int = 0,
+    ) -> Publication:  # fmt: skip
+        publication = Publication(self.schema, dimension, self.adverts[raw], raw, previous, before=before, salt=salt)
 
         def send(asks: list[Ask]) -> None:
             for ask in asks:

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 from dht import wire
@@ -17,6 +18,7 @@ from dht.datagram import overlay_tags
 from dht.errors import LocalError
 from summaries.copying import MAX_GROUPS
 from summaries.schema import Schema
+from summaries.trie import MAX_TRIES
 from xenonode.model.entity import Trust
 from xenonode.model.errors import MessageError
 from xenonode.model.message import Message, require
@@ -31,44 +33,58 @@ SCHEMAS_REMEMBERED_MAX = 4
 class PublishedSchema(Message):
     """One epoch's schema; a later one has a higher epoch.
 
-    Version 2 says how many groups of holders a root has. Where that is one, version 1 is written as before; peers that
-    know version 1 alone would not tell the other groups of what they hold, and are to refuse.
+    Version 2 says how many groups of holders a root has, version 3 which dimensions have several tries. Where a version
+    says all it is written as before; peers that know it alone would not publish to what they do not know of, and are to
+    refuse.
     """
 
     TYPE: ClassVar[str] = "schema"
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
     MAX_BYTES: ClassVar[int] = 2 * SCHEMA_BYTES_MAX
     epoch: int
     leaf_capacity: int
     encoded: bytes
     published_ms: int
     root_groups: int = 1
+    tries: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
         require(0 < len(self.encoded) <= SCHEMA_BYTES_MAX, "a schema has at most 1 MiB")
         require(2 <= self.leaf_capacity <= 4096, "a leaf holds 2 to 4,096 adverts")
         require(1 <= self.root_groups <= MAX_GROUPS, f"a root has 1 to {MAX_GROUPS} groups of holders")
+        names = [name for name, _ in self.tries]
+        require(names == sorted(set(names)), "dimensions with several tries are named once each, in their order")
+        counts = [count for _, count in self.tries]
+        require(all(2 <= count <= MAX_TRIES for count in counts), f"a dimension named has 2 to {MAX_TRIES} tries")
 
     @classmethod
-    def of(cls, schema: Schema, leaf_capacity: int, published_ms: int, root_groups: int = 1) -> PublishedSchema:
+    def of(
+        cls, schema: Schema, leaf_capacity: int, published_ms: int, root_groups: int = 1,
+        tries: Mapping[str, int] = MappingProxyType({}),
+    ) -> PublishedSchema:  # fmt: skip
         """The message that publishes `schema`; every holder splits a leaf at the same capacity."""
         encoded = wire.encode(schema.to_fields())  # type: ignore[arg-type]
-        return cls(schema.epoch, leaf_capacity, encoded, published_ms, root_groups)
+        return cls(schema.epoch, leaf_capacity, encoded, published_ms, root_groups, tuple(sorted(tries.items())))
 
     def to_fields(self) -> dict[str, Any]:
-        """Plain fields: those of version 1 where that says all."""
+        """Plain fields: those of the first version that says all."""
         fields = super(PublishedSchema, self).to_fields()
-        if self.root_groups == 1:
-            del fields["root_groups"]
-            fields["version"] = 1
+        if not self.tries:
+            del fields["tries"]
+            fields["version"] = 2
+            if self.root_groups == 1:
+                del fields["root_groups"]
+                fields["version"] = 1
         return fields
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> Self:
-        """The message with these fields, of either version. Raises MessageError, naming the field."""
+        """The message with these fields, of any version. Raises MessageError, naming the field."""
         told = dict(fields)
         if told.get("version") == 1:
             told["root_groups"] = 1
+        if told.get("version") in (1, 2):
+            told["tries"] = []
         return super(PublishedSchema, cls).from_fields(told)
 
     @property

@@ -59,7 +59,7 @@ class Asker:
             if ask.holder is not None:
                 self._call(placement, ask, Contact.unpack(ask.holder), done)
                 return
-            holders = placement.remembered(ask.prefix, ask.group) or placement.told(ask.prefix, ask.named)
+            holders = placement.remembered(ask.prefix, ask.key) or placement.told(ask.prefix, ask.named, ask.key)
             if holders is not None:
                 self._to_replica(placement, ask, holders, done)
                 return
@@ -77,7 +77,7 @@ class Asker:
         if ask.holder is not None:
             self._call(placement, ask, Contact.unpack(ask.holder), done)
         else:
-            self._to_replica(placement, ask, await placement.find(ask.prefix, ask.group), done)
+            self._to_replica(placement, ask, await placement.find(ask.prefix, ask.key), done)
 
     def _to_replica(self, placement: Placement, ask: Ask, holders: list[Contact], done: Done) -> None:
         rest = [each for each in holders if each.packed not in ask.exclude]
@@ -94,7 +94,7 @@ class Asker:
 
         def heard(answer: bytes | None, error: DhtError | None) -> None:
             if answer is None:
-                placement.forget(ask.prefix, ask.group)
+                placement.forget(ask.prefix, ask.key)
                 done(None)
                 return
             self.bytes_in += len(answer)
@@ -104,7 +104,7 @@ class Asker:
                 done(None)
             else:
                 if isinstance(message, Refused) and not isinstance(ask.message, Renew):
-                    placement.forget(ask.prefix, ask.group)  # others are nearer, perhaps
+                    placement.forget(ask.prefix, ask.key)  # others are nearer, perhaps
                 done(message)
 
         try:

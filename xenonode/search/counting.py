@@ -98,7 +98,7 @@ def _grouped(schema: Schema, adverts: Sequence[tuple[bytes, Point | None]], grou
 
 def _made(searcher: Searcher, query: Query, group: str, whole: bool, turn: int) -> Census:
     try:
-        return Census(searcher.schema, query, group=group, whole=whole, turn=turn)
+        return Census(searcher.schema, query, group=group, whole=whole, turn=turn, salts=searcher.salts())
     except SummariesError as error:
         raise XenoError(str(error), "see 'xenonode market --help' for examples", "query") from error
 

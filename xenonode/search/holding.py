@@ -19,7 +19,7 @@ from summaries.asks import REPLICAS
 from summaries.errors import MessageError
 from summaries.forms import from_fields, to_fields
 from summaries.holder import Action, Holder, Push, Reply
-from summaries.messages import Message, Pull, Refused
+from summaries.messages import Message, Pull, Refused, Salted
 from summaries.trie import ROOT
 from xenonode.env import Env
 from xenonode.search.kinds import TRIE
@@ -35,27 +35,40 @@ def monotonic_ms() -> int:
 
 
 class TrieHolding:
-    """One node's part in one dimension's trie."""
+    """One node's part in one dimension's trie.
+
+    Where the dimension has several tries (salting.py), this is the part in the first, and `salted` has the others: one
+    overlay carries the questions to all.
+    """
 
     # __dict__ is made only where it is used: a simulated liar puts a method of its own in another's place.
-    __slots__ = ("__dict__", "_env", "_holder", "_make", "_overlay", "_placement", "_stopped", "_timer")
+    __slots__ = (
+        "__dict__", "_env", "_holder", "_make", "_overlay", "_placement", "_salt", "_stopped", "_timer", "salted",
+    )  # fmt: skip
 
     def __init__(
-        self, overlay: Overlay, make: Callable[[Overlay, Placement], Holder], placement: Placement, env: Env
-    ) -> None:
+        self, overlay: Overlay, make: Callable[[Overlay, Placement, int], Holder], placement: Placement, env: Env,
+        tries: int = 1, salt: int = 0,
+    ) -> None:  # fmt: skip
         self._make = make
         self._holder: Holder | None = None
         self._overlay, self._placement, self._env = overlay, placement, env
         self._timer: asyncio.TimerHandle | None = None
-        self._stopped = False
-        overlay.handle(TRIE, self._asked)
+        self._stopped, self._salt = False, salt
+        self.salted = tuple(TrieHolding(overlay, make, placement, env, salt=other) for other in range(1, tries))
+        if not salt:
+            overlay.handle(TRIE, self._asked)
 
     @property
     def holder(self) -> Holder:
         """The holder; it is made when it is first needed, since of many nodes few are near any prefix."""
         if self._holder is None:
-            self._holder = self._make(self._overlay, self._placement)
+            self._holder = self._make(self._overlay, self._placement, self._salt)
         return self._holder
+
+    def of(self, salt: int) -> TrieHolding:
+        """The part in the dimension's trie of this number."""
+        return self.salted[salt - 1] if salt else self
 
     def wake(self) -> None:
         """Begin to tick, if there is anything to do it with; called when something may have come in."""
@@ -68,6 +81,8 @@ class TrieHolding:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        for other in self.salted:
+            other.stop()
 
     def _tick(self) -> None:
         """Expire, tighten and retry, once a second while there is anything to do it with."""
@@ -81,6 +96,16 @@ class TrieHolding:
         except (WireError, MessageError) as error:
             reply(wire.pack(to_fields(Refused(str(error)[:200]))))
             return
+        holding = self
+        if isinstance(question, Salted):
+            if question.salt > len(self.salted):
+                reply(wire.pack(to_fields(Refused("this dimension has not so many tries"))))
+                return
+            holding, question = self.of(question.salt), question.question
+        holding.take(question, contact, reply)
+
+    def take(self, question: Message, contact: Contact, reply: WireReply) -> None:
+        """Answer a question to this trie."""
         self._perform(self.holder.received(question, contact.packed, reply, monotonic_ms()))
         self.wake()
 
@@ -96,25 +121,28 @@ class TrieHolding:
         if push.to is not None:
             self._ask(push, [Contact.unpack(push.to)])
             return
-        holders = self._placement.remembered(push.prefix, push.group)
+        holders = self._placement.remembered(push.prefix, self._key(push))
         if holders is not None:
             self._ask(push, self._with_former(push, holders))
         else:
             self._env.spawn(self._locate(push), f"holders of {self._overlay.dimension} {push.prefix}")
 
     async def _locate(self, push: Push) -> None:
-        self._ask(push, self._with_former(push, await self._placement.find(push.prefix, push.group)))
+        self._ask(push, self._with_former(push, await self._placement.find(push.prefix, self._key(push))))
 
     def _with_former(self, push: Push, holders: list[Contact]) -> list[Contact]:
         """Who may have been holders of a root before several came that are nearer are asked for what was there."""
-        if not isinstance(push.message, Pull) or push.prefix != ROOT or self._placement.rank(ROOT) >= REPLICAS:
+        if not isinstance(push.message, Pull) or push.prefix != ROOT:
             return holders
-        return list(dict.fromkeys(holders + self._placement.near(ROOT)))
+        if self._placement.rank(ROOT, self._salt) >= REPLICAS:
+            return holders
+        return list(dict.fromkeys(holders + self._placement.near(ROOT, self._salt)))
 
     def _ask(self, push: Push, holders: Sequence[Contact]) -> None:
         if not holders:
             self._answered(push, 1, b"", None)
-        body = wire.pack(to_fields(push.message))
+        message = Salted(self._salt, push.message) if self._salt else push.message  # type: ignore[arg-type]
+        body = wire.pack(to_fields(message))
         for contact in holders:
             try:
                 self._overlay.ask_then(contact, TRIE, body, partial(self._heard, push, len(holders), contact))
@@ -125,15 +153,19 @@ class TrieHolding:
     def _heard(self, push: Push, asked: int, contact: Contact, answer: bytes | None, error: DhtError | None) -> None:
         message: Message | None = None
         if answer is None:
-            self._placement.forget(push.prefix, push.group)
+            self._placement.forget(push.prefix, self._key(push))
         else:
             try:
                 message = from_fields(wire.unpack(answer))
             except (WireError, MessageError) as bad:
                 LOGGER.info("nonsense from %s: %s", contact.address, bad)
         if isinstance(message, Refused) and push.prefix == ROOT:
-            self._placement.forget(push.prefix, push.group)  # others are nearer, perhaps
+            self._placement.forget(push.prefix, self._key(push))  # others are nearer, perhaps
         self._answered(push, asked, contact.packed, message)
+
+    def _key(self, push: Push) -> int:
+        """Which of the prefix's keys its holders are nearest to."""
+        return self._salt or push.group
 
     def _answered(self, push: Push, asked: int, sender: bytes, message: Message | None) -> None:
         self._perform(self.holder.answered(push.token, asked, sender, message, monotonic_ms()))

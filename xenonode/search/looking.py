@@ -30,7 +30,7 @@ class Standing:
     """Where an advert stands in one dimension since it was acknowledged there."""
 
     point: Point
-    postings: tuple[Posting, ...]
+    tries: tuple[tuple[Posting, ...], ...]  # its postings in each trie of the dimension
 
 
 async def look(
@@ -44,16 +44,17 @@ async def look(
 ) -> dict[bytes, bool]:
     """Which holders, by key, show the advert to who asks as readers do. Raises XenoError."""
     placement = await places.placement(dimension)
-    posting = rng.choice(standing.postings)
+    salt = rng.randrange(len(standing.tries)) if len(standing.tries) > 1 else 0
+    posting = rng.choice(standing.tries[salt])
 
     async def others(prefix: Prefix, group: int = 0) -> list[bytes]:
-        found = await placement.find(prefix, group)
+        found = await placement.find(prefix, salt or group)
         return [one.packed for one in found if one.node_id != placement.overlay.node_id]
 
     holders = {prefix: await others(prefix) for prefix in way(posting.leaf)}
-    group = rng.randrange(1, root_groups) if root_groups > 1 else 0
+    group = rng.randrange(1, root_groups) if root_groups > 1 and len(standing.tries) == 1 else 0
     copied = await others(ROOT, group) if group else []
-    canary = Canary(dimension, standing.point, posting, standing.point.seq, holders, rng, copied, group)
+    canary = Canary(dimension, standing.point, posting, standing.point.seq, holders, rng, copied, group, salt)
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def send(asks: Sequence[Ask]) -> None:

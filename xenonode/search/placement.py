@@ -50,7 +50,7 @@ LATELY_S = 30.0
 MISSED_S = 450.0
 """An advert's life, three periods: what holders had who were lost longer ago has expired, or was told again."""
 _Place = tuple[Prefix, int]
-"""A prefix and whose key: that of a copy of it, or 0 for its own."""
+"""A prefix and whose key: that of a copy of it, or of it in another trie, or 0 for its own."""
 NEIGHBOURHOODS_MAX = 64
 PREFIXES_REMEMBERED_MAX = 4_096
 
@@ -77,7 +77,7 @@ class Placement:
         self._neighbourhoods: list[_Neighbourhood] = []
         self._finding: dict[_Place, asyncio.Future[list[Contact]]] = {}
         self._changes, self._changed_s = 0, 0.0
-        self._ranks: dict[Prefix, int] = {}  # since the table last changed
+        self._ranks: dict[_Place, int] = {}  # since the table last changed
         overlay.on_change(self._table_changed)
 
     def remembered(self, prefix: Prefix, group: int = 0) -> list[Contact] | None:
@@ -105,7 +105,7 @@ class Placement:
                 self._remember(place, held)
         return None
 
-    def told(self, prefix: Prefix, named: Sequence[bytes]) -> list[Contact] | None:
+    def told(self, prefix: Prefix, named: Sequence[bytes], group: int = 0) -> list[Contact] | None:
         """The nearest of those who are named as holders, unless they are too few or we know somebody who is nearer."""
         try:
             different = {contact.number: contact for contact in map(Contact.unpack, named)}
@@ -113,11 +113,11 @@ class Placement:
             return None
         if len(different) < self.replicas:
             return None
-        key = int.from_bytes(self._key_of(prefix, 0), "big")
+        key = int.from_bytes(self._key_of(prefix, group), "big")
         contacts = sorted(different.values(), key=lambda contact: contact.number ^ key)[: self.replicas]
         now_s = asyncio.get_running_loop().time()
         held = _Neighbourhood(contacts, key, contacts[-1].number ^ key, now_s, -1)
-        return self._remember((prefix, 0), held) if self._holds(held, now_s) else None
+        return self._remember((prefix, group), held) if self._holds(held, now_s) else None
 
     async def find(self, prefix: Prefix, group: int = 0) -> list[Contact]:
         """The holders, by a lookup if need be; who asks while one is under way shares it."""
@@ -197,33 +197,33 @@ class Placement:
             wide for wide in self._neighbourhoods if _nearest_within(wide, key, self.replicas) is None
         ]
 
-    def may_hold(self, prefix: Prefix, holder: bytes) -> bool:
+    def may_hold(self, prefix: Prefix, holder: bytes, group: int = 0) -> bool:
         """Whether a node is near enough to a prefix's key to speak for it: among the nearest that we know."""
         contact = Contact.unpack(holder)
         if self.shuns(contact):
             return False
-        key = self._key_of(prefix, 0)
+        key = self._key_of(prefix, group)
         number = int.from_bytes(key, "big")
         nearest = self.overlay.known(key, NEAR)
         if len(nearest) < NEAR:
             return True
         return contact.number ^ number <= nearest[-1].number ^ number
 
-    def rank(self, prefix: Prefix) -> int:
+    def rank(self, prefix: Prefix, group: int = 0) -> int:
         """The how-manieth nearest to a prefix's key this node is, as far as it knows; at most R."""
-        rank = self._ranks.get(prefix)
+        rank = self._ranks.get((prefix, group))
         if rank is None:
             own_id = self.overlay.node_id
-            nearest = self.overlay.known(self._key_of(prefix, 0), self.replicas)
+            nearest = self.overlay.known(self._key_of(prefix, group), self.replicas)
             rank = next((place for place, contact in enumerate(nearest) if contact.node_id == own_id), self.replicas)
             if len(self._ranks) >= PREFIXES_REMEMBERED_MAX:
                 self._ranks.clear()
-            self._ranks[prefix] = rank
+            self._ranks[prefix, group] = rank
         return rank
 
-    def near(self, prefix: Prefix) -> list[Contact]:
+    def near(self, prefix: Prefix, group: int = 0) -> list[Contact]:
         """Whom we know near a prefix's key, many more than its holders."""
-        return self.overlay.known(self._key_of(prefix, 0), LOOKED_UP_SMALL)
+        return self.overlay.known(self._key_of(prefix, group), LOOKED_UP_SMALL)
 
     def _remember(self, place: _Place, held: _Neighbourhood) -> list[Contact]:
         if len(self._known) >= PREFIXES_REMEMBERED_MAX:

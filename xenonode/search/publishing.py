@@ -6,9 +6,10 @@ Decides nothing about where an advert belongs. Remembers, from one publication t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 
 from summaries.asks import Ask, Outcome
 from summaries.publish import Before, Posting, Publication
@@ -31,10 +32,14 @@ class Published:
 class Publisher:
     """Publishes the adverts of one server, one at a time."""
 
-    def __init__(self, schema: Schema, adverts: Adverts, asker: Asker, env: Env) -> None:
+    def __init__(
+        self, schema: Schema, adverts: Adverts, asker: Asker, env: Env,
+        tries: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
         self.schema = schema  # its owner sets a newer one when there is one
         self._adverts, self._asker, self._env = adverts, asker, env
-        self._postings: dict[str, tuple[Posting, ...]] = {}
+        self._tries = tries  # dimensions that have several (salting.py)
+        self._postings: dict[tuple[str, int], tuple[Posting, ...]] = {}
         self._before: Before | None = None
         self._turn = asyncio.Lock()
         self.standing: dict[str, Standing] = {}
@@ -53,21 +58,24 @@ class Publisher:
         async with self._turn:
             verified, point = self._adverts.verify(raw, self._env.now_ms())
             names = [dimension.name for dimension in self.schema.dimensions]
-            runs = []
+            runs: dict[str, list[_Run]] = {name: [] for name in names}
             for name in names:
-                postings = self._postings.get(name, ())
-                publication = Publication(self.schema, name, point, raw, postings, before=self._before)
-                runs.append(_Run(publication, self._asker))
-            await asyncio.gather(*(run.finished() for run in runs))
+                for salt in range(self._tries.get(name, 1)):
+                    postings = self._postings.get((name, salt), ())
+                    publication = Publication(self.schema, name, point, raw, postings, before=self._before, salt=salt)
+                    runs[name].append(_Run(publication, self._asker))
+            await asyncio.gather(*(run.finished() for name in names for run in runs[name]))
             durable: list[str] = []
             pending: list[str] = []
-            for name, run in zip(names, runs):
-                self._postings[name] = run.publication.postings
-                (durable if run.publication.durable else pending).append(name)
-                if point.gone or not run.publication.durable:
+            for name in names:
+                made = [run.publication for run in runs[name]]
+                self._postings.update(((name, salt), one.postings) for salt, one in enumerate(made))
+                acknowledged = all(one.durable for one in made)
+                (durable if acknowledged else pending).append(name)
+                if point.gone or not acknowledged:
                     self.standing.pop(name, None)
                 else:
-                    self.standing[name] = Standing(point, run.publication.postings)
+                    self.standing[name] = Standing(point, tuple(one.postings for one in made))
             self._before = Before(point.seq, raw)
             self.last = Published(verified.advert.seq, tuple(durable), tuple(pending))
             return self.last

@@ -7,9 +7,10 @@ member, which is pinged for its coordinate. What comes back was signed by its se
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 
 from dht.contact import unpack_address
 from dht.endpoint import Endpoint
@@ -24,6 +25,7 @@ from summaries.plan import constrained
 from summaries.point import Point
 from summaries.query import Query
 from summaries.roots import ROOT_LIFE_MS, RootReading, RootView
+from summaries.salting import draws, salts_of
 from summaries.schema import Schema
 from xenonode.env import Env
 from xenonode.errors import XenoError
@@ -81,11 +83,13 @@ class Searcher:
         env: Env,
         meet: Meet,
         root_groups: int = 1,
+        tries: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         self.landmarks = Landmarks(endpoint, env, meet)
         self._endpoint, self._searchable, self._adverts = endpoint, searchable, adverts
         self.asker, self.env, self._root_groups = asker, env, root_groups
-        self._drawn = (0, -GROUP_KEPT_MS)  # a group of roots' holders, and when it was drawn
+        self._tries = tries  # dimensions that have several (salting.py)
+        self._drawn = (0, -GROUP_KEPT_MS)  # which group of roots' holders, and which tries; and when it was drawn
         self.roots: dict[str, RootView] = {}
         self._searched_ms = -ROOT_LIFE_MS
 
@@ -115,7 +119,7 @@ class Searcher:
         self._searched_ms = self.env.now_ms()
         search = Search(
             self.schema, resolved, self.verify, strict=strict, exclude=exclude, within=within, doubting=doubting,
-            roots=self.roots if memory is None else None, turn=turn, group=self._group(),
+            roots=self.roots if memory is None else None, turn=turn, group=self._group(), salts=self.salts(),
         )  # fmt: skip
         run = Run(self, search, memory)
         try:
@@ -156,7 +160,11 @@ class Searcher:
         """Remember the roots of these dimensions' tries; those that cannot be read in time are done without."""
         now_ms = self.env.now_ms()
         self.roots = {name: view for name, view in self.roots.items() if view.is_fresh(now_ms)}
-        readings = [RootReading(name, turn, self._group()) for name in names if name not in self.roots]
+        salts = self.salts()
+        readings = [
+            RootReading(name, turn, 0 if name in salts else self._group(), salts.get(name, 0))
+            for name in names if name not in self.roots
+        ]  # fmt: skip
         try:
             async with asyncio.timeout(ROOTS_TIMEOUT_S):
                 await asyncio.gather(*(self._read_root(reading) for reading in readings))
@@ -166,9 +174,16 @@ class Searcher:
 
     def _group(self) -> int:
         """Which group of a root's holders to read: another for everybody, and for a while the same."""
-        now_ms = self.env.now_ms()
-        if self._root_groups > 1 and not 0 <= now_ms - self._drawn[1] < GROUP_KEPT_MS:
-            self._drawn = self.env.rng("searches").randrange(self._root_groups), now_ms
+        return self._draw() % self._root_groups
+
+    def salts(self) -> dict[str, int]:
+        """Which trie to read of each dimension that has several: as the group."""
+        return salts_of(self._tries, self._draw())
+
+    def _draw(self) -> int:
+        now_ms, numbers = self.env.now_ms(), draws(self._tries, self._root_groups)
+        if numbers > 1 and not 0 <= now_ms - self._drawn[1] < GROUP_KEPT_MS:
+            self._drawn = self.env.rng("searches").randrange(numbers), now_ms
         return self._drawn[0]
 
     async def _read_root(self, reading: RootReading) -> None:

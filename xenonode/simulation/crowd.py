@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from random import Random
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from dht.contact import Contact
@@ -75,7 +76,7 @@ class CrowdNode:
         self.env, self.home, self.peer, self._machine = env, home, peer, machine
         if machine is not None:
             self.advertiser = machine.advertiser
-            self.publisher = Publisher(peer.schema, peer.adverts, peer.asker, env)
+            self.publisher = Publisher(peer.schema, peer.adverts, peer.asker, env, peer.tries)
             peer.endpoint.handle(ADVERT, self.show_advert)
 
     def location(self) -> Location:
@@ -246,6 +247,7 @@ class Crowd(Stage):
         period_ms: int = LONGEST_PERIOD_MS,
         leaf_capacity: int = 64,
         root_groups: int = 1,
+        tries: Mapping[str, int] = MappingProxyType({}),
         conditions: Conditions | None = None,
         scheme: Scheme | None = None,
         traced: bool = True,
@@ -271,7 +273,7 @@ class Crowd(Stage):
         self._hosts: dict[str, CrowdHost] = {}
         self._rng = Random(int.from_bytes(derive(seed, "crowd")))
         self._serial = 0
-        self._found(seed, peers, clients, (leaf_capacity, root_groups), dimensions)
+        self._found(seed, peers, clients, (leaf_capacity, root_groups, tries), dimensions)
         shapes = catalogue.adverts(self._rng, peers)
         self.servers = [CrowdPeer(self, f"peer-{number}", shape, self._rng) for number, shape in enumerate(shapes)]
         self.clients = [CrowdHost(self, f"client-{number}", "client") for number in range(clients)]
@@ -279,8 +281,9 @@ class Crowd(Stage):
             self.places[client.node.host.name] = REGIONS["eu-central-1"].location
 
     def _found(
-        self, seed: int, peers: int, clients: int, holding: tuple[int, int], dimensions: Sequence[str] | None
-    ) -> None:
+        self, seed: int, peers: int, clients: int, holding: tuple[int, int, Mapping[str, int]],
+        dimensions: Sequence[str] | None,
+    ) -> None:  # fmt: skip
         """Make hosts, keys, schema and network file."""
         for name in [f"peer-{number}" for number in range(peers)] + [f"client-{number}" for number in range(clients)]:
             self.simulation.add_node(name)
@@ -296,7 +299,7 @@ class Crowd(Stage):
                 raise SimulationError(f"dimensions: every schema needs {missing}, and there is no {unknown}")
             chosen = tuple(each for each in schema.dimensions if each.name in dimensions)
             schema = Schema(schema.epoch, chosen)
-        self.published = PublishedSchema.of(schema, holding[0], EPOCH_MS, holding[1])
+        self.published = PublishedSchema.of(schema, holding[0], EPOCH_MS, *holding[1:])
         raw = self.published.seal(self._issuing).raw
         issuer = Issuer(self._issuing.public_key, EPOCH_MS, EPOCH_MS + ISSUING_KEY_MS).seal(root)
         hosts = [self.simulation.nodes[f"peer-{number}"].host for number in range(min(peers, SEEDS_MAX))]

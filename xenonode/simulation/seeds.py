@@ -36,6 +36,7 @@ class Size:
     quiet_s: float
     kinds: int
     root_groups: int = 1
+    tries: int = 1  # of prices and places
 
 
 FULL = Size(servers=30, leaf_capacity=24, calm_s=30.0, faults_s=370.0, quiet_s=170.0, kinds=8)
@@ -45,7 +46,10 @@ SMALL = Size(servers=12, leaf_capacity=8, calm_s=20.0, faults_s=120.0, quiet_s=1
 """A quarter of its cost, for looking at many seeds."""
 COPIED = replace(SMALL, root_groups=3)
 """The same, where each root has three groups of holders."""
-SIZES = {"full": FULL, "small": SMALL, "copied": COPIED}
+SALTED = replace(SMALL, tries=2)
+"""The same, where prices and places have two tries each."""
+SIZES = {"full": FULL, "small": SMALL, "copied": COPIED, "salted": SALTED}
+SALTED_DIMENSIONS = ("price.cpu", "location")
 DRAWN = tuple(kind for kind in KINDS if kind != LEDGER_ROT)
 """The kinds that seeds have. What no audit can see of a rotten ledger would break a seed, and rightly."""
 SHORTEST_S = {"network": 5.0, "node": 5.0, "disk": 20.0, "byzantine": 45.0}
@@ -157,6 +161,7 @@ def run_seed(seed: int, injections: Sequence[Injection] | None = None, size: Siz
     """One seed; what is broken stands in the result. With `injections`, those instead of the seed's own."""
     world = World(
         seed, servers=size.servers, leaf_capacity=size.leaf_capacity, root_groups=size.root_groups,
+        tries={name: size.tries for name in SALTED_DIMENSIONS if size.tries > 1},
         ledger=make_ledger(seed),
     )  # fmt: skip
     simulation = world.simulation
@@ -170,7 +175,7 @@ def run_seed(seed: int, injections: Sequence[Injection] | None = None, size: Siz
         trace, virtual_s = world.trace.hexdigest(), simulation.loop.time()
         world.close()
     except BrokenInvariant as error:
-        flag = {FULL: "", COPIED: " --copied"}.get(size, " --small")
+        flag = {FULL: "", COPIED: " --copied", SALTED: " --salted"}.get(size, " --small")
         error.command = f"scripts/simulate_seeds --seeds {seed}{flag}"
         broken = str(error)
     except Exception as error:  # whatever it is, it is how this seed ended

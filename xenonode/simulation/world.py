@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dht.errors import RemoteError
@@ -85,7 +86,7 @@ class CorpHost(NodeHost):
         root, self.keys = corp_keys(env.scheme, env.seed)
         samples = catalogue.schema_samples(Random(0), SCHEMA_SAMPLES, ENVIRONMENTS)
         schema = Schema.from_sample(samples)
-        published = PublishedSchema.of(schema, world.leaf_capacity, env.now_ms(), world.root_groups)
+        published = PublishedSchema.of(schema, world.leaf_capacity, env.now_ms(), world.root_groups, world.tries)
         raw = published.seal(self.keys.issuing).raw
         self.network = found(root, self.keys, self.config, raw, env.now_ms())
         self.founded = Founded(self.keys, self.network, raw, NOWHERE)
@@ -246,7 +247,7 @@ class FleetMachine(Machine):
         held = await membership.register(home, host.node.env, trust, partial(registration, config))
         self.credential = held.papers.credential
         peer = host.running.peer
-        self.publisher = Publisher(peer.schema, peer.adverts, peer.asker, host.node.env)
+        self.publisher = Publisher(peer.schema, peer.adverts, peer.asker, host.node.env, peer.tries)
         self.appear(config.udp, config.control, held.published.epoch)
 
     async def enter(self) -> None:
@@ -303,6 +304,7 @@ class World(Stage):
         leaf_capacity: int = 64,
         period_ms: int = PERIOD_MS,
         root_groups: int = 1,
+        tries: Mapping[str, int] = MappingProxyType({}),
         conditions: Conditions | None = None,
         shapes: Sequence[ServerShape] | None = None,
         credit: str = CREDIT,
@@ -311,6 +313,7 @@ class World(Stage):
         """`ledger` is a disk for XenoCorp's database; without one it is in memory, and loses nothing."""
         super().__init__()
         self.leaf_capacity, self.root_groups, self.period_ms = leaf_capacity, root_groups, period_ms
+        self.tries = tries
         self.credit, self.ledger = credit, ledger
         geography = Geography()
         self.places = geography.places

@@ -83,8 +83,8 @@ class Liar:
         self._undo.clear()
 
     def holdings(self) -> Iterator[tuple[str, Any]]:
-        """What it holds, by dimension."""
-        yield from self.node.peer.holdings.items()
+        """What it holds, by dimension; of each trie where there are several."""
+        yield from ((name, holding) for name, _, holding in self.node.peer.held())
 
     def adverts(self) -> list[Posting]:
         """Other members' adverts that it holds, and what is in them."""

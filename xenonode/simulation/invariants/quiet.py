@@ -21,6 +21,7 @@ from summaries.zone import Zone
 from xenonode.model.advert import Advert
 
 if TYPE_CHECKING:
+    from xenonode.search.holding import TrieHolding
     from xenonode.search.searching import SearchAnswer
     from xenonode.simulation.node_host import NodeHost
     from xenonode.simulation.stage import Stage
@@ -35,6 +36,10 @@ EVERYTHING = (
 
 POINTS_MAX = 1_000
 """Adverts whose rows are looked for at the end of a run, in every dimension."""
+
+
+Trie = tuple[str, int]
+"""A dimension, and which of its tries."""
 
 
 class Truth:
@@ -53,29 +58,31 @@ class Truth:
             name: [(host.running.peer.endpoint.overlay(name).contact, host) for host in self.hosts]
             for name in self.names
         }
-        self._holders: dict[tuple[str, Prefix], list[tuple[Contact, NodeHost]]] = {}
-        self._nodes: dict[tuple[str, Prefix], list[TrieNode]] = {}
-        self._rows: dict[str, dict[int, dict[int, int]]] = {}
-        self._prefixes: dict[str, list[Prefix]] = {}
+        several = self.peer.tries
+        self.tries = [(name, salt) for name in self.names for salt in range(several.get(name, 1))]
+        self._holders: dict[tuple[Trie, Prefix], list[tuple[Contact, NodeHost]]] = {}
+        self._nodes: dict[tuple[Trie, Prefix], list[TrieNode]] = {}
+        self._rows: dict[Trie, dict[int, dict[int, int]]] = {}
+        self._prefixes: dict[Trie, list[Prefix]] = {}
 
-    def holders(self, dimension: str, prefix: Prefix) -> list[tuple[Contact, NodeHost]]:
+    def holders(self, trie: Trie, prefix: Prefix) -> list[tuple[Contact, NodeHost]]:
         """The living nodes that should hold a prefix."""
-        found = self._holders.get((dimension, prefix))
+        found = self._holders.get((trie, prefix))
         if found is None:
             network_id, epoch = self.peer.trust.network.network_id, self.peer.schema.epoch
-            number = int.from_bytes(trie_key(network_id, epoch, dimension, prefix), "big")
-            contacts = self._contacts[dimension]
+            number = int.from_bytes(trie_key(network_id, epoch, trie[0], prefix, trie[1]), "big")
+            contacts = self._contacts[trie[0]]
             found = heapq.nsmallest(REPLICAS, contacts, key=lambda pair: pair[0].number ^ number)
-            self._holders[dimension, prefix] = found
+            self._holders[trie, prefix] = found
         return found
 
-    def nodes(self, dimension: str, prefix: Prefix) -> list[TrieNode]:
+    def nodes(self, trie: Trie, prefix: Prefix) -> list[TrieNode]:
         """The trie node at each holder that has it ready."""
-        found = self._nodes.get((dimension, prefix))
+        found = self._nodes.get((trie, prefix))
         if found is None:
-            found = self._nodes[dimension, prefix] = []
-            for _, host in self.holders(dimension, prefix):
-                node = host.running.peer.holdings[dimension].holder.nodes().get(prefix)
+            found = self._nodes[trie, prefix] = []
+            for _, host in self.holders(trie, prefix):
+                node = self._part(host, trie).holder.nodes().get(prefix)
                 if node is not None and node.ready:
                     found.append(node)
         return found
@@ -90,37 +97,41 @@ class Truth:
         """Whose key it is."""
         return self._by_key.get(key, key.hex()[:8])
 
-    def postings(self, dimension: str, id: int) -> list[int]:
+    def postings(self, trie: Trie, id: int) -> list[int]:
         """The keys of an advert's newest rows: a server keeps a key that is near enough to its own."""
-        rows = self._rows.get(dimension)
+        rows = self._rows.get(trie)
         if rows is None:
-            rows = self._rows[dimension] = {}
+            rows = self._rows[trie] = {}
             for host in self.hosts:
-                for node in host.running.peer.holdings[dimension].holder.nodes().values():
+                for node in self._part(host, trie).holder.nodes().values():
                     for row, key, seq in node.rows.postings():
                         rows.setdefault(row, {})[key] = max(seq, rows.get(row, {}).get(key, 0))
         held = rows.get(id, {})
         newest = max(held.values(), default=0)
         return sorted(key for key, seq in held.items() if seq == newest)
 
-    def shown(self, dimension: str, prefix: Prefix, id: int, key: int) -> int:
+    def shown(self, trie: Trie, prefix: Prefix, id: int, key: int) -> int:
         """How many of a prefix's holders have one of the `postings` in its newest state."""
-        newest = self._rows[dimension][id][key]
-        rows = (node.rows.find(id, key) for node in self.nodes(dimension, prefix))
+        newest = self._rows[trie][id][key]
+        rows = (node.rows.find(id, key) for node in self.nodes(trie, prefix))
         return sum(row is not None and row.seq >= newest for row in rows)
 
-    def prefixes(self, dimension: str, key: int) -> list[Prefix]:
+    def prefixes(self, trie: Trie, key: int) -> list[Prefix]:
         """Wherever anybody has a trie node that a key could stand at.
 
         Not where splits lead: holders that did not hear of one keep older rows, and of an aggregation point whose
         holders all lost power at once nobody knows any more how it was split, though its children tell of themselves.
         """
-        everywhere = self._prefixes.get(dimension)
+        everywhere = self._prefixes.get(trie)
         if everywhere is None:
-            holdings = (host.running.peer.holdings[dimension] for host in self.hosts)
+            holdings = (self._part(host, trie) for host in self.hosts)
             everywhere = sorted({prefix for one in holdings for prefix in one.holder.nodes()})
-            self._prefixes[dimension] = everywhere
+            self._prefixes[trie] = everywhere
         return [prefix for prefix in everywhere if prefix.contains(key)]
+
+    def _part(self, host: NodeHost, trie: Trie) -> TrieHolding:
+        holding: TrieHolding = host.running.peer.holdings[trie[0]].of(trie[1])
+        return holding
 
     @property
     def quorum(self) -> int:
@@ -154,16 +165,16 @@ def adverts_are_in_force(world: Stage) -> str:
 def rows_are_held(truth: Truth) -> str:
     """Two of the three nodes nearest to some prefix of an advert's key hold its newest row."""
     for name, point in truth.points():
-        for dimension in truth.names:
-            keys = truth.postings(dimension, point.id)
+        for trie in truth.tries:
+            keys = truth.postings(trie, point.id)
             if not keys:
-                return f"{name}: nobody holds its row of {dimension}"
+                return f"{name}: nobody holds its row of {_name(trie)}"
             for key in keys:
                 held, prefix = max(
-                    (truth.shown(dimension, prefix, point.id, key), prefix) for prefix in truth.prefixes(dimension, key)
+                    (truth.shown(trie, prefix, point.id, key), prefix) for prefix in truth.prefixes(trie, key)
                 )
                 if held < truth.quorum:
-                    return f"{name}: {held} of {REPLICAS} holders of {dimension} {prefix} have its row"
+                    return f"{name}: {held} of {REPLICAS} holders of {_name(trie)} {prefix} have its row"
     return ""
 
 
@@ -171,28 +182,32 @@ def zones_cover_rows(truth: Truth) -> str:
     """By the summaries one comes from the root to where an advert's row is: none on the way is narrower than it."""
     for name, point in truth.points():
         wanted = Zone.of_point(truth.peer.schema, point)
-        for dimension in truth.names:
-            for key in truth.postings(dimension, point.id):
+        for trie in truth.tries:
+            for key in truth.postings(trie, point.id):
                 there = [
                     prefix
-                    for prefix in truth.prefixes(dimension, key)
-                    if truth.shown(dimension, prefix, point.id, key) >= truth.quorum
+                    for prefix in truth.prefixes(trie, key)
+                    if truth.shown(trie, prefix, point.id, key) >= truth.quorum
                 ]
-                wrong = [_excluded(truth, dimension, prefix, wanted) for prefix in there]
+                wrong = [_excluded(truth, trie, prefix, wanted) for prefix in there]
                 if all(wrong):
-                    return f"{name}: {wrong[0] if wrong else f'its row of {dimension} is nowhere'}"
+                    return f"{name}: {wrong[0] if wrong else f'its row of {_name(trie)} is nowhere'}"
     return ""
 
 
-def _excluded(truth: Truth, dimension: str, prefix: Prefix, wanted: Zone) -> str:
+def _excluded(truth: Truth, trie: Trie, prefix: Prefix, wanted: Zone) -> str:
     while (parent := prefix.parent) is not None:
         agreeing = 0
-        for node in truth.nodes(dimension, parent):
+        for node in truth.nodes(trie, parent):
             agreeing += any(child == prefix and zone.covers(wanted) for child, zone, _ in node.children())
         if agreeing < truth.quorum:
-            return f"the summary of {dimension} {prefix} at {parent} excludes it"
+            return f"the summary of {_name(trie)} {prefix} at {parent} excludes it"
         prefix = parent
     return ""
+
+
+def _name(trie: Trie) -> str:
+    return trie[0] + (f" #{trie[1]}" if trie[1] else "")
 
 
 def one_network(truth: Truth) -> str:

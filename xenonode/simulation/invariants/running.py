@@ -113,7 +113,7 @@ class Checks:
 
     def _holdings(self, name: str, host: NodeHost) -> str:
         now_ms = int(self._world.simulation.loop.time() * 1_000)
-        for dimension, holding in host.running.peer.holdings.items():
+        for dimension, _, holding in host.running.peer.held():
             flight = holding.holder.in_flight()
             if flight.rows_noted != flight.rows_pushed:
                 detail = f"{flight.rows_noted} rows noted as under way, {flight.rows_pushed} are"
@@ -129,7 +129,7 @@ class Checks:
         now_ms = self._world.now_ms()
         for host in self.hosts():
             on_time = abs(host.node.env.skew_ms) <= CLOCK_TOLERANCE_MS
-            for dimension, holding in host.running.peer.holdings.items():
+            for dimension, _, holding in host.running.peer.held():
                 for node in holding.holder.nodes().values():
                     for raw in node.rows.raw:
                         expires_ms = self._expiry.get(raw) or self._judge(raw)

@@ -20,7 +20,7 @@ from summaries.trie import ROOT
 from xenonode.corp.court import Court
 from xenonode.first_schema import first_schema
 from xenonode.simulation.recall_bench.lies import KINDS, Liar
-from xenonode.simulation.recall_bench.network import FaultyNetwork
+from xenonode.simulation.recall_bench.network import FaultyNetwork, Trie
 from xenonode.simulation.recall_bench.questions import Columns, Drawing, Question
 from xenonode.simulation.search_bench.adverts import NOW_MS, AdvertSet
 
@@ -59,9 +59,9 @@ class Score:
 @dataclass(slots=True)
 class _Server:
     point: Point
-    postings: dict[str, tuple[Posting, ...]]
+    postings: dict[Trie, tuple[Posting, ...]]
     first_ms: int = 0
-    durable: dict[str, int] = field(default_factory=dict)  # the newest advert that was acknowledged
+    durable: dict[Trie, int] = field(default_factory=dict)  # the newest advert that was acknowledged
 
 
 class Fleet:
@@ -69,7 +69,7 @@ class Fleet:
 
     def __init__(
         self, seed: int, adverts: int, nodes: int, replicas: int = 3, capacity: int = 64, loss: float = 0.0,
-        root_groups: int = 1,
+        root_groups: int = 1, tries: int = 1,
     ) -> None:  # fmt: skip
         self.random = Random(seed)
         every = first_schema()
@@ -77,7 +77,7 @@ class Fleet:
         drawn = AdvertSet(schema, seed, adverts)
         self._by_raw: dict[bytes, Point] = {}
         self.network = FaultyNetwork(
-            schema, DIMENSIONS, seed, nodes, replicas, capacity, self.verify, NOW_MS, loss, root_groups
+            schema, DIMENSIONS, seed, nodes, replicas, capacity, self.verify, NOW_MS, loss, root_groups, tries
         )
         self.court: Court | None = None  # with one, servers look for their adverts
         self.servers = [_Server(point, {}) for point, _ in drawn.adverts]
@@ -107,33 +107,36 @@ class Fleet:
         self._by_raw[raw] = server.point = point
         server.first_ms = server.first_ms or now_ms
         network.current[point.contact] = raw
-        for dimension in DIMENSIONS:
-            publication = network.publish(point, raw, dimension, server.postings.get(dimension, ()))
+        for trie in network.each:
+            publication = network.publish(point, raw, trie, server.postings.get(trie, ()))
             # A publication is over long before the next one: its tries end within half a minute.
-            network.later(PERIOD_MS - 1, lambda one=publication, name=dimension: server.postings.update({name: one.postings}))  # type: ignore[misc]  # noqa: E501
-            network.later(LOOKS_AFTER_MS, lambda one=publication, name=dimension: self._stands(server, one, name))  # type: ignore[misc]
+            network.later(PERIOD_MS - 1, lambda one=publication, name=trie: server.postings.update({name: one.postings}))  # type: ignore[misc]  # noqa: E501
+            network.later(LOOKS_AFTER_MS, lambda one=publication, name=trie: self._stands(server, one, name))  # type: ignore[misc]
         network.later(PERIOD_MS, lambda: self._publish(server))
 
-    def _stands(self, server: _Server, publication: Publication, dimension: str) -> None:
-        """Note where an advert stands by now; in one dimension its server looks for it, later in the period."""
+    def _stands(self, server: _Server, publication: Publication, trie: Trie) -> None:
+        """Note where an advert stands by now; in one trie its server looks for it, later in the period."""
         if publication.durable:
-            server.postings[dimension] = publication.postings
-            server.durable[dimension] = publication.point.seq
-        if self.court is not None and dimension == DIMENSIONS[self.random.randrange(len(DIMENSIONS))]:
+            server.postings[trie] = publication.postings
+            server.durable[trie] = publication.point.seq
+        each = self.network.each
+        if self.court is not None and trie == each[self.random.randrange(len(each))]:
             wait_ms = self.random.randrange(PERIOD_MS - 2 * LOOKS_AFTER_MS)
-            self.network.later(wait_ms, lambda: self._look(server, dimension))
+            self.network.later(wait_ms, lambda: self._look(server, trie))
 
-    def _look(self, server: _Server, dimension: str) -> None:
+    def _look(self, server: _Server, trie: Trie) -> None:
         """A canary, and what its server tells XenoCorp of it; of servers, too, as many lie as of holders."""
         network, court = self.network, self.court
-        if court is None or not server.durable.get(dimension):
+        if court is None or not server.durable.get(trie):
             return
-        posting = self.random.choice(server.postings[dimension])
-        holders = {prefix: network.nearest(dimension, prefix) for prefix in way(posting.leaf)}
-        group = self.random.randrange(1, network.root_groups) if network.root_groups > 1 else 0
+        dimension, salt = trie
+        posting = self.random.choice(server.postings[trie])
+        holders = {prefix: network.nearest(dimension, prefix, salt) for prefix in way(posting.leaf)}
+        copies = network.root_groups > 1 and not network.tries
+        group = self.random.randrange(1, network.root_groups) if copies else 0
         copied = network.nearest(dimension, ROOT, group) if group else []
-        seq = server.durable[dimension]
-        canary = Canary(dimension, server.point, posting, seq, holders, self.random, copied, group)
+        seq = server.durable[trie]
+        canary = Canary(dimension, server.point, posting, seq, holders, self.random, copied, group, salt)
         entity = server.point.contact.hex()
         lies = Random(entity).random() < LYING_SHARE
 
@@ -157,6 +160,7 @@ class Fleet:
             network.schema, parse(question.text, currency="USD").resolve({}, (0, 0, 0, 0)), self.verify,
             turn=self.random.randrange(network.replicas), replicas=network.replicas, doubting=doubting,
             group=self.random.randrange(network.root_groups) if network.root_groups > 1 else 0,
+            salts={name: self.random.randrange(count) for name, count in network.tries.items()},
         )  # fmt: skip
         network.search(search)
         result = search.result
@@ -187,8 +191,8 @@ class Fleet:
         chosen = self.random.sample(self.network.nodes, round(len(self.network.nodes) * share))
         for number, name in enumerate(chosen):
             liar = self.network.liars[name] = Liar(KINDS[number % len(KINDS)], Random(number))
-            for dimension in DIMENSIONS:
-                liar.freeze(self.network.holders[name, dimension])
+            for trie in self.network.each:
+                liar.freeze(self.network.holders[name, trie])
 
     def churn(self, share: float = CRASHED_SHARE) -> None:
         """From now on, holders crash at this rate a period, and come back with nothing."""
@@ -204,10 +208,10 @@ class Fleet:
 
 
 def under_churn(
-    seed: int, adverts: int, nodes: int, questions: int, loss: float = 0.05, root_groups: int = 1
+    seed: int, adverts: int, nodes: int, questions: int, loss: float = 0.05, root_groups: int = 1, tries: int = 1
 ) -> Score:
     """Strict searches, one every three seconds, while holders come and go."""
-    fleet, score = Fleet(seed, adverts, nodes, loss=loss, root_groups=root_groups), Score()
+    fleet, score = Fleet(seed, adverts, nodes, loss=loss, root_groups=root_groups, tries=tries), Score()
     fleet.network.run(PERIOD_MS)
     fleet.churn()
     fleet.network.run(2 * PERIOD_MS)
@@ -218,14 +222,14 @@ def under_churn(
 
 
 def with_liars(
-    seed: int, adverts: int, nodes: int, replicas: int, questions: int, root_groups: int = 1
+    seed: int, adverts: int, nodes: int, replicas: int, questions: int, root_groups: int = 1, tries: int = 1
 ) -> Iterator[tuple[str, Score]]:
     """The same questions by a strict and by a doubting search, two periods after a fifth began to lie.
 
     Then servers begin to look for their adverts, and the strict search asks again one and two periods later: what only
     liars had comes back with the next advert.
     """
-    fleet = Fleet(seed, adverts, nodes, replicas, root_groups=root_groups)
+    fleet = Fleet(seed, adverts, nodes, replicas, root_groups=root_groups, tries=tries)
     fleet.network.run(PERIOD_MS + 30_000)
     fleet.lie()
     fleet.network.run(2 * PERIOD_MS)

@@ -19,7 +19,7 @@ from summaries.asks import ABSENT, Ask, Outcome, Probe
 from summaries.canary import Canary
 from summaries.execute import Search
 from summaries.holder import Action, Holder, Push, Reply
-from summaries.messages import Message, Question
+from summaries.messages import Message, Question, Salted
 from summaries.point import Point
 from summaries.publish import Posting, Publication
 from summaries.schema import Schema
@@ -27,6 +27,8 @@ from summaries.trie import Prefix, trie_key
 from xenonode.simulation.recall_bench.lies import Liar
 
 TIMEOUT_MS = 2_000
+Trie = tuple[str, int]
+"""A dimension, and which of its tries."""
 PATIENCE = 2  # times that a question is sent before it counts as unanswered, as the endpoint does
 NEAR = 8  # nodes nearest to a prefix that are heard on its behalf: placement's NEAR
 LEAST_MS, MOST_MS = 10, 80  # one way
@@ -38,10 +40,11 @@ class FaultyNetwork:
     def __init__(
         self, schema: Schema, dimensions: tuple[str, ...], seed: int, nodes: int, replicas: int, capacity: int,
         verify: Callable[[bytes, int], Point | None], now_ms: int, loss: float = 0.0, root_groups: int = 1,
+        tries: int = 1,
     ) -> None:  # fmt: skip
         self.schema, self.dimensions, self.replicas, self.capacity = schema, dimensions, replicas, capacity
         self.random, self.loss, self.now_ms, self._verify = Random(seed), loss, now_ms, verify
-        self.root_groups = root_groups
+        self.root_groups, self.tries = root_groups, {name: tries for name in dimensions if tries > 1}
         self.nodes = [
             Contact(self.random.randbytes(20), (f"10.200.{number >> 8}.{number & 255}", 4_000)).packed
             for number in range(nodes)
@@ -50,7 +53,7 @@ class FaultyNetwork:
         self.down: set[bytes] = set()
         self.liars: dict[bytes, Liar] = {}
         self.shunned: frozenset[bytes] = frozenset()  # whom XenoCorp has everybody leave alone
-        self.holders: dict[tuple[bytes, str], Holder] = {}
+        self.holders: dict[tuple[bytes, Trie], Holder] = {}
         self.current: dict[bytes, bytes] = {}  # a server's contact -> the advert that it shows
         self.questions = 0
         self._near: dict[tuple[str, Prefix, int], list[bytes]] = {}
@@ -62,13 +65,18 @@ class FaultyNetwork:
 
     # ----- nodes
 
+    @property
+    def each(self) -> list[Trie]:
+        """Every trie of every dimension."""
+        return [(dimension, salt) for dimension in self.dimensions for salt in range(self.tries.get(dimension, 1))]
+
     def _start(self, name: bytes) -> None:
-        for dimension in self.dimensions:
-            self.holders[name, dimension] = Holder(
-                self.schema, dimension, name, self._verify, incarnation=self.now_ms, capacity=self.capacity,
-                may_hold=lambda prefix, one, dimension=dimension: one in self._nearest(dimension, prefix),  # type: ignore[misc]
-                turn=lambda prefix, dimension=dimension: self._turn(name, dimension, prefix),  # type: ignore[misc]
-                root_groups=self.root_groups, replicas=self.replicas,
+        for trie in self.each:
+            self.holders[name, trie] = Holder(
+                self.schema, trie[0], name, self._verify, incarnation=self.now_ms, capacity=self.capacity,
+                may_hold=lambda prefix, one, trie=trie: one in self._nearest(trie[0], prefix, trie[1]),  # type: ignore[misc]
+                turn=lambda prefix, trie=trie: self._turn(name, trie, prefix),  # type: ignore[misc]
+                root_groups=1 if self.tries else self.root_groups, replicas=self.replicas,
             )  # fmt: skip
 
     def crash(self, name: bytes) -> None:
@@ -102,14 +110,14 @@ class FaultyNetwork:
             found = self._near[dimension, prefix, group] = sorted(up, key=lambda name: self._numbers[name] ^ key)[:NEAR]
         return found
 
-    def _turn(self, name: bytes, dimension: str, prefix: Prefix) -> int:
-        near = self.nearest(dimension, prefix)
+    def _turn(self, name: bytes, trie: Trie, prefix: Prefix) -> int:
+        near = self.nearest(trie[0], prefix, trie[1])
         return near.index(name) if name in near else self.replicas
 
     def _tick(self) -> None:
-        for (name, dimension), holder in self.holders.items():
+        for (name, trie), holder in self.holders.items():
             if name not in self.down and not holder.is_empty:
-                self._act(name, dimension, holder.tick(self.now_ms))
+                self._act(name, trie, holder.tick(self.now_ms))
         self.later(1_000, self._tick)
 
     # ----- time and messages
@@ -149,13 +157,15 @@ class FaultyNetwork:
         def arrive() -> None:
             if target in self.down or finished:
                 return
-            liar = self.liars.get(target)
-            lie = None if liar is None else liar.instead(self.holders[target, dimension], message, source, self.now_ms)
+            trie, asked = (dimension, 0), message
+            if isinstance(message, Salted):
+                trie, asked = (dimension, message.salt), message.question
+            liar, holder = self.liars.get(target), self.holders[target, trie]
+            lie = None if liar is None else liar.instead(holder, asked, source, self.now_ms)
             if lie is not None:
                 answer(lie)
             else:
-                holder = self.holders[target, dimension]
-                self._act(target, dimension, holder.received(message, source, answer, self.now_ms))
+                self._act(target, trie, holder.received(asked, source, answer, self.now_ms))
 
         def send(times: int) -> None:
             if finished:
@@ -170,24 +180,26 @@ class FaultyNetwork:
 
         send(0)
 
-    def _act(self, name: bytes, dimension: str, actions: list[Action]) -> None:
+    def _act(self, name: bytes, trie: Trie, actions: list[Action]) -> None:
         for action in actions:
             if isinstance(action, Reply):
                 cast(Callable[[Message], None], action.request)(action.message)
             else:
-                self._push(name, dimension, action)
+                self._push(name, trie, action)
 
-    def _push(self, name: bytes, dimension: str, push: Push) -> None:
-        targets = [push.to] if push.to else self.nearest(dimension, push.prefix, push.group)
-        holder = self.holders[name, dimension]  # its life: a restart makes another
+    def _push(self, name: bytes, trie: Trie, push: Push) -> None:
+        dimension, salt = trie
+        targets = [push.to] if push.to else self.nearest(dimension, push.prefix, salt or push.group)
+        holder = self.holders[name, trie]  # its life: a restart makes another
+        sent = Salted(salt, push.message) if salt else push.message  # type: ignore[arg-type]
 
         def heard(target: bytes, reply: Message | None) -> None:
-            if name not in self.down and self.holders[name, dimension] is holder:
+            if name not in self.down and self.holders[name, trie] is holder:
                 actions = holder.answered(push.token, len(targets), target, reply, self.now_ms)
-                self._act(name, dimension, actions)
+                self._act(name, trie, actions)
 
         for target in targets:
-            self._rpc(name, target, dimension, push.message, lambda reply, target=target: heard(target, reply))  # type: ignore[misc]
+            self._rpc(name, target, dimension, sent, lambda reply, target=target: heard(target, reply))  # type: ignore[misc]
 
     def _ask(self, source: bytes, ask: Ask, done: Callable[[Outcome], None]) -> None:
         if ask.after_ms:
@@ -195,7 +207,7 @@ class FaultyNetwork:
             return
         target = ask.holder
         if target is None:
-            nearest = self.nearest(ask.dimension, ask.prefix, ask.group)
+            nearest = self.nearest(ask.dimension, ask.prefix, ask.key)
             near = [name for name in nearest if name not in ask.exclude]
             if ask.replica >= len(near):
                 self.later(0, lambda: done(ABSENT))
@@ -208,9 +220,9 @@ class FaultyNetwork:
 
     # ----- driving the state machines
 
-    def publish(self, point: Point, raw: bytes, dimension: str, before: tuple[Posting, ...]) -> Publication:
-        """Begin to publish an advert in one dimension."""
-        publication = Publication(self.schema, dimension, point, raw, before, self.replicas)
+    def publish(self, point: Point, raw: bytes, trie: Trie, before: tuple[Posting, ...]) -> Publication:
+        """Begin to publish an advert in one trie."""
+        publication = Publication(self.schema, trie[0], point, raw, before, self.replicas, salt=trie[1])
 
         def send(asks: list[Ask]) -> None:
             for ask in asks:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from random import Random
+from types import MappingProxyType
 
 import numpy as np
 
@@ -131,6 +132,7 @@ class Bench:
         """What each method was run with, for display."""
         own = f"leaves of {self.network.capacity} rows, {REPLICAS} replicas on {self.network.size} nodes"
         own += f", {self.network.root_groups} groups of holders a root"
+        own += "".join(f", {count} tries of {name}" for name, count in sorted(self.network.tries.items()))
         known = {
             "xenosearch": f"{own}, one read, roots remembered",
             "xenosearch-strict": f"{own}, two read, roots remembered and confirmed",
@@ -229,6 +231,7 @@ class Bench:
             search = Search(
                 self.schema, query, partial(self._verified, cost), strict=strict, roots=roots,
                 turn=self.network.turn(), max_rpcs=budget, group=self.network.group(),
+                salts=client.salts,
             )  # fmt: skip
             self.network.search(search, cost)
             return [match.id for match in search.result.matches]
@@ -264,22 +267,25 @@ def _time_ms(cost: Cost) -> float:
 
 
 def prepare(
-    seed: int, count: int, cpu_ns: Callable[[], int], capacity: int = DEFAULT_CAPACITY, root_groups: int = 1
-) -> Bench:
+    seed: int, count: int, cpu_ns: Callable[[], int], capacity: int = DEFAULT_CAPACITY, root_groups: int = 1,
+    tries: Mapping[str, int] = MappingProxyType({}), nodes: int = 0,
+) -> Bench:  # fmt: skip
     """Draw the adverts, build every trie, and load the central indexes."""
     gc.unfreeze()  # of what a run before left
     schema = first_schema()
     adverts = AdvertSet(schema, seed, count)
-    nodes = max(NODES_MIN, count // ADVERTS_A_NODE)
-    network = IndexNetwork(adverts, seed, nodes, cpu_ns, capacity, root_groups)
-    tries = {}
+    nodes = nodes or max(NODES_MIN, count // ADVERTS_A_NODE)
+    network = IndexNetwork(adverts, seed, nodes, cpu_ns, capacity, root_groups, tries)
+    first: dict[str, dict[Prefix, TrieNode]] = {}
     for dimension in schema.dimensions:
         name = dimension.name
-        tries[name] = _build(network, name)
-        network.install(name, tries[name])
+        first[name] = _build(network, name)
+        network.install(name, first[name])
+        for salt in range(1, tries.get(name, 1)):
+            network.install(name, _build(network, name, salt), salt)
     sqlite, columns = SqliteIndex(adverts), NumpyIndex(schema, adverts)
     network.read_roots()
-    bench = Bench(schema, adverts, network, tries, sqlite, columns, LeastLeaves(tries), cpu_ns)
+    bench = Bench(schema, adverts, network, first, sqlite, columns, LeastLeaves(first), cpu_ns)
     gc.collect()
     gc.freeze()  # no client has all holders' state to go through when its garbage is collected
     return bench
@@ -305,9 +311,9 @@ def differences(
     return found
 
 
-def _build(network: IndexNetwork, name: str) -> dict[Prefix, TrieNode]:
+def _build(network: IndexNetwork, name: str, salt: int = 0) -> dict[Prefix, TrieNode]:
     adverts = network.adverts.adverts
-    return build(network.schema, name, adverts, network.capacity, lambda prefix: network.nearest(name, prefix))
+    return build(network.schema, name, adverts, network.capacity, lambda prefix: network.nearest(name, prefix, salt))
 
 
 def _compare(network: IndexNetwork, name: str, built: dict[Prefix, TrieNode]) -> list[str]:

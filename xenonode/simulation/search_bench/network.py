@@ -8,9 +8,10 @@ client's processor time. Leaves lookups out: where holders are is what the overl
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +22,11 @@ from summaries.asks import ABSENT, REPLICAS, Ask, Outcome, Probe
 from summaries.execute import Search
 from summaries.forms import from_fields, to_fields
 from summaries.holder import DEFAULT_CAPACITY, Action, Holder, Push, Reply
-from summaries.messages import Answer, Fetch, Message, Overview, Question, Read
+from summaries.messages import Answer, Fetch, Message, Overview, Question, Read, Salted
 from summaries.node import TrieNode
 from summaries.publish import Before, Posting, Publication
 from summaries.roots import RootReading, RootView
+from summaries.salting import draws, salts_of
 from summaries.trie import ROOT, Prefix, trie_key
 from xenonode.simulation.search_bench.adverts import NOW_MS, AdvertSet
 
@@ -56,6 +58,7 @@ class Client:
 
     contact: bytes
     roots: dict[str, RootView] = field(default_factory=dict)
+    salts: dict[str, int] = field(default_factory=dict)  # which trie it reads of those dimensions that have several
 
 
 @dataclass(slots=True)
@@ -73,10 +76,11 @@ class IndexNetwork:
 
     def __init__(
         self, adverts: AdvertSet, seed: int, nodes: int, cpu_ns: Callable[[], int], capacity: int = DEFAULT_CAPACITY,
-        root_groups: int = 1,
+        root_groups: int = 1, tries: Mapping[str, int] = MappingProxyType({}),
     ) -> None:  # fmt: skip
         rng = Random(seed)
         self.adverts, self.schema, self.capacity, self.root_groups = adverts, adverts.schema, capacity, root_groups
+        self.tries = tries
         self._cpu_ns = cpu_ns
         self.clock_ns = min(-cpu_ns() + cpu_ns() for _ in range(CLOCK_LOOKS))  # what a look at the clock takes
         self.now_ms = NOW_MS
@@ -88,7 +92,7 @@ class IndexNetwork:
             [int.from_bytes(contact[:8], "big") for contact in self._contacts], dtype=np.uint64
         )
         self._near: dict[tuple[str, Prefix, int], tuple[bytes, ...]] = {}
-        self.holders: dict[tuple[bytes, str], Holder] = {}
+        self.holders: dict[tuple[bytes, str, int], Holder] = {}
         self._queue: deque[_Delivery] = deque()
         self._open: dict[int, _Delivery] = {}
         self._requests = 0
@@ -114,22 +118,23 @@ class IndexNetwork:
             found = self._near[dimension, prefix, group] = tuple(self._contacts[place] for place in ordered)
         return found
 
-    def holder(self, contact: bytes, dimension: str) -> Holder:
-        """One node's part in a dimension; made when first asked for."""
-        found = self.holders.get((contact, dimension))
+    def holder(self, contact: bytes, dimension: str, salt: int = 0) -> Holder:
+        """One node's part in one of a dimension's tries; made when first asked for."""
+        found = self.holders.get((contact, dimension, salt))
         if found is None:
-            found = self.holders[contact, dimension] = Holder(
+            found = self.holders[contact, dimension, salt] = Holder(
                 self.schema, dimension, contact, self.adverts.verify, incarnation=1, capacity=self.capacity,
-                root_groups=self.root_groups,
+                root_groups=1 if dimension in self.tries else self.root_groups,
             )  # fmt: skip
         return found
 
-    def install(self, dimension: str, nodes: dict[Prefix, TrieNode]) -> None:
+    def install(self, dimension: str, nodes: dict[Prefix, TrieNode], salt: int = 0) -> None:
         """Give every trie node of a bulk load to its holders. They share it, which is right while nothing changes."""
         for prefix, node in nodes.items():
-            for contact in self.nearest(dimension, prefix):
-                self.holder(contact, dimension).install(node)
-        for group in range(1, self.root_groups) if not len(nodes[ROOT].rows) else ():
+            for contact in self.nearest(dimension, prefix, salt):
+                self.holder(contact, dimension, salt).install(node)
+        copied = not len(nodes[ROOT].rows) and dimension not in self.tries
+        for group in range(1, self.root_groups) if copied else ():
             for contact in self.nearest(dimension, ROOT, group):
                 self.holder(contact, dimension).copying.install(nodes[ROOT], self.now_ms)
 
@@ -172,6 +177,8 @@ class IndexNetwork:
     def new_client(self) -> Client:
         """One who has not searched yet; it is its turn."""
         self.client = Client(Contact(self._rng.randbytes(20), ("10.250.0.1", 4_000)).packed)
+        if self.tries:
+            self.client.salts = salts_of(self.tries, self._rng.randrange(draws(self.tries)))
         return self.client
 
     def turn(self) -> int:
@@ -181,6 +188,10 @@ class IndexNetwork:
     def group(self) -> int:
         """Drawn as well: which group of a root's holders it reads, as one of very many clients."""
         return self._rng.randrange(self.root_groups) if self.root_groups > 1 else 0
+
+    def group_of(self, dimension: str) -> int:
+        """The same for one dimension: where there are several tries, roots have one group."""
+        return 0 if dimension in self.tries else self.group()
 
     def next_client(self) -> Client:
         """It is the next one's turn."""
@@ -198,7 +209,7 @@ class IndexNetwork:
         for name in names:
             if name in client.roots:
                 continue
-            reading = RootReading(name, self.turn(), self.group())
+            reading = RootReading(name, self.turn(), self.group_of(name), client.salts.get(name, 0))
             asks = reading.start(self.now_ms)
             while asks:
                 ask = asks.pop()
@@ -209,7 +220,8 @@ class IndexNetwork:
     def holds(self, contact: bytes) -> str:
         """What a node holds, for display."""
         held = [
-            f"{name} {prefix}" for (one, name), holder in sorted(self.holders.items()) if one == contact
+            f"{name}{'#' + str(salt) if salt else ''} {prefix}"
+            for (one, name, salt), holder in sorted(self.holders.items(), key=lambda pair: pair[0]) if one == contact
             for prefix in sorted(holder.nodes())
         ]  # fmt: skip
         return ", ".join(held)
@@ -222,11 +234,12 @@ class IndexNetwork:
         return heard[0]
 
     def publish(
-        self, dimension: str, place: int, previous: tuple[Posting, ...] = (), before: Before | None = None
-    ) -> Publication:
+        self, dimension: str, place: int, previous: tuple[Posting, ...] = (), before: Before | None = None,
+        salt: int = 0,
+    ) -> Publication:  # fmt: skip
         """Publish one advert in one dimension, in the place of its last one, and wait until it is durable."""
         point, raw = self.adverts.adverts[place]
-        publication = Publication(self.schema, dimension, point, raw, previous, before=before)
+        publication = Publication(self.schema, dimension, point, raw, previous, before=before, salt=salt)
         cost = Cost()
 
         def send(asks: Sequence[Ask]) -> None:
@@ -252,14 +265,14 @@ class IndexNetwork:
     def tick(self) -> None:
         """A second passes at every holder."""
         self.now_ms += 1_000
-        for (contact, dimension), holder in self.holders.items():
-            self._perform(contact, dimension, holder.tick(self.now_ms), 1)
+        for (contact, dimension, salt), holder in self.holders.items():
+            self._perform(contact, dimension, holder.tick(self.now_ms), 1, salt)
         self._pump()
 
     def _ask(self, ask: Ask, cost: Cost, step: int, done: Callable[[Outcome, int], None]) -> None:
         target = ask.holder
         if target is None:
-            near = [one for one in self.nearest(ask.dimension, ask.prefix, ask.group) if one not in ask.exclude]
+            near = [one for one in self.nearest(ask.dimension, ask.prefix, ask.key) if one not in ask.exclude]
             if ask.replica >= len(near):
                 done(ABSENT, step - 1)
                 return
@@ -301,12 +314,14 @@ class IndexNetwork:
             self.messages += 1
             self.message_bytes += len(packed)
             question = from_fields(wire.unpack(packed))
-            actions = self.holder(one.target, one.dimension).received(
-                question, one.sender, self._requests, self.now_ms
-            )
-            self._perform(one.target, one.dimension, actions, one.step)
+            salt = 0
+            if isinstance(question, Salted):
+                salt, question = question.salt, question.question
+            holder = self.holder(one.target, one.dimension, salt)
+            actions = holder.received(question, one.sender, self._requests, self.now_ms)
+            self._perform(one.target, one.dimension, actions, one.step, salt)
 
-    def _perform(self, name: bytes, dimension: str, actions: Sequence[Action], step: int) -> None:
+    def _perform(self, name: bytes, dimension: str, actions: Sequence[Action], step: int, salt: int) -> None:
         for action in actions:
             if isinstance(action, Reply):
                 asked = self._open.pop(action.request, None)  # type: ignore[call-overload]
@@ -315,19 +330,20 @@ class IndexNetwork:
                     self.message_bytes += len(wire.pack(to_fields(action.message)))
                     asked.done(action.message, asked.step)
             else:
-                self._push(name, dimension, action, step)
+                self._push(name, dimension, action, step, salt)
 
-    def _push(self, name: bytes, dimension: str, push: Push, step: int) -> None:
-        targets = (push.to,) if push.to else self.nearest(dimension, push.prefix, push.group)
+    def _push(self, name: bytes, dimension: str, push: Push, step: int, salt: int) -> None:
+        targets = (push.to,) if push.to else self.nearest(dimension, push.prefix, salt or push.group)
+        sent = Salted(salt, push.message) if salt else push.message  # type: ignore[arg-type]
         for target in targets:
 
             def heard(reply: Outcome, at: int, target: bytes = target) -> None:
                 message = reply if isinstance(reply, Message) else None
-                holder = self.holder(name, dimension)
+                holder = self.holder(name, dimension, salt)
                 actions = holder.answered(push.token, len(targets), target, message, self.now_ms)
-                self._perform(name, dimension, actions, at)
+                self._perform(name, dimension, actions, at, salt)
 
-            self._queue.append(_Delivery(step + 1, name, target, dimension, push.message, heard))
+            self._queue.append(_Delivery(step + 1, name, target, dimension, sent, heard))
 
 
 def is_page(message: Read) -> bool:

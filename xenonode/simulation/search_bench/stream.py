@@ -56,7 +56,7 @@ def load(bench: Bench, seed: int, searches: int, *, strict: bool) -> Load:
             network.read_roots_of(client, constrained(bench.schema, query), cost)
         search = Search(
             bench.schema, query, bench.adverts.verify, strict=strict, roots=client.roots, turn=network.turn(),
-            finish="none", group=network.group(),
+            finish="none", group=network.group(), salts=client.salts,
         )  # fmt: skip
         network.search(search, cost)
         touched.update(cost.asked.keys())
