@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from xenonode.simulation.errors import PowerLost
 from xenonode.simulation.experiment import run
 from xenonode.simulation.faults import KINDS
+from xenonode.simulation.faults.byzantine import LIES, Liar, lie
 from xenonode.simulation.faults.kinds import PEERS
 from xenonode.simulation.invariants import running
 from xenonode.simulation.invariants.watch import Watch
@@ -60,6 +66,32 @@ def test_who_starts_with_a_wrong_clock_is_refused_and_comes_back_once_it_is_righ
     result = run(load(path), 1)
     assert result.verdict.passed, result.verdict
     assert [each["bit"] for each in result.fault_kinds] == [1, 1]
+
+
+@pytest.mark.parametrize("kind", ["adverts_expired", "equivocation"])
+def test_a_liar_that_shows_no_advert_has_none_to_lie_about(kind: str) -> None:
+    # After a restart with a full disk nothing is signed: the liar's own work failed, and with it the run.
+    liar = Liar.__new__(Liar)
+    liar.node = SimpleNamespace(peer=None, env=None, advertiser=SimpleNamespace(current=None))
+    again = LIES[kind](liar)
+    assert again is not None and liar.own == b""
+    again()
+
+
+def test_a_liar_whose_power_fails_while_it_writes_is_down_and_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Two adverts under one number are written to its disk first: the run ended with what that write failed with.
+    host = SimpleNamespace(running=object(), node=SimpleNamespace(call=lambda function, *args: function(*args)))
+    scene: Any = SimpleNamespace(liars=set(), loop=SimpleNamespace(time=lambda: 0.0), host=lambda name: host)
+    injection: Any = SimpleNamespace(kind="equivocation", for_ms=1, targets=["peer-1"])
+
+    def fail() -> None:
+        host.running = None
+        raise PowerLost
+
+    monkeypatch.setitem(LIES, "equivocation", lambda liar: fail)
+    scene.rng = lambda injection: Random(1)
+    asyncio.run(lie(scene, injection))
+    assert host.running is None and not scene.liars
 
 
 def test_a_broken_invariant_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

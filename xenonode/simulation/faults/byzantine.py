@@ -31,6 +31,7 @@ from summaries.trie import ROOT, destination, keys_of
 from summaries.zone import MAX_HEIGHT_STEPS, Zone
 from xenonode.model.advert import Advert
 from xenonode.search.kinds import ADVERT, TRIE
+from xenonode.simulation.errors import PowerLost
 from xenonode.simulation.faults.kinds import Injection
 from xenonode.simulation.faults.scene import Scene
 
@@ -42,6 +43,7 @@ FLOOD = 100
 """Records at a time: more than an owner's quota at one holder."""
 OLD_MAX = 64
 DAY_MS = 86_400_000
+BUSY_MS = 1_000
 WIDEST = (-32768, -32768, -32768, 32767, 32767, 32767)
 
 
@@ -88,18 +90,23 @@ class Liar:
 
     def adverts(self) -> list[Posting]:
         """Other members' adverts that it holds, and what is in them."""
-        own = self.node.advertiser.current.raw
         found: dict[bytes, Point] = {}
         for _, holding in self.holdings():
             for node in holding.holder.nodes().values():
                 found.update(zip(node.rows.raw, node.rows.points))
-        found.pop(own, None)
+        found.pop(self.own, None)
         return list(found.items())[:OLD_MAX]
+
+    @property
+    def own(self) -> bytes:
+        """Its own advert; empty while it shows none, as after a restart with a full disk."""
+        current = self.node.advertiser.current
+        return b"" if current is None else current.raw
 
     @property
     def credential(self) -> bytes:
         """Its own, as its advert shows it."""
-        return Advert.open(self.node.advertiser.current.raw, self.scheme)[0].credential
+        return Advert.open(self.own, self.scheme)[0].credential
 
     @property
     def scheme(self) -> Any:
@@ -122,7 +129,8 @@ async def lie(scene: Scene, injection: Injection) -> None:
         ends_s = scene.loop.time() + injection.for_ms / 1_000
         while liar.there and (left_s := ends_s - scene.loop.time()) > 0:
             if again is not None:
-                scene.host(name).node.call(again)
+                with contextlib.suppress(PowerLost, OSError):  # its disk fails, as it does to the honest
+                    scene.host(name).node.call(again)
             await asyncio.sleep(min(left_s, EVERY_S))
         if liar.there:
             liar.repent()
@@ -235,8 +243,11 @@ def _adverts_forged(liar: Liar) -> Callable[[], None]:
     """Shows and inserts adverts with broken signatures, also where its own is asked for."""
 
     def show(peer: Any, body: bytes, reply: Any) -> None:
+        if not liar.own:
+            reply.busy(BUSY_MS)
+            return
         liar.told()
-        reply(_altered(liar, liar.node.advertiser.current.raw))
+        reply(_altered(liar, liar.own))
 
     liar.show_adverts(show)
     _answers(liar, lambda message: replace(message, advert=_altered(liar, message.advert)), AdvertIs)
@@ -253,11 +264,13 @@ def _adverts_expired(liar: Liar) -> Callable[[], None]:
     """Inserts its own, well signed, of yesterday, and under tomorrow's sequence numbers."""
 
     def expired() -> list[Posting]:
-        current, _ = Advert.open(liar.node.advertiser.current.raw, liar.scheme)
+        if not liar.own:
+            return []
+        current, _ = Advert.open(liar.own, liar.scheme)
         then_ms = current.issued_ms - DAY_MS
         life_ms = current.expires_ms - current.issued_ms
         old = replace(current, seq=current.seq + DAY_MS, issued_ms=then_ms, expires_ms=then_ms + life_ms)
-        _, point = liar.node.peer.adverts.verify(liar.node.advertiser.current.raw, current.issued_ms)
+        _, point = liar.node.peer.adverts.verify(liar.own, current.issued_ms)
         return [(old.seal(liar.node.home.signer).raw, point)]
 
     return _sender(liar, expired)
@@ -267,6 +280,8 @@ def _equivocation(liar: Liar) -> Callable[[], None]:
     """Signs two adverts with one sequence number and has both published."""
 
     def publish() -> None:
+        if not liar.own:
+            return
         advertiser, env = liar.node.advertiser, liar.node.env
         first: Envelope = advertiser.issue(env.now_ms(), liar.node.location(), liar.credential)
         advert, _ = Advert.open(first.raw, liar.scheme)
