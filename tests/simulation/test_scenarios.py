@@ -18,6 +18,7 @@ SMALL = {
 }
 """What the small runs have in common: seconds of processor time instead of minutes or hours."""
 OWN: dict[str, dict[str, str]] = {
+    "all-faults-1k": {"nodes.servers": "12"} | {f"fault.{n}.count": "2" for n in range(38)},
     "byzantine-20": {f"fault.{n}.{key}": value for n in range(3) for key, value in (("at_s", "5"), ("for_s", "20"))},
     "eclipse": {"fault.0.at_s": "5", "fault.0.for_s": "20"},
     "churn": {"churn.lifetime_mean_s": "60", "churn.downtime_mean_s": "10"},
