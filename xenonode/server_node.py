@@ -7,6 +7,7 @@ import hashlib
 import logging
 from functools import partial
 from ipaddress import ip_address
+from random import Random
 from typing import Any, Self
 
 from dht.contradictions import Contradiction
@@ -48,6 +49,10 @@ PUBLISH_CHECK_S = 1.0
 REACHED_LOOKS, REACHED_AGAIN_S = 3, 5.0
 """Where many servers start together, those who were to call have often met this one just before: then nobody strange
 comes, and one look would refuse a server that all can reach (found by a simulated seed)."""
+HIDDEN_LOOK_S = 2.0
+"""Between the looks of a server that somebody hides."""
+TOLD_A_PERIOD = 5
+"""How often a server asks XenoCorp whom to shun: what only those had is missed for so long at most."""
 FAREWELL_S = 5.0
 """A server that stops withdraws its advert, but does not wait long for holders that do not answer."""
 REJOIN_S = 5.0
@@ -172,6 +177,7 @@ class ServerNode(Node):
         self._ending.push_async_callback(self._withdraw)
         self._ending.callback(self.env.spawn(self._stay_published(), "publish").cancel)
         self._ending.callback(self.env.spawn(self._stay_shown(), "look for the own advert").cancel)
+        self._ending.callback(self.env.spawn(self._stay_told(), "whom to shun").cancel)
 
     async def _check_reachable(self) -> None:
         for _ in range(REACHED_LOOKS):
@@ -243,24 +249,51 @@ class ServerNode(Node):
                     await asyncio.sleep(RETRY_MS / 1_000)
 
     async def _stay_shown(self) -> None:
-        """Once a period, look in one dimension whether holders show the advert, and tell XenoCorp what was seen."""
+        """Once a period, look in one dimension whether holders show the advert; where one hides it, in all others."""
         rng = self.env.rng("canary")
         while True:
             await asyncio.sleep(self._advert_period_s * rng.uniform(0.5, 1.5))
-            standing = self.publisher.standing
-            if not standing:
+            if not (names := sorted(self.publisher.standing)):
                 continue
-            dimension = rng.choice(sorted(standing))
-            peer = self.peer
+            first = rng.choice(names)
+            if not await self._shown_in(first, rng):  # liars lie everywhere, and are convicted the sooner
+                for name in names:
+                    if name != first:
+                        await asyncio.sleep(HIDDEN_LOOK_S)
+                        await self._shown_in(name, rng)
+
+    async def _shown_in(self, name: str, rng: Random) -> bool:
+        """Look, and tell XenoCorp what was seen. Whether nobody hides it."""
+        peer, standing = self.peer, self.publisher.standing.get(name)
+        if standing is None:
+            return True
+        try:
+            seen = await look(peer, peer.asker, peer.endpoint, name, standing, rng, peer.root_groups)
+            told = [[key, shows] for key, shows in sorted(seen.items())]
+            await self._shun(await self._call_corp("holders.testify", {"dimension": name, "seen": told}))
+        except (XenoError, ControlError) as error:
+            LOGGER.info("holders were not looked at, or XenoCorp was not told: %s", error)
+            return True
+        return all(seen.values())
+
+    async def _stay_told(self) -> None:
+        """Ask XenoCorp whom to shun, several times a period: what only they had should not be missed for one."""
+        while True:
+            await asyncio.sleep(self._advert_period_s / TOLD_A_PERIOD)
             try:
-                seen = await look(
-                    peer, peer.asker, peer.endpoint, dimension, standing[dimension], rng, peer.root_groups
-                )
-                told = [[key, shows] for key, shows in sorted(seen.items())]
-                answer = await self._call_corp("holders.testify", {"dimension": dimension, "seen": told})
-                peer.endpoint.shun(members_of(answer))
+                await self._shun(await self._call_corp("holders.shunned", {}))
             except (XenoError, ControlError) as error:
-                LOGGER.info("holders were not looked at, or XenoCorp was not told: %s", error)
+                LOGGER.info("XenoCorp did not tell whom to shun: %s", error)
+
+    async def _shun(self, answer: dict[str, Any]) -> None:
+        """Leave them alone; where that is news, what only they had is put into other hands."""
+        before = self.peer.endpoint.shunned
+        self.peer.endpoint.shun(members_of(answer))
+        if self.peer.endpoint.shunned - before:
+            try:
+                await self._publish()
+            except (RemoteError, XenoError, OSError) as error:
+                LOGGER.warning("the advert cannot be renewed, and will be tried again: %s", error)
 
     def location(self) -> Location:
         """Where it finds itself: its network coordinate."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 
-VOICES_LEAST = 6  # of distinct entities against it: fewer could be one operator's friends, or chance
+VOICES_LEAST = 8  # of distinct entities against it: fewer could be one operator's friends, or chance
 HEARD_MS = 300_000  # two periods of a heartbeat
 SHUNNED_MS = 86_400_000
 MAX_HOLDERS, MAX_VOICES = 65_536, 64  # holders that were looked at lately, and voices kept of each: the newest

@@ -35,6 +35,8 @@ ASKED_EVERY_MS = 3_000
 CRASHED_SHARE = 0.10  # of all holders, in each period
 AWAY_MS = (20_000, 120_000)
 LYING_SHARE = 0.20
+HEARS_MS = 30_000  # how often a server asks whom to shun: a fifth of a period, as live
+AGAIN_MS = 2_000  # between the looks of a server that somebody hides
 LOOKS_AFTER_MS = 30_000  # a publisher looks for itself when its advert is that old, or as old as up to a period
 
 
@@ -62,6 +64,7 @@ class _Server:
     postings: dict[Trie, tuple[Posting, ...]]
     first_ms: int = 0
     durable: dict[Trie, int] = field(default_factory=dict)  # the newest advert that was acknowledged
+    shunned: frozenset[bytes] = frozenset()  # when it last heard
 
 
 class Fleet:
@@ -93,6 +96,12 @@ class Fleet:
         return point if point is not None and point.expires_s > now_ms // 1000 else None
 
     def _publish(self, server: _Server) -> None:
+        self._renew(server)
+        for times in range(1, PERIOD_MS // HEARS_MS):
+            self.network.later(times * HEARS_MS, lambda: self._told(server))
+        self.network.later(PERIOD_MS, lambda: self._publish(server))
+
+    def _renew(self, server: _Server) -> None:
         network, old = self.network, server.point
         now_ms = network.now_ms
         point = Point.from_attributes(
@@ -112,7 +121,6 @@ class Fleet:
             # A publication is over long before the next one: its tries end within half a minute.
             network.later(PERIOD_MS - 1, lambda one=publication, name=trie: server.postings.update({name: one.postings}))  # type: ignore[misc]  # noqa: E501
             network.later(LOOKS_AFTER_MS, lambda one=publication, name=trie: self._stands(server, one, name))  # type: ignore[misc]
-        network.later(PERIOD_MS, lambda: self._publish(server))
 
     def _stands(self, server: _Server, publication: Publication, trie: Trie) -> None:
         """Note where an advert stands by now; in one trie its server looks for it, later in the period."""
@@ -124,10 +132,13 @@ class Fleet:
             wait_ms = self.random.randrange(PERIOD_MS - 2 * LOOKS_AFTER_MS)
             self.network.later(wait_ms, lambda: self._look(server, trie))
 
-    def _look(self, server: _Server, trie: Trie) -> None:
+    def _look(self, server: _Server, trie: Trie, *, first: bool = True) -> None:
         """A canary, and what its server tells XenoCorp of it; of servers, too, as many lie as of holders."""
         network, court = self.network, self.court
         if court is None or not server.durable.get(trie):
+            return
+        if self._hears(server):  # before those are accused who took the places of the shunned
+            network.later(LOOKS_AFTER_MS, lambda: self._look(server, trie, first=first))
             return
         dimension, salt = trie
         posting = self.random.choice(server.postings[trie])
@@ -144,8 +155,22 @@ class Fleet:
             seen = {name: shows != lies for name, shows in canary.seen.items()}
             court.testify(entity, dimension, seen, network.now_ms)
             network.shun(court.shunned(network.now_ms))
+            if first and not all(canary.seen.values()):  # where one hides it others may: a look everywhere
+                for place, other in enumerate(one for one in network.each if one != trie):
+                    network.later((place + 1) * AGAIN_MS, lambda other=other: self._look(server, other, first=False))  # type: ignore[misc]
 
         network.look(server.point.contact, canary, told)
+
+    def _told(self, server: _Server) -> None:
+        self._hears(server)
+
+    def _hears(self, server: _Server) -> bool:
+        """Learn whom to shun: what only they had is put into other hands. Whether there was news."""
+        news = self.network.shunned != server.shunned
+        if news:
+            server.shunned = self.network.shunned
+            self._renew(server)
+        return news
 
     def ask(self, question: Question, score: Score, *, doubting: bool = False) -> None:
         """Search once, and count what was due and what came."""
