@@ -8,6 +8,7 @@ no bound, and its error queue is a counter, because an ICMP error says nothing t
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket as sockets
 from collections import Counter
 from collections.abc import Callable, Sized
@@ -99,11 +100,11 @@ class UdpSocket:
         if self._direct is None:
             return True  # a simulator's host has the addresses that it was given
         host = self.bound[0]
-        with sockets.socket(sockets.AF_INET6 if ":" in host else sockets.AF_INET, sockets.SOCK_DGRAM) as probe:
-            try:
+        try:
+            with sockets.socket(sockets.AF_INET6 if ":" in host else sockets.AF_INET, sockets.SOCK_DGRAM) as probe:
                 probe.bind((host, 0))
-            except OSError:
-                return False
+        except OSError as error:
+            return error.errno != errno.EADDRNOTAVAIL  # without descriptors or ports nothing is known of it
         return True
 
     def close(self) -> None:

@@ -101,6 +101,10 @@ async def _connect(
         with contextlib.suppress(OSError):
             return connecting.result() if connecting.done() else None
         return None
+    except asyncio.CancelledError:
+        if connecting.done() and not connecting.cancelled() and connecting.exception() is None:
+            connecting.result()[1].close()
+        raise
     finally:
         connecting.cancel()
         gone.cancel()

@@ -69,7 +69,8 @@ DEFAULT_CAPACITY = 2_048  # measured: half the questions of 1,024, a quarter of 
 HEARTBEAT_MS = 30_000  # a zone that did not change is told again: three times in an entry's life
 PUSH_TIMEOUT_MS = 6_000  # three hard time-outs of an RPC: the driver has given up long before
 NEARER_ASKED_MS = 2_000  # a hard time-out: after two without an answer somebody is gone
-OF_A_ROOT = (Insert, Renew, ZoneUpdate, Read, Tally)  # what only those answer for a root who know no three nearer
+# What only those answer for a root who know no three nearer.
+OF_A_ROOT = (Insert, Renew, ZoneUpdate, Read, Overview, Tally)
 
 
 class Holder:

@@ -224,9 +224,10 @@ class TrieNode:
                 del self.entries[child]
         self.handed = {one: held for one, held in self.handed.items() if held[1] > now_ms // 1000}
         self.tombstones = {one: seq for one, seq in self.tombstones.items() if seq[1] > now_ms // 1000}
-        zone = Zone.empty(self.schema)
-        for rows in self.shown(now_ms):
-            zone = zone.union(Zone.of_rows(rows))
+        shown, *left = self.shown(now_ms)
+        zone = Zone.of_rows(shown)
+        for rows in left:
+            zone = zone.widened(Zone.of_rows(rows), 0, 0)
         for _, child_zone, _ in self.children():
             zone = zone.union(child_zone)
         self.zone = zone

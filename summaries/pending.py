@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from summaries.asks import REPLICAS
 from summaries.messages import Question, Result
 from summaries.point import Point
 from summaries.trie import Prefix
@@ -85,13 +86,14 @@ class Recovery:
     def suffices(self) -> bool:
         """Whether every acknowledged row has been learnt: two of three have each, and we may have been one of the two.
 
-        So a quorum of *others* must have answered, and every page and advert must have come. After a few attempts one
-        other is enough: a replica that never becomes ready would make every answer partial.
+        So no more may be silent than a quorum can do without, and every page and advert must have come. Of a root many
+        more are asked than hold it: strangers, who know nothing of it, make up for no holder's silence. After a few
+        attempts one other is enough: a replica that never becomes ready would make every answer partial.
         """
-        answered = self.others - self.failed
         if self.generation < MAX_GENERATIONS:
-            return not self.lost and answered >= min(quorum(self.asked), self.others)
-        return answered >= min(1, self.others)
+            replicas, among_them = min(self.asked, REPLICAS), self.asked != self.others
+            return not self.lost and self.failed <= max(0, replicas - quorum(replicas) - among_them)
+        return self.others - self.failed >= min(1, self.others)
 
     def want(self, id: int, key: int, sender: bytes) -> None:
         if id in self.wanted:

@@ -24,12 +24,10 @@ class _Turns:
         self.turns.append(self.turn)
 
     async def until(self, count: int) -> None:
-        for _ in range(200):
-            if len(self.got) >= count:
-                return
-            self.turn += 1
-            await asyncio.sleep(0)
-        raise AssertionError(f"{len(self.got)} of {count} came")
+        async with asyncio.timeout(10):
+            while len(self.got) < count:
+                self.turn += 1
+                await asyncio.sleep(0)
 
 
 def burst(receiver: UdpSocket, count: int, size_bytes: int = 8) -> list[bytes]:

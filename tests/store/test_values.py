@@ -75,6 +75,25 @@ def test_a_desk_gives_out_what_it_keeps_until_it_expires_and_keeps_no_more_than_
         ask(MEMBER, read, digest=kept.digest, offset=0)
 
 
+def test_a_newer_value_of_a_name_takes_the_room_of_the_older() -> None:
+    desk = Desk(CONTROL, lambda: 0)
+    read = desk.handlers()["value.read"]
+    older = desk.keep(bytes(LARGEST_BYTES), HOUR_MS)
+    for number in range(1, 9):
+        newer = desk.keep(bytes([number]) * LARGEST_BYTES, HOUR_MS)
+        assert ask(MEMBER, read, digest=older.digest, offset=0)["piece"], "until the newer one's record is stored"
+        desk.name("n", newer.digest)
+        older = newer
+    desk.name("m", older.digest)
+    desk.name("n", None)
+    assert ask(MEMBER, read, digest=older.digest, offset=0)["piece"], "another name's record says it"
+    desk.drop(older.digest)
+    assert ask(MEMBER, read, digest=older.digest, offset=0)["piece"]
+    desk.name("m", None)
+    with pytest.raises(ControlError):
+        ask(MEMBER, read, digest=older.digest, offset=0)
+
+
 def test_only_the_owner_uploads_and_only_in_order() -> None:
     published: list[tuple[str, bytes, int]] = []
 
@@ -84,7 +103,7 @@ def test_only_the_owner_uploads_and_only_in_order() -> None:
 
     take = Uploads(OWNER, publish).handlers()["owner.publish"]
     value = random.Random(2).randbytes(2 * PIECE_BYTES + 1)
-    head = {"name": "n", "life_ms": HOUR_MS, "size_bytes": len(value)}
+    head = {"name": "n", "life_ms": HOUR_MS, "size_bytes": len(value), "digest": hashlib.sha256(value).digest()}
     with pytest.raises(ControlError, match="owner"):
         ask(MEMBER, take, **head, offset=0, piece=b"")
     for bad in ({"offset": 5, "piece": b"x"}, {"offset": 0, "piece": value + b"x"}, {"offset": 0}, {"piece": b""}):
@@ -92,6 +111,16 @@ def test_only_the_owner_uploads_and_only_in_order() -> None:
             ask(OWNER, take, **head, **bad)
     with pytest.raises(ControlError):
         ask(OWNER, take, **{**head, "size_bytes": LARGEST_BYTES + 1}, offset=0, piece=b"")
+    first, second, _ = list(values.pieces(value))
+    ask(OWNER, take, **head, offset=0, piece=first[1])
+    other = {**head, "name": "m"}
+    ask(OWNER, take, **other, offset=0, piece=first[1])
+    for wrong in (head, {**other, "digest": bytes(32)}):
+        with pytest.raises(ControlError, match="two publish"):
+            ask(OWNER, take, **wrong, offset=second[0], piece=second[1])
+    with pytest.raises(ControlError, match="announced"):
+        ask(OWNER, take, **{**head, "size_bytes": 3}, offset=0, piece=b"abc")
+    assert not published
     answers = [ask(OWNER, take, **head, offset=offset, piece=piece) for offset, piece in values.pieces(value)]
     assert [answer["holders"] for answer in answers] == [0, 0, 8] and published == [("n", value, HOUR_MS)]
     assert list(values.pieces(b"")) == [(0, b"")]
@@ -111,11 +140,12 @@ def reading(payload: bytes | None, answers: list[dict[str, Any]], profile: str =
 def test_a_server_that_gives_out_something_else_is_not_believed() -> None:
     value = b"v" * 100
     there = Elsewhere(100, hashlib.sha256(value).digest(), CONTROL).packed()
-    good = [{"piece": value[:60]}, {"piece": value[60:]}]
+    good = [{"piece": value}]
     assert asyncio.run(reading(there, list(good))) == value
     lies: list[list[dict[str, Any]]] = [
         [{"piece": b"w" * 100}],
         [{"piece": value + b"x"}],
+        [{"piece": value[:60]}, {"piece": value[60:]}],  # or it could send a byte at a time
         [{"piece": b""}],
         [{"piece": "text"}],
         [{}],

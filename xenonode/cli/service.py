@@ -64,7 +64,10 @@ class _Told(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """One of them."""
-        self._run.output.note(f"warning: {record.getMessage()}")
+        try:
+            self._run.output.note(f"warning: {record.getMessage()}")
+        except OSError:  # the terminal is gone, and the node goes on
+            self.handleError(record)
 
 
 async def serve_until_stopped(run: Run, folder: Path, name: str, start: Callable[[], Awaitable[Node]]) -> None:

@@ -5,6 +5,7 @@ It has the key in that server's own folder.
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, Self
 
 from xenonode import membership
@@ -52,7 +53,8 @@ class Owner:
     async def publish(self, name: str, value: bytes, life_ms: int) -> int:
         """Have the server publish a value under this name, and give it out; how many nodes hold its record."""
         check(name, value, life_ms, is_server=True)
-        head = {"name": name, "life_ms": life_ms, "size_bytes": len(value)}
+        digest = hashlib.sha256(value).digest()
+        head = {"name": name, "life_ms": life_ms, "size_bytes": len(value), "digest": digest}
         holders = 0
         for offset, piece in pieces(value):
             answer = await self._connection.call("owner.publish", {**head, "offset": offset, "piece": piece})

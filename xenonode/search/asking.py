@@ -17,6 +17,7 @@ from summaries.asks import ABSENT, Ask, Outcome
 from summaries.errors import MessageError
 from summaries.forms import from_fields, to_fields
 from summaries.messages import Refused, Renew
+from summaries.trie import ROOT
 from xenonode.env import Env
 from xenonode.errors import XenoError
 from xenonode.search.kinds import TRIE
@@ -103,7 +104,7 @@ class Asker:
             except (DhtError, MessageError):
                 done(None)
             else:
-                if isinstance(message, Refused) and not isinstance(ask.message, Renew):
+                if isinstance(message, Refused) and ask.prefix == ROOT and not isinstance(ask.message, Renew):
                     placement.forget(ask.prefix, ask.key)  # others are nearer, perhaps
                 done(message)
 

@@ -70,6 +70,7 @@ class Desk:
     def __init__(self, control: Address, now_ms: Callable[[], int]) -> None:
         self._control, self._now_ms = control, now_ms
         self._kept: dict[bytes, tuple[bytes, int]] = {}
+        self._named: dict[str, bytes] = {}  # what a name's record says now
 
     def handlers(self) -> Mapping[str, Handler]:
         """For `xenonode.control.server.serve`."""
@@ -82,11 +83,25 @@ class Desk:
         digest = hashlib.sha256(value).digest()
         _, until_ms = self._kept.pop(digest, (b"", 0))
         used = sum(len(kept) for kept, _ in self._kept.values())
+        self._named = {name: said for name, said in self._named.items() if said in self._kept or said == digest}
         if used + len(value) > KEPT_BYTES_MAX:
             message = f"this node gives out {used} bytes already; at most {KEPT_BYTES_MAX} in all"
             raise XenoError(message, "wait until some values have expired", "value_room")
         self._kept[digest] = value, max(until_ms, expires_ms)
         return Elsewhere(len(value), digest, self._control)
+
+    def name(self, name: str, digest: bytes | None) -> None:
+        """This name's record says so now, or nothing that is kept here: what it said before is given out no longer."""
+        former = self._named.pop(name, None)
+        if digest is not None:
+            self._named[name] = digest
+        if former is not None:
+            self.drop(former)
+
+    def drop(self, digest: bytes) -> None:
+        """Give this out no longer, unless a record says it."""
+        if digest not in self._named.values():
+            self._kept.pop(digest, None)
 
     async def _read(self, caller: Caller, body: dict[str, Any]) -> dict[str, Any]:
         match body:
@@ -105,6 +120,7 @@ class Uploads:
 
     def __init__(self, own_key: bytes, publish: Callable[[str, bytes, int], Awaitable[int]]) -> None:
         self._own_key, self._publish = own_key, publish
+        self._upload: object = None  # which one the pieces are of
         self._value = bytearray()
 
     def handlers(self) -> Mapping[str, Handler]:
@@ -119,17 +135,23 @@ class Uploads:
                 "name": str(name),
                 "life_ms": int(life_ms),
                 "size_bytes": int(size),
+                "digest": bytes(digest),
                 "offset": int(offset),
                 "piece": bytes(piece),
             }:
+                upload = name, life_ms, size, digest
                 if not offset:
-                    self._value = bytearray()
-                if offset != len(self._value) or not offset + len(piece) <= size <= LARGEST_BYTES:
-                    raise ControlError("bad_request", "this piece follows on no other one", "begin again")
+                    self._upload, self._value = upload, bytearray()
+                follows = upload == self._upload and offset == len(self._value)
+                if not follows or not offset + len(piece) <= size <= LARGEST_BYTES:
+                    message = "this piece follows on no other one: two publish here at once, perhaps"
+                    raise ControlError("bad_request", message, "begin again")
                 self._value += piece
                 if len(self._value) < size:
                     return {"holders": 0}
-                value, self._value = bytes(self._value), bytearray()
+                value, self._upload, self._value = bytes(self._value), None, bytearray()
+                if hashlib.sha256(value).digest() != digest:
+                    raise ControlError("bad_request", "this is not the value that was announced", "begin again")
                 try:
                     return {"holders": await self._publish(name, value, life_ms)}
                 except XenoError as error:
@@ -154,15 +176,21 @@ async def publish(
     """Publish our value of this name; how many nodes hold its record. Raises XenoError."""
     check(name, value, life_ms, desk is not None)
     expires_ms = now_ms + life_ms
+    kept = None
     if len(HERE + value) <= MAX_PAYLOAD_BYTES:
         payload = HERE + value
     else:
         assert desk is not None  # by `check`
-        payload = desk.keep(value, expires_ms).packed()
+        kept = desk.keep(value, expires_ms)
+        payload = kept.packed()
     key = owned_key(overlay.dimension, overlay.endpoint.signer.public_key, name)
     holders = await overlay.put_value(key, payload, expires_ms, seq=now_ms, name=name)
     if not holders:
+        if desk is not None and kept is not None:
+            desk.drop(kept.digest)
         raise XenoError("no node took the value", "see with 'xenonode peers' whether there are any", "no_holder")
+    if desk is not None:
+        desk.name(name, None if kept is None else kept.digest)
     return holders
 
 
@@ -206,7 +234,7 @@ async def _fetch(elsewhere: Elsewhere, call: Call) -> bytes:
     while left:
         answer = await call("value.read", {"digest": elsewhere.digest, "offset": elsewhere.size_bytes - left})
         piece = answer.get("piece")
-        if not isinstance(piece, bytes) or not 0 < len(piece) <= left:
+        if not isinstance(piece, bytes) or len(piece) != min(PIECE_BYTES, left):
             raise RemoteError("its writer's server sent something else than was asked")
         pieces.append(piece)
         left -= len(piece)
