@@ -6,7 +6,10 @@ import asyncio
 
 import pytest
 
+from summaries.holder import Push
+from summaries.messages import Overview
 from summaries.trie import ROOT
+from xenonode.search.holding import monotonic_ms
 from xenonode.search.searching import SearchAnswer
 from xenonode.simulation.crowd import NEEDED, Crowd, CrowdPeer
 
@@ -114,3 +117,38 @@ def test_two_of_a_roots_holders_that_are_gone_are_replaced() -> None:
         answer = search(crowd)
         assert answer.complete and {one.udp for one in left} <= {one.advert.advert.udp for one in answer.servers}
         assert not any(crowd.durable[server.node.host.name].pending for server in left)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_holder_that_has_forgotten_does_not_take_strangers_word_that_a_root_is_empty(seed: int) -> None:
+    with Crowd(seed=seed, peers=24, clients=1, dimensions=NEEDED, advertising=False, acquainted=True) as crowd:
+        crowd.run(until=1)
+        forgetful, silent, unreached = root_holders(crowd)
+        others = [one for one in crowd.servers if one not in (forgetful, silent, unreached)]
+        for server in others:
+            if server is others[-1]:  # its advert is durable by the word of the other two
+                crowd.simulation.network.partition("late", {server.node.host.name}, {unreached.node.host.name})
+            assert not pending(crowd, server)
+        crowd.simulation.network.heal("late")
+        cut(crowd, forgetful.node.host.name, [silent], 3.0)
+        crowd.run(forget(forgetful, others[0]))
+        crowd.run(until=crowd.now_s + 6)
+        for _ in range(10):
+            answer = search(crowd)
+            assert len(answer.servers) == len(others) or not answer.complete
+            crowd.run(until=crowd.now_s + 1)
+
+
+def forget(server: CrowdPeer, reader: CrowdPeer) -> asyncio.Task[None]:
+    """Its memory of the dimension is gone, as after a crash; and somebody asks for the root, so that it recovers."""
+    assert server.peer is not None and reader.peer is not None
+    holding = server.peer.holdings[NAME]
+    holding._holder = None
+    sender = reader.peer.endpoint.overlay(NAME).contact.packed
+
+    async def asked() -> None:
+        made = holding.holder.received(Overview(ROOT), sender, 1, monotonic_ms())
+        holding._perform([each for each in made if isinstance(each, Push)])
+        holding.wake()
+
+    return server.node.start(asked(), "forget")

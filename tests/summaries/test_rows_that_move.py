@@ -64,3 +64,19 @@ def test_a_row_that_left_is_shown_as_long_as_a_search_may_take_and_keeps_its_pla
     assert node.zone.covers(zone)
     node.rebuild(1_000 + LEFT_MS, 1_000)
     assert not node.zone.count and node.is_idle and node.shown(1_000 + LEFT_MS) == [node.rows]
+
+
+def test_rows_that_left_widen_the_zone_and_are_counted_by_nobody() -> None:
+    node, keys = TrieNode(ROOT, SCHEMA, Rows(SCHEMA)), {}
+    for number, sample in enumerate(SAMPLE[:10]):
+        point = Point.from_attributes(
+            SCHEMA, id=number, seq=1, expires_s=10_000, attributes=sample, contact=bytes([number]) * 26
+        )
+        keys[number] = keys_of(SCHEMA, NAME, point)[0]
+        node.rows.put(point, keys[number], b"advert")
+    node.rebuild(1_000, 1_000)
+    whole = node.zone
+    for number in range(5):
+        node.leave(number, keys[number], 1_000)
+    node.rebuild(1_001, 1_000)
+    assert node.zone.covers(whole) and (node.zone.count, node.zone.leaves) == (5, 1)
