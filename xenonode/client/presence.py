@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 
 from dht import wire
 from dht.contact import Contact, address_text
@@ -132,6 +133,6 @@ class Presence:
 
 
 def _anywhere(seeds: list[Address], known: list[tuple[str, int]]) -> tuple[str, int]:
-    """Any port of this machine, of both families where the network has nodes of IPv6."""
-    hosts = [*(seed.host for seed in seeds), *(host for host, _ in known)]
-    return ("::" if any(":" in host for host in hosts) else "0.0.0.0"), 0
+    """Any port of this machine, of both families where the network has nodes of IPv6 and this machine has both."""
+    newer = {":" in host for host in [*(seed.host for seed in seeds), *(host for host, _ in known)]}
+    return ("::" if newer == {True} or (True in newer and socket.has_dualstack_ipv6()) else "0.0.0.0"), 0
