@@ -140,7 +140,8 @@ def test_unknown_variables_and_flags_are_refused_with_the_nearest_name(tmp_path:
 
 
 def test_the_environment_of_another_role_is_no_error(tmp_path: Path) -> None:
-    config.load(server_file(tmp_path), "server", {}, {"XENONODE_FEE_BASIS_POINTS": "1"})
+    path = server_file(tmp_path)
+    assert config.load(path, "server", {}, {"XENONODE_FEE_BASIS_POINTS": "1"}) == config.load(path, "server", {}, {})
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -142,7 +142,7 @@ class Peer:
     async def ask_for_news(self) -> None:
         """Ask one seed, or a server that was met before, whether the schema has grown."""
         asked = [self.env.spawn(self.news.ask(seed), "news of the schema") for seed in self._seeds[:NEWS_ASKED_MAX]]
-        await until_answered(asked, lambda names: True)
+        await until_answered(asked, lambda names: names is not None)
 
     def _grown(self, dimension: str) -> None:
         if not self.is_client and self._joining:

@@ -270,7 +270,7 @@ class ServerNode(Node):
         try:
             seen = await look(peer, peer.asker, peer.endpoint, name, standing, rng, peer.root_groups)
             told = [[key, shows] for key, shows in sorted(seen.items())]
-            await self._shun(await self._call_corp("holders.testify", {"dimension": name, "seen": told}))
+            self._shun(await self._call_corp("holders.testify", {"dimension": name, "seen": told}))
         except (XenoError, ControlError) as error:
             LOGGER.info("holders were not looked at, or XenoCorp was not told: %s", error)
             return True
@@ -281,19 +281,16 @@ class ServerNode(Node):
         while True:
             await asyncio.sleep(self._advert_period_s / TOLD_A_PERIOD)
             try:
-                await self._shun(await self._call_corp("holders.shunned", {}))
+                self._shun(await self._call_corp("holders.shunned", {}))
             except (XenoError, ControlError) as error:
                 LOGGER.info("XenoCorp did not tell whom to shun: %s", error)
 
-    async def _shun(self, answer: dict[str, Any]) -> None:
+    def _shun(self, answer: dict[str, Any]) -> None:
         """Leave them alone; where that is news, what only they had is put into other hands."""
         before = self.peer.endpoint.shunned
         self.peer.endpoint.shun(members_of(answer))
         if self.peer.endpoint.shunned - before:
-            try:
-                await self._publish()
-            except (RemoteError, XenoError, OSError) as error:
-                LOGGER.warning("the advert cannot be renewed, and will be tried again: %s", error)
+            self.advertiser.changed()
 
     def location(self) -> Location:
         """Where it finds itself: its network coordinate."""

@@ -241,6 +241,8 @@ def test_a_value_is_published_and_read_by_its_writers_key_and_name(bench: Bench,
         for owner in ("me", told["owner"]):
             assert bench.answer(bench.client, "value", "get", owner, "thing", str(back))["size_bytes"] == len(value)
             assert back.read_bytes() == value
+    endless = bench.refusal(bench.client, "value", "put", "thing", "/dev/zero")
+    assert endless["code"] == "value_size"
     there.write_bytes(bytes(65_536))
     assert "server publish" in bench.refusal(bench.client, "value", "put", "thing", str(there))["next_step"]
     assert bench.refusal(bench.client, "value", "put", "n" * 65, str(back))["code"] == "bad_request"

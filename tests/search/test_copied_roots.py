@@ -10,6 +10,8 @@ from summaries.trie import ROOT
 from xenonode.search.looking import look
 from xenonode.simulation.crowd import NEEDED, Crowd, CrowdPeer
 
+from .drawing import found
+
 PEERS, GROUPS = 24, 3
 NAME = "price.cpu"
 
@@ -42,16 +44,6 @@ def test_every_group_answers_canaries_blame_nobody_and_without_copies_the_root_i
             copying = server.peer.holdings[NAME].holder.copying
             copying._node = copying._learning = None
         assert found(crowd, 1) == PEERS
-
-
-def found(crowd: Crowd, group: int) -> int:
-    """How many servers a client finds that reads this group of the root's holders."""
-    client = crowd.clients[0]
-    assert client.peer is not None
-    client.peer.searcher._drawn = group, client.peer.env.now_ms()
-    answer = crowd.run(client.call(lambda each: each.search("price.cpu >= 0 USD/h order by price.cpu")))
-    assert answer.complete
-    return len(answer.servers)
 
 
 async def _holders(host: CrowdPeer, group: int) -> list[bytes]:

@@ -13,6 +13,8 @@ from summaries.trie import ROOT
 from xenonode.search.looking import look
 from xenonode.simulation.crowd import NEEDED, Crowd, CrowdHost, CrowdPeer
 
+from .drawing import found
+
 PEERS, TRIES = 16, 3
 NAME = "price.cpu"
 
@@ -45,16 +47,6 @@ def test_each_trie_is_found_whole_and_canaries_blame_nobody() -> None:
             for holding in (first, *first.salted[1:]):
                 holding._holder = None
         assert found(crowd, 1) == PEERS
-
-
-def found(crowd: Crowd, salt: int) -> int:
-    """How many servers a client finds that reads this trie."""
-    client = crowd.clients[0]
-    assert client.peer is not None
-    client.peer.searcher._drawn = salt, client.peer.env.now_ms()
-    answer = crowd.run(client.call(lambda each: each.search("price.cpu >= 0 USD/h order by price.cpu")))
-    assert answer.complete
-    return len(answer.servers)
 
 
 async def _asked_too_high(host: CrowdHost) -> Outcome:

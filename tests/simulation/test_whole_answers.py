@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from xenonode.simulation.invariants.quiet import answer_is_whole
+from summaries.parse import parse
+from summaries.query import matches
+from tests.model.test_advert import ADVERT
+from xenonode.model.advert import Location
+from xenonode.model.resources import NO_RESOURCES
+from xenonode.simulation.invariants.quiet import EVERYTHING, answer_is_whole
 
 HERE, THERE, GONE = b"here", b"there", b"gone"
 
@@ -32,3 +38,10 @@ def test_a_server_that_is_missing_or_that_is_none_breaks_it(found: set[bytes]) -
 
 def test_an_answer_with_all_of_them_has_to_call_itself_complete() -> None:
     assert "partial" in judged({HERE, THERE}, complete=False)
+
+
+@pytest.mark.parametrize("text", EVERYTHING)
+def test_what_everybody_is_found_by_a_sold_out_server_meets_too(text: str) -> None:
+    sold_out = replace(ADVERT, available=NO_RESOURCES, location=Location(0, 0, 0, 0))
+    query = parse(text, currency="USD").resolve({}, (0, 0, 0, 0))
+    assert matches(query, sold_out.attributes("owner"))

@@ -12,6 +12,7 @@ import typer
 from xenonode.cli.command import Run, command, group
 from xenonode.cli.orders import duration
 from xenonode.cli.output import moment
+from xenonode.cli.values import content
 from xenonode.model.money import format_amount
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ async def publish(
     expires_in: Annotated[str, typer.Option("--expires-in", help="How long it lives, at most 7 d.")] = "1h",
 ) -> None:
     """Publish a file under this server's key: 'xenonode value get' reads it. Above 64 KiB readers get it from here."""
-    life_ms, value = duration(expires_in), file.read_bytes()
+    life_ms, value = duration(expires_in), content(file)
     async with _owner(run) as owner:
         holders = await owner.publish(name, value, life_ms)
     fields = {"name": name, "size_bytes": len(value), "holders": holders}

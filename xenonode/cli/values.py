@@ -10,6 +10,7 @@ import typer
 
 from xenonode.cli.command import Run, command, group
 from xenonode.cli.orders import duration
+from xenonode.errors import XenoError
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The value's name; each writer has one of a name.")]
 
@@ -21,6 +22,17 @@ def add_to(app: typer.Typer) -> None:
     command(values, "get", example="xenonode value get 5f2c prices prices.csv")(get)
 
 
+def content(file: Path) -> bytes:
+    """What is to be published, of which no more is read than can be. Raises XenoError."""
+    from xenonode.store.values import LARGEST_BYTES
+
+    with file.open("rb") as opened:
+        value = opened.read(LARGEST_BYTES + 1)
+    if len(value) > LARGEST_BYTES:
+        raise XenoError(f"{file} has more than {LARGEST_BYTES} bytes", "publish where it can be had", "value_size")
+    return value
+
+
 async def put(
     run: Run,
     name: NameArgument,
@@ -28,7 +40,7 @@ async def put(
     expires_in: Annotated[str, typer.Option("--expires-in", help="How long it lives, at most 7 d.")] = "1h",
 ) -> None:
     """Publish a file under this client's key. For up to 16 MiB: 'xenonode server publish', on a server of yours."""
-    life_ms, value = duration(expires_in), file.read_bytes()
+    life_ms, value = duration(expires_in), content(file)
     async with run.client() as client:
         holders = await client.values.put(name, value, life_ms)
         owner = client.values.key_of("me").hex()

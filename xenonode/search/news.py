@@ -45,14 +45,15 @@ class News:
             for address in rng.sample(known, min(ASKED_A_ROUND, len(known))):
                 await self.ask(address)
 
-    async def ask(self, address: Address) -> list[str]:
-        """Take over what a peer knows and we do not: the new dimensions. Whatever is wrong with it ends the asking."""
+    async def ask(self, address: Address) -> list[str] | None:
+        """Take over what a peer knows and we do not: the new dimensions; None where it did not answer as it should."""
         names: list[str] = []
         try:
             while len(names) < EXTENSIONS_A_ROUND_MAX and (raw := await self._fetch(address)):
                 names.append(self.take(raw))
         except DhtError as error:
             LOGGER.info("no news of the schema from %s: %s", address_text(address), error)
+            return None
         return names
 
     def take(self, raw: bytes) -> str:

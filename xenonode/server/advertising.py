@@ -72,7 +72,7 @@ class Advertiser:
         return 0 if self._advert is None else self._advert.seq
 
     def changed(self) -> None:
-        """A session came, went, or changed its size."""
+        """A session came, went, or changed its size; or what some holders had is to be put into other hands."""
         self._changed = True
 
     def acknowledged(self) -> None:
