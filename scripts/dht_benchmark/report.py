@@ -97,44 +97,8 @@ class Tally:
 
 def live(nodes: int, keys: int, rounds: int, seed: int, result: dict[str, Any]) -> None:
     """Gets, finds and sets of all contenders on loopback, in turns."""
-    rivals = [name for name in RIVALS if _installed(name)]
-    for name in sorted(set(RIVALS).difference(rivals)):
-        print(f"  {name} is not installed (pip install 'xenonode[bench]' has it): null in the figures", flush=True)
-    # libtorrent has a thread a node, so it is built small; what an RPC costs is compared among as many of ours.
-    small = [SMALL] if "libtorrent" in rivals else []
-    workers = {name: Worker() for name in (OURS, SHIPPED, PATCHED, *small, *rivals)}
-    tallies = {(name, kind): Tally() for name in workers for kind in KINDS}
-    for name, worker in workers.items():
-        try:
-            size = min(nodes, MOST_NODES) if name == SMALL else nodes
-            built = worker.ask("build", name=OURS if name == SMALL else name, nodes=size, keys=keys, seed=seed)
-        except ContenderError as error:
-            if name not in rivals:
-                raise
-            # Another version of a library that is only here for comparison: told, and left out.
-            print(f"  {name} is left out: {error}", flush=True)
-            rivals.remove(name)
-            continue
-        idle = worker.ask("idle", seconds=1.0)
-        idle_ms = idle["cpu_s"] * 1e3
-        print(f"  built {name}: {built['cpu_s']:.1f} CPU s; idle: {idle_ms:.1f} CPU ms a second", flush=True)
-    workers = {name: worker for name, worker in workers.items() if name in (OURS, SHIPPED, PATCHED, *small, *rivals)}
-    for turn in range(rounds + 1):
-        for kind in KINDS:
-            for name, worker in workers.items():
-                if (name in rivals and kind != "get") or (name == SMALL and kind != "find"):
-                    continue
-                count = 1 if name in rivals else BATCH
-                answer = worker.ask("batch", kind=kind, count=count, seconds=BATCH_SECONDS)
-                if turn:
-                    # The first round only warms up.
-                    tallies[name, kind].add(answer)
-    for name in (SHIPPED, PATCHED):
-        workers[name].ask("count")
-        for kind in KINDS:
-            counted = workers[name].ask("batch", kind=kind, count=BATCH, seconds=BATCH_SECONDS)
-            tally = tallies[name, kind]
-            tally.questions = counted["questions"] * len(tally.cpu_s) // len(counted["cpu_s"])
+    workers = _built(nodes, keys, seed)
+    tallies = _measured(workers, rounds)
     for worker in workers.values():
         worker.close()
     print(f"{'median CPU ms':>16}{'get':>9}{'find':>9}{'set':>9}   questions a get / find / set   recall@20   found")
@@ -153,8 +117,59 @@ def live(nodes: int, keys: int, rounds: int, seed: int, result: dict[str, Any]) 
     result["recall20"] = min(result["recall20"], statistics.mean(tallies[OURS, "find"].achieved))
     result["rpcs_per_get"] = round(tallies[OURS, "get"].questions_each, 2)
     # A lookup is nothing but questions and answers; a read also verifies a signature, which is no RPC.
-    mine_us = tallies[OURS, "find"].cpu_per_question_us
-    result["cpu_us_per_rpc"] = round(mine_us, 1)
+    result["cpu_us_per_rpc"] = round(tallies[OURS, "find"].cpu_per_question_us, 1)
+    _compare_rivals([name for name in RIVALS if name in workers], tallies, nodes, keys, result)
+
+
+def _built(nodes: int, keys: int, seed: int) -> dict[str, Worker]:
+    """A process for each contender, with its network up; rivals that are not installed are told, and left out."""
+    rivals = [name for name in RIVALS if _installed(name)]
+    for name in sorted(set(RIVALS).difference(rivals)):
+        print(f"  {name} is not installed (pip install 'xenonode[bench]' has it): null in the figures", flush=True)
+    # libtorrent has a thread a node, so it is built small; what an RPC costs is compared among as many of ours.
+    small = [SMALL] if "libtorrent" in rivals else []
+    workers = {name: Worker() for name in (OURS, SHIPPED, PATCHED, *small, *rivals)}
+    for name, worker in list(workers.items()):
+        try:
+            size = min(nodes, MOST_NODES) if name == SMALL else nodes
+            built = worker.ask("build", name=OURS if name == SMALL else name, nodes=size, keys=keys, seed=seed)
+        except ContenderError as error:
+            if name not in rivals:
+                raise
+            # Another version of a library that is only here for comparison: told, and left out.
+            print(f"  {name} is left out: {error}", flush=True)
+            workers.pop(name).close()
+            continue
+        idle_ms = worker.ask("idle", seconds=1.0)["cpu_s"] * 1e3
+        print(f"  built {name}: {built['cpu_s']:.1f} CPU s; idle: {idle_ms:.1f} CPU ms a second", flush=True)
+    return workers
+
+
+def _measured(workers: dict[str, Worker], rounds: int) -> dict[tuple[str, str], Tally]:
+    """What each operation of each contender took; their batches take turns, so that all meet the same machine."""
+    tallies = {(name, kind): Tally() for name in workers for kind in KINDS}
+    for turn in range(rounds + 1):
+        for kind in KINDS:
+            for name, worker in workers.items():
+                if (name in RIVALS and kind != "get") or (name == SMALL and kind != "find"):
+                    continue
+                count = 1 if name in RIVALS else BATCH
+                answer = worker.ask("batch", kind=kind, count=count, seconds=BATCH_SECONDS)
+                if turn:
+                    # The first round only warms up.
+                    tallies[name, kind].add(answer)
+    for name in (SHIPPED, PATCHED):
+        workers[name].ask("count")
+        for kind in KINDS:
+            counted = workers[name].ask("batch", kind=kind, count=BATCH, seconds=BATCH_SECONDS)
+            tally = tallies[name, kind]
+            tally.questions = counted["questions"] * len(tally.cpu_s) // len(counted["cpu_s"])
+    return tallies
+
+
+def _compare_rivals(
+    rivals: list[str], tallies: dict[tuple[str, str], Tally], nodes: int, keys: int, result: dict[str, Any]
+) -> None:
     result["cpu_per_rpc_vs_libtorrent"] = None
     result["get_vs"] = dict.fromkeys(RIVALS)
     for name in rivals:
@@ -165,7 +180,8 @@ def live(nodes: int, keys: int, rounds: int, seed: int, result: dict[str, Any]) 
         print(f"{name:>16}{each_ms:9.3f}  (of {gets} gets in flight in {size} nodes; found {found:.2f})")
         result["get_vs"][name] = round(each_ms / tallies[OURS, "get"].median_ms, 2)
         if name == "libtorrent":
-            theirs_us, small_us = tally.cpu_per_question_us, tallies[SMALL, "find"].cpu_per_question_us
+            mine_us, small_us = (tallies[one, "find"].cpu_per_question_us for one in (OURS, SMALL))
+            theirs_us = tally.cpu_per_question_us
             print(f"    CPU us a question and its answer: libtorrent {theirs_us:.1f}, ours {small_us:.1f} "
                   f"({MOST_NODES} nodes each; ours with {nodes} nodes {mine_us:.1f})")  # fmt: skip
             result["cpu_per_rpc_vs_libtorrent"] = round(small_us / theirs_us, 2)
