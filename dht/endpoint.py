@@ -202,7 +202,8 @@ class Endpoint:
             if tag == self.network_tag:
                 raise LocalError(f"the tag of {dimension!r} is the network's own; choose another name")
             overlay = self.overlays[tag] = Overlay(self, dimension, tag)
-            overlay.shun(self.shunned)
+            if self.shunned:
+                overlay.shun(self.shunned)
         elif overlay.dimension != dimension:
             raise LocalError(f"{dimension!r} and {overlay.dimension!r} have the same tag; choose another name")
         return overlay

@@ -36,10 +36,11 @@ Answer = Callable[[bytes | None, DhtError | None], None]
 
 # Maymounkov and Mazieres 2002, section 2.3: a bucket without a lookup in an hour is refreshed.
 REFRESH_MS = 3_600_000
+NOBODY: frozenset[bytes] = frozenset()
 # Who is remembered of those who fell silent: as many as an answer of a lookup has.
 MAX_MISSED = K
-# Contacts of members that a process has computed: 8 overlays of 8,000 nodes, in some 15 MB; a live one meets hundreds.
-CONTACTS_REMEMBERED = 1 << 16
+# Contacts of members that a process has computed: 8 overlays of 16,000 nodes, in some 30 MB; a live one meets hundreds.
+CONTACTS_REMEMBERED = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +62,8 @@ class Overlay:
         self.endpoint = endpoint
         self.dimension = dimension
         self.tag = tag
-        # Among the endpoint's overlays, of which none is ever taken away.
-        self._place = len(endpoint.overlays)
+        # In `Peer.places`, by pairs, among the endpoint's overlays, of which none is ever taken away.
+        self._place = 2 * len(endpoint.overlays)
         self.node_id = node_id(dimension, endpoint.member.public_key, endpoint.member.issuer_nonce)
         self._contact: Contact | None = None
         self.table = Table(self.node_id, profile=endpoint.profile)
@@ -78,7 +79,7 @@ class Overlay:
         self._exchange_ms, self._exchange_turn = 0, self.node_id[-1]
         self._missed: dict[bytes, tuple[Contact, float]] = {}
         # Node ids that have no place here, by the word of whoever owns the endpoint.
-        self.shunned: frozenset[bytes] = frozenset()
+        self.shunned = NOBODY
         self.joining = Joining(self)
         self.serving = Serving(self)
         # The same without another step.
@@ -102,8 +103,7 @@ class Overlay:
 
     def warm_start(self, contacts: Sequence[Contact]) -> None:
         """Fill the table with contacts that are known to be true (a simulator's, never a datagram's)."""
-        for contact in contacts:
-            self.table.add_contact(contact, capped=False)
+        self.table.fill(contacts)
         for bucket in self.table.buckets:
             bucket.used_ms = self.endpoint.now_ms() - self.endpoint.rng.randrange(REFRESH_MS)
 
@@ -401,26 +401,24 @@ class Overlay:
             if peer.member is None:
                 raise LocalError("a peer without a handshake has no id")
             contact = _contact(self.dimension, peer.member.public_key, peer.member.issuer_nonce, peer.address)
-            missing = [None] * (self._place + 1 - len(peer.contacts))
-            contacts = [*peer.contacts, *missing]
-            contacts[self._place] = contact
-            peer.contacts = tuple(contacts)
-            peer.stamps += missing
+            missing = [None] * (self._place + 2 - len(peer.places))
+            peer.places = [*peer.places, *missing]
+            peer.places[self._place] = contact
         return contact
 
     def known_contact(self, peer: Peer) -> Contact | None:
         """`contact_of`, if anybody needed it before."""
-        contacts, place = peer.contacts, self._place
-        return contacts[place] if place < len(contacts) else None
+        places, place = peer.places, self._place
+        return places[place] if place < len(places) else None
 
     def heard(self, peer: Peer) -> None:
         """A server took part in this overlay under a session of its own."""
-        contacts, place, table = peer.contacts, self._place, self.table
-        contact = (contacts[place] if place < len(contacts) else None) or self.contact_of(peer)
+        places, place, table = peer.places, self._place, self.table
+        contact: Contact = (places[place] if place < len(places) else None) or self.contact_of(peer)
         if self._missed:
             self._missed.pop(contact.node_id, None)
         # Each datagram comes by, and most are of peers about whom nothing has changed.
-        stamp = peer.stamps[place]
+        stamp = peer.places[place + 1]
         if stamp is table.held:
             return
         if stamp is table.absent:
@@ -428,14 +426,14 @@ class Overlay:
             return
         known = table.get(contact)
         if known is contact:
-            peer.stamps[place] = table.held
+            peer.places[place + 1] = table.held
         elif self.active and contact.node_id not in self.shunned:
             if table.add_contact(contact):
                 self._changed()
                 if known is None and self.holds_records:
                     self.publishing.arrived(contact)
             else:
-                peer.stamps[place] = table.absent
+                peer.places[place + 1] = table.absent
 
     def shun(self, members: Iterable[tuple[bytes, bytes]]) -> None:
         """These members, and no others, have no place in this overlay from now on."""

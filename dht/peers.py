@@ -86,7 +86,6 @@ class Peer:
     __slots__ = (
         "address",
         "calls",
-        "contacts",
         "doubted",
         "failures",
         "former",
@@ -94,11 +93,11 @@ class Peer:
         "heard_s",
         "is_client",
         "member",
+        "places",
         "reset_s",
         "rtt_ms",
         "session",
         "spent_s",
-        "stamps",
         "tarries_until_s",
         "waiting",
     )
@@ -113,10 +112,9 @@ class Peer:
         self.greeting: Greeting | None = None
         # Calls that wait for a session; made when the first one does.
         self.waiting: list[Call] | None = None
-        # By the overlays' places; none before it takes part in one.
-        self.contacts: tuple[Contact | None, ...] = ()
-        # Beside each contact: its table's word on it (`Table.held`, `Table.absent`), good while the table stays so.
-        self.stamps: list[object] = []
+        # By the overlays' places: its contact there, and that table's word on it (`Table.held`, `Table.absent`), which
+        # is good while the table stays so; nothing before it takes part in one. One list, since a node has hundreds.
+        self.places: list[Any] = []
         self.calls = 0
         self.failures = 0
         self.heard_s = now_s

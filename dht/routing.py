@@ -231,6 +231,30 @@ class Table(RoutingTable):  # type: ignore[misc]
         self.changed()
         return True
 
+    def fill(self, contacts: Sequence[Contact]) -> None:
+        """`add_contact` for many that are known to be true, uncapped: a simulator fills a million places."""
+        levels: list[list[Contact]] = [[] for _ in range(ID_BITS + 1)]
+        own = self.number
+        for contact in contacts:
+            levels[ID_BITS - (own ^ contact.number).bit_length()].append(contact)
+        different = len({contact.number for contact in contacts})
+        if self._count or levels[ID_BITS] or different < len(contacts) or max(map(len, levels)) > self.ksize:
+            for contact in contacts:  # somebody is known already, or is ourselves, or has to wait
+                self.add_contact(contact, capped=False)
+            return
+        deepest, left = 0, len(contacts)
+        while left > self.ksize:
+            left -= len(levels[deepest])
+            deepest += 1
+        buckets = [Bucket(own, level, self.ksize) for level in range(deepest + 1)]
+        for bucket in buckets[:-1]:
+            bucket.is_last = False
+            bucket.nodes = levels[bucket.level]
+        # In the order in which they came, as if the bucket had been split whenever it was full.
+        buckets[-1].nodes = [each for each in contacts if (own ^ each.number).bit_length() <= ID_BITS - deepest]
+        self.levels, self._count = buckets, len(contacts)
+        self.changed()
+
     def remove_contact(self, node: Contact) -> Contact | None:
         """Drop a contact that stopped answering; the waiting contact that should be asked to take its place."""
         bucket = self.levels[self._level(node.number)]

@@ -290,7 +290,7 @@ class Sessions:
         self._endpoint.counters["peers-replaced"] += 1
         for overlay in self._endpoint.overlays.values():
             overlay.lost(peer.address)
-        peer.contacts, peer.stamps = (), []
+        peer.places = []
         peer.rtt_ms = -1.0
         self._forget_sessions(peer)
 

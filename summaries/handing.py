@@ -41,6 +41,8 @@ class Handing:
         self._state, self._climbing = state, climbing
         self.turn = turn or self._drawn_turn
         self._shape: dict[Prefix, int] = {}  # split bits of aggregation points that others hold
+        # By aggregation point or leaf, where its rows' keys belong below, as long as nothing more is split.
+        self._ways: dict[Prefix, tuple[int, dict[int, Prefix]]] = {}
         self._handing: set[tuple[Prefix, int, int]] = set()  # rows offered or inserted below, not concluded
         # Rows (id, key) that were offered below and are wanted, in the order in which that was said.
         self._wanted: dict[Prefix, dict[tuple[int, int], None]] = {}
@@ -91,7 +93,7 @@ class Handing:
             if held is None:
                 gone.append((id, key))
             elif row not in self._handing:
-                where = self._below(node.destination(key), key)
+                where = self._where(node, key)
                 insert = Insert(where, key, node.rows.raw_of(id, key) or b"")
                 if self._state.push(where, insert, now_ms, node=node.prefix, row=(id, key, held.seq)) is not None:
                     self._handing.add(row)
@@ -106,7 +108,7 @@ class Handing:
         for id, key, seq in node.rows.postings():
             row = (node.prefix, id, key)
             if (id, key) not in wanted and row not in self._handing and not self._is_kept(node, row, seq, now_ms):
-                offers.setdefault(self._below(node.destination(key), key), []).append(Posting(id, key, seq))
+                offers.setdefault(self._where(node, key), []).append(Posting(id, key, seq))
         chunks = [
             Offer(where, tuple(offers[where][start : start + MAX_OFFER]))
             for where in sorted(offers)
@@ -212,6 +214,7 @@ class Handing:
         nodes = self._state.nodes
         self._wanted = {one: rows for one, rows in self._wanted.items() if one in nodes and len(nodes[one].rows)}
         self._kept = {row: held for row, held in self._kept.items() if row[0] in nodes and len(nodes[row[0]].rows)}
+        self._ways = {one: ways for one, ways in self._ways.items() if one in nodes and len(nodes[one].rows)}
 
     def _let_go(self, token: int, pending: Pending) -> None:
         """Whatever comes of it, these rows are not under way any more."""
@@ -244,6 +247,16 @@ class Handing:
             self._kept[row] = where, until_ms
         return True
 
+    def _where(self, node: TrieNode, key: int) -> Prefix:
+        """Where a row belongs below; remembered, since all rows of a leaf are gone through for each offer."""
+        splits, ways = self._ways.get(node.prefix, (-1, {}))
+        if splits != node.splits:
+            splits, ways = self._ways[node.prefix] = node.splits, {}
+        where = ways.get(key)
+        if where is None:
+            where = ways[key] = self._below(node.destination(key), key)
+        return where
+
     def _below(self, where: Prefix, key: int) -> Prefix:
         """Where a key belongs under `where`, as far as others told us when we last got it wrong."""
         while (deeper := destination(where, self._shape.get(where.anchor, 0), key)) != where:
@@ -256,6 +269,7 @@ class Handing:
             if anchor not in self._shape and len(self._shape) >= MAX_SHAPES:
                 del self._shape[next(iter(self._shape))]
             self._shape[anchor] = self._shape.get(anchor, 0) | path_bits(where)
+            self._ways.clear()
 
     def _drawn_turn(self, prefix: Prefix) -> int:
         return xxhash.xxh3_64_intdigest(self._state.me + prefix.bits.to_bytes(8, "big")) % TURNS

@@ -44,6 +44,28 @@ def test_buckets_cover_every_id_once_and_agree_with_the_index(seed: int, count: 
     assert sum(len(bucket.nodes) for bucket in table.buckets) == len(table)
 
 
+@given(st.integers(0, 2**32), st.integers(0, 300), st.integers(0, 160), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_a_table_that_is_filled_at_once_is_the_same_as_one_filled_by_one_after_the_other(
+    seed: int, count: int, most: int, again: bool
+) -> None:
+    own, rng = random.Random(seed).randbytes(20), random.Random(seed + 1)
+    number = int.from_bytes(own, "big")
+    # As many of each distance as there is room for, or more; near ones, too, as in no random sample.
+    lengths = [rng.randrange(160 - most, 160) for _ in range(count)] if most else []
+    numbers = [number ^ (1 << length | rng.getrandbits(length)) for length in lengths]
+    known = [Contact(each.to_bytes(20, "big"), ("10.0.0.1", 1 + place)) for place, each in enumerate(numbers)]
+    known += known[:1] if again else []
+    at_once, singly = Table(own), Table(own)
+    at_once.fill(known)
+    for contact in known:
+        singly.add_contact(contact, capped=False)
+    assert len(at_once) == len(singly)
+    assert [(each.level, each.is_last, each.nodes, list(each.replacement_nodes)) for each in at_once.levels] == [
+        (each.level, each.is_last, each.nodes, list(each.replacement_nodes)) for each in singly.levels
+    ]
+
+
 def test_the_neighbours_of_our_own_id_are_all_kept() -> None:
     known = contacts(2_000, 3)
     table = Table(bytes(20))

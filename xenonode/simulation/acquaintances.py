@@ -12,17 +12,13 @@ import hashlib
 from dataclasses import dataclass
 from functools import partial
 
-from dht.contact import Address, pack_address
+from dht.contact import Address
 from dht.endpoint import Endpoint
 from dht.handshake import SessionKeys
-from dht.identity import NODE_ID_BYTES
 from dht.sessions import SESSION_IDLE_S
 from xenonode.simulation.env import derive
 from xenonode.simulation.loop import Incarnation
 from xenonode.simulation.run import SimulatedNode, Simulation
-
-MARKS = 8_191
-"""Bits by which a node remembers whom it knew at the begin, a prime: a thousand contacts set an eighth of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +28,18 @@ class _Life:
     node: SimulatedNode
     incarnation: Incarnation | None
     endpoint: Endpoint
-    mark: int
-    marks: bytes  # of all who were in its tables at the begin: whose bit is not set was in none
+    number: int
+    known: bytearray
+    """A bit by the number of each who was in its tables at the begin, until their session was used. To go through the
+    tables themselves for each whom a node meets took a twelfth of a run, and more of a large one."""
 
-    def knew(self, other: _Life) -> bool:
-        """Whether the other is in any of its tables, and was at the begin.
-
-        Most whom a node of thousands meets are strangers, and going through all their tables took a twelfth of a run.
-        """
-        return bool(self.marks[other.mark >> 3] >> (other.mark & 7) & 1) and _knows(self.endpoint, other.endpoint)
+    def take(self, other: _Life) -> bool:
+        """Whether the other was in any of its tables at the begin; once only."""
+        place, bit = other.number >> 3, 1 << (other.number & 7)
+        if place >= len(self.known) or not self.known[place] & bit:
+            return False
+        self.known[place] ^= bit
+        return True
 
 
 class Acquaintances:
@@ -51,16 +50,18 @@ class Acquaintances:
         self._loop = simulation.loop
         self._until_s = simulation.loop.time() + SESSION_IDLE_S
         self._lives: dict[Address, _Life] = {}
+        self._numbers: dict[Address, int] = {}
 
     def add(self, node: SimulatedNode, endpoint: Endpoint) -> None:
         """This node's tables are full."""
-        marks = bytearray(MARKS // 8 + 1)
-        for mark in dict.fromkeys(
-            _mark(each.packed[NODE_ID_BYTES:]) for overlay in endpoint.overlays.values() for each in overlay.table
-        ):
-            marks[mark >> 3] |= 1 << (mark & 7)
-        own = _mark(pack_address(endpoint.address))
-        life = self._lives[endpoint.address] = _Life(node, node.host.incarnation, endpoint, own, bytes(marks))
+        numbers = self._numbers
+        addresses = dict.fromkeys(each.address for one in endpoint.overlays.values() for each in one.table)
+        places = [numbers.setdefault(address, len(numbers)) for address in addresses]
+        known = bytearray(max(places, default=0) // 8 + 1)
+        for place in places:
+            known[place >> 3] |= 1 << (place & 7)
+        own = numbers.setdefault(endpoint.address, len(numbers))
+        life = self._lives[endpoint.address] = _Life(node, node.host.incarnation, endpoint, own, known)
         endpoint.sessions.known_before = partial(self._session, life)
 
     def _session(self, before: _Life, address: Address) -> SessionKeys | None:
@@ -71,7 +72,8 @@ class Acquaintances:
         there = other.sessions.peers.get(own.address)
         if there is not None and there.session is not None:
             return None  # theirs stands and ours is lost: as live, we greet anew
-        if not (before.knew(life) or life.knew(before)):
+        here, theirs_too = before.take(life), life.take(before)
+        if not (here or theirs_too):
             return None
         pair = f"{own.address} {other.address}".encode()
         numbers = hashlib.blake2b(pair, key=self._secret, digest_size=16, person=b"numbers").digest()
@@ -81,15 +83,3 @@ class Acquaintances:
         life.node.call(other.sessions.resume, theirs, own.address)
         return SessionKeys(other.member, other.is_client, own_session, other_session, keys[:32], keys[32:])
 
-
-def _mark(packed_address: bytes) -> int:
-    """The bit of whoever has this address."""
-    return int.from_bytes(packed_address) % MARKS
-
-
-def _knows(one: Endpoint, other: Endpoint) -> bool:
-    """Whether the other is in any of the one's tables."""
-    return any(
-        tag in other.overlays and overlay.table.get(other.overlays[tag].contact) is not None
-        for tag, overlay in one.overlays.items()
-    )
