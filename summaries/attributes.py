@@ -64,6 +64,14 @@ def _table() -> dict[str, Attribute]:
 ATTRIBUTES: Mapping[str, Attribute] = MappingProxyType(_table())
 NANO = 1_000_000_000
 
+BARE_LEAST: Mapping[str, tuple[int, int, str]] = MappingProxyType(
+    {"ms/s": (10, 1000, "ms/s"), "B": (1 << 20, 1, "GiB"), "bit/s": (1_000, 1, "Mbps"), "s": (60, 1, "d")}
+)
+"""By unit: the least number that may stand without one, and what less is taken to mean: so many of another unit.
+
+Nobody offers four bytes of memory, and whoever writes 4 thinks of something larger; four CPUs are 4000 ms/s.
+"""
+
 _DIGITS = re.compile(r"\d+")
 _MAX_VERSION_PARTS = 4
 _MAX_VERSION_PART = (1 << 31) - 1

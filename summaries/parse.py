@@ -22,6 +22,7 @@ from lark.exceptions import UnexpectedCharacters, UnexpectedEOF, UnexpectedInput
 
 from summaries.attributes import (
     ATTRIBUTES,
+    BARE_LEAST,
     DURATION_UNITS_US,
     ENVIRONMENT_KINDS,
     LARGEST,
@@ -342,6 +343,13 @@ def _number(name: Token, operator: str, value: _Quantity, currency: str) -> Comp
             raise QueryError(_unknown_unit(name, value.unit, list(known.units)), value.unit_at, tuple(known.units))
         scale = known.units[value.unit] if value.unit else 1
     exact = value.exact * scale
+    if not value.unit and known.unit in BARE_LEAST and known.kind == "number":
+        least, times, unit = BARE_LEAST[known.unit]
+        if 0 < exact < least:
+            number = value.number if times == 1 else f"{float(value.exact * times):g}"
+            meant, said = f"{number} {unit}", f"{value.number} {known.unit}"
+            hint = f"{value.number} alone is {said}; write {meant}, or {said} if that is meant"
+            raise QueryError(f"{name} needs a unit: {hint}", value.at, (meant, said))
     if not 0 <= exact <= LARGEST:
         raise QueryError(f"{name} is from 0 to 2^63-1", value.at)
     if exact.denominator != 1 and operator in ("=", "!="):

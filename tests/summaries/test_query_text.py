@@ -94,6 +94,14 @@ def test_units_become_the_integers_that_adverts_sign() -> None:
         ("cors >= 4", 0, "did you mean cores"),
         ("memory.available > 4 Gib", 21, "did you mean GiB"),
         ("cores >= 4 GiB", 11, "no unit"),
+        ("memory.available >= 4", 20, "4 alone is 4 B; write 4 GiB, or 4 B if that is meant"),
+        ("disk.total < 1000000", 13, "write 1000000 GiB, or 1000000 B"),
+        ("memory.available between [512, 8 GiB]", 26, "write 512 GiB, or 512 B"),
+        ("net.total > 100", 12, "write 100 Mbps, or 100 bit/s"),
+        ("cpu.available >= 2", 17, "write 2000 ms/s, or 2 ms/s"),
+        ("cpu.available >= 0.5", 17, "write 500 ms/s, or 0.5 ms/s"),
+        ("uptime >= 30", 10, "write 30 d, or 30 s"),
+        ("order by cost(4)", 14, "memory.total needs a unit"),
         ("cores in [5, 2]", 10, "empty"),
         ("cores >=", 8, "a number"),
         ("cores >= 4 and", 14, "an attribute"),
@@ -127,6 +135,25 @@ def test_an_error_says_where_and_what_was_expected(text: str, position: int, wor
         parse(text)
     assert abs(caught.value.position - position) <= 1
     assert word in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("memory.available > 0", 0),
+        ("memory.available >= 1048576", 1 << 20),
+        ("memory.available >= 4 B", 4),
+        ("cpu.total >= 250", 250),
+        ("cpu.total >= 1 ms/s", 1),
+        ("net.total >= 1000", 1_000),
+        ("uptime > 60", 60),
+        ("cores >= 4", 4),
+    ],
+)
+def test_a_number_may_stand_alone_where_it_is_hardly_meant_otherwise(text: str, value: int) -> None:
+    query = parse(text)
+    assert isinstance(query.where, Comparison) and query.where.value == value
+    assert parse(print_query(query)) == query
 
 
 @given(st.text(max_size=80) | st.text('cores<>=4 ()[],"andornotlimit.GiB', max_size=80))
