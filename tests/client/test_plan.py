@@ -18,11 +18,18 @@ def test_the_example_is_a_plan() -> None:
     assert [(one.least_us, one.most_us) for one in group.between] == [(1_000, None), (0, 100_000)]
 
 
+def test_a_plan_may_say_its_version() -> None:
+    assert read_plan(("version = 1\n" + GOOD).encode()) == read_plan(GOOD.encode())
+
+
 @pytest.mark.parametrize(
     ("text", "what"),
     [
         ("", "names no"),
         ("x = ", "no TOML"),
+        ("version = 2\n" + GOOD, "version = 2: plans of version 1 are understood"),
+        ('version = "1"\n' + GOOD, "version = '1': plans of version 1"),
+        ("version = true\n" + GOOD, "version = True: plans of version 1"),
         ('curency = "USD"\n' + GOOD, "did you mean currency"),
         ('[[member]]\nname = "web"\n', "asks for nothing"),
         ('[[member]]\ncpu = "1 ms/s"\n', "member 1 has no name"),

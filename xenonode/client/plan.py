@@ -20,6 +20,8 @@ from xenonode import units
 from xenonode.errors import XenoError
 
 EXAMPLE = """\
+version = 1                         # of the form of this file (1, if it is left out)
+
 # Two web servers near the users and apart from each other, and a database close to both.
 currency = "USD"
 
@@ -46,7 +48,8 @@ at_least = "1 ms"
 members = ["web", "db"]
 at_most = "100 ms"
 """
-_TOP = ("currency", "member", "apart", "together")
+VERSION = 1
+_TOP = ("version", "currency", "member", "apart", "together")
 _MEMBER = ("name", "count", "cpu", "memory", "disk", "query", "near", "within")
 
 
@@ -56,6 +59,9 @@ def read_plan(raw: bytes, name: str = "the plan") -> Group:
         data = tomllib.loads(raw.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise _wrong(name, f"is no TOML: {error}") from error
+    version = data.get("version", VERSION)
+    if type(version) is not int or version != VERSION:
+        raise _wrong(name, f"version = {version!r}: plans of version {VERSION} are understood here")
     _known(name, "", data, _TOP)
     currency = _text(name, "currency", data.get("currency", "USD"))
     members = tuple(_member(name, at, each, currency) for at, each in enumerate(_tables(name, data, "member"), 1))
