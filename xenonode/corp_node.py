@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
+from dht.contact import admits
 from dht.contradictions import Contradiction
-from dht.identity import Signer
 from xenonode import membership
 from xenonode.config import CorpConfig
 from xenonode.control.stream import Transport
@@ -43,7 +43,10 @@ class CorpNode(Node):
         """Make keys, ledger and network file in the configured folder; return the network file's path."""
         path = config.folder / founding.NETWORK_FILE
         if not path.exists():
-            founding.initialise(config.folder, config, lambda signer: make_schema(config, signer, env), env.now_ms())
+            # Before anything is written: what is wrong with the settings shows here.
+            check_addresses(config)
+            schema = draw_schema(config, env)
+            founding.initialise(config.folder, config, lambda signer: schema.seal(signer).raw, env.now_ms())
         return path
 
     @classmethod
@@ -146,12 +149,23 @@ def certify(authority: Authority, key: bytes, entity: str, role: str, not_before
     return issue(authority, key, name=entity, now_ms=not_before_ms, lifetime_ms=expires_ms - not_before_ms)
 
 
-def make_schema(config: CorpConfig, signer: Signer, env: Env) -> bytes:
+def check_addresses(config: CorpConfig) -> None:
+    """Raises ConfigError where XenoCorp's own network would not speak to it."""
+    for name, address in (("udp", config.udp), ("control", config.control)):
+        if not admits(address.host, config.profile):
+            kind = "a public address" if config.profile == "public" else "a private or loopback address"
+            raise ConfigError(
+                f"{name}: {address.host} is no address for a network of profile {config.profile!r}",
+                f'write {kind} of this machine, e.g. {name} = "HOST:{address.port}", or set another profile',
+                "address",
+            )
+
+
+def draw_schema(config: CorpConfig, env: Env) -> PublishedSchema:
     """The first schema of a network: its breakpoints are those of the real catalogue's machines and prices."""
     schema, tries = first_schema(), dict(config.tries)
     for name in tries:
         if name not in schema.by_name:
             known = ", ".join(dimension.name for dimension in schema.dimensions)
             raise ConfigError(f"tries: there is no dimension {name!r}", f"name some of {known}")
-    published = PublishedSchema.of(schema, config.leaf_capacity, env.now_ms(), config.root_groups, tries)
-    return published.seal(signer).raw
+    return PublishedSchema.of(schema, config.leaf_capacity, env.now_ms(), config.root_groups, tries)

@@ -13,7 +13,7 @@ from functools import lru_cache, partial
 
 from dht.contact import Address, Contact
 from dht.endpoint import Endpoint
-from dht.errors import JoinError
+from dht.errors import JoinError, LocalError
 from dht.handshake import Member
 from dht.identity import Signer
 from dht.overlay import Overlay
@@ -112,6 +112,11 @@ class Peer:
                 f"UDP {udp[0]}:{udp[1]} cannot be opened: {error.strerror}",
                 "another program may use this port: stop it, or set another udp = \"...\" in the configuration",
                 "port_in_use",
+            ) from error
+        except LocalError as error:
+            kind = "public addresses" if self.endpoint.profile == "public" else "private and loopback addresses"
+            raise XenoError(
+                str(error), f'this network is for {kind}: set udp = "HOST:{udp[1]}" to one of this machine', "address"
             ) from error
         seeds = [seed.pair for seed in self.trust.network.seeds]
         self._seeds = list(dict.fromkeys([*seeds, *known[:SEEDS_MAX]]))

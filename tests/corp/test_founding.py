@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dht.identity import ED25519, load_key
-from xenonode.config import CorpConfig
+from xenonode.config import ConfigError, CorpConfig
 from xenonode.corp.database import open_database
 from xenonode.corp.errors import FoundingError
 from xenonode.corp.founding import Founded, authority_seed, initialise, load
+from xenonode.corp_node import CorpNode
+from xenonode.env import LiveEnv
 from xenonode.first_schema import first_schema
 from xenonode.model.entity import Address, Credential, Network, Trust
 from xenonode.model.schema import PublishedSchema
@@ -81,6 +85,17 @@ def test_a_schema_may_be_made_by_the_issuing_key(folder: Path) -> None:
     published = PublishedSchema.of(first_schema(), 64, NOW_MS)
     founded = initialise(folder, config, lambda issuing: published.seal(issuing).raw, NOW_MS)
     assert PublishedSchema.open(founded.schema, ED25519)[1].key == founded.keys.issuing.public_key
+
+
+def test_settings_that_are_wrong_leave_nothing_behind(folder: Path) -> None:
+    config = CorpConfig(
+        folder=folder, udp=Address("127.0.0.1", 4001), control=Address("127.0.0.1", 4002), tries=(("price.cpv", 4),)
+    )
+    with pytest.raises(ConfigError, match="there is no dimension"):
+        asyncio.run(CorpNode.found(config, LiveEnv()))
+    with pytest.raises(ConfigError, match="udp: 127"):
+        asyncio.run(CorpNode.found(replace(config, tries=(), profile="public"), LiveEnv()))
+    assert not folder.exists()
 
 
 def test_a_schema_whose_overlays_have_one_tag_is_not_founded_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
