@@ -28,6 +28,8 @@ PING = -1
 TELL_ADDRESS = b"\1"
 # "Have another node call me", and what the asked one says to that other.
 CALL_BACK, CALL = -9, -10
+# "Call me yourself, from a port that I never wrote to."
+KNOCK = -11
 
 
 class Answering:
@@ -97,6 +99,9 @@ class Answering:
             elif tag == self._network_tag:
                 if kind == CALL_BACK:
                     endpoint.reach.pass_on(peer, reply)
+                    return
+                if kind == KNOCK:
+                    endpoint.reach.knock(peer, reply)
                     return
                 if kind == CALL:
                     endpoint.reach.call(body, reply)

@@ -145,6 +145,38 @@ class Endpoint:
         self._address = (shown, bound[1])
         self._schedule_tick()
 
+    async def rebind(self, host: str) -> None:
+        """Go on at another address of this machine, under the same port: the former one is gone. Raises OSError.
+
+        Sessions are bound to addresses and begin anew; who is near us in each overlay is told by a question from here.
+        """
+        former = self._socket
+        if former is None:
+            raise LocalError("the endpoint is not open")
+        if not admits(host, self.profile):
+            raise LocalError(f"{host} is no address for a network of profile {self.profile!r}")
+        socket = await UdpSocket.bind(host, former.bound[1], self._received, self.counters, self.calls.open)
+        if self._socket is not former:
+            socket.close()  # closed meanwhile
+            return
+        self._socket = socket
+        former.close()
+        self._address = socket.bound
+        self.counters["rebound"] += 1
+        self.reach.state.forget()
+        self.sessions.begin_anew()
+        self.announce()
+
+    def announce(self) -> None:
+        """Our address is another one than it was: ask whoever is near us, in each overlay, something from there."""
+        for overlay in self.overlays.values():
+            if overlay.active:
+                overlay.joining.announce()
+
+    def seen_at(self, host: str) -> None:
+        """This is our host for others from now on: a translator's outer address, as they say."""
+        self._address = (host, self.address[1])
+
     async def close(self) -> None:
         """Stop at once: open calls fail, timers end, the socket closes."""
         if self._socket is None:
@@ -168,6 +200,12 @@ class Endpoint:
         if self._address is None:
             raise LocalError("the endpoint is not open")
         return self._address
+
+    @property
+    def own_address(self) -> Address:
+        """The address of this machine that the socket is bound to; others may reach us at another one."""
+        bound = self.address if self._socket is None else self._socket.bound
+        return self.address if bound[0] in ("0.0.0.0", "::") else bound
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -272,7 +310,7 @@ class Endpoint:
     @property
     def reachability_advice(self) -> str:
         """What to do about being unreachable."""
-        return self.reach.state.advice(self.address)
+        return self.reach.state.advice(self.own_address)
 
     async def examine_reachability(self, *, serve: bool = False) -> str:
         """Have peers say how they see us and strangers call us; UnreachableError when we mean to `serve` and cannot."""
@@ -390,7 +428,10 @@ class Endpoint:
             return
         session = self.sessions.by_number.get(session_id)
         if session is None or session.address != address:
-            self.sessions.stray(session_id, counter, address)
+            if session is not None and self._is_knock(session, counter, data):
+                self.reach.knocked()
+            else:
+                self.sessions.stray(session_id, counter, address)
             return
         if not genuine(data, session.keys[KEY_BYTES:]):
             counters["bad-mac"] += 1
@@ -412,6 +453,10 @@ class Endpoint:
             self._replied(peer, tag, request_id, code, body)
         else:
             self.answering.requested(peer, tag, request_id, code, body)
+
+    def _is_knock(self, session: Session, counter: int, data: bytes) -> bool:
+        """Whether this is what we asked somebody to send from elsewhere: genuine, new and empty."""
+        return len(data) == MIN_DATAGRAM_BYTES and genuine(data, session.keys[KEY_BYTES:]) and session.admit(counter)
 
     def _replied(self, peer: Peer, tag: int, request_id: int, status: int, body: bytes) -> None:
         call = self.calls.open.get(request_id)

@@ -32,6 +32,12 @@ SETTLE_S = (1.0, 5.0, 20.0)
 ACQUAINTANCES = 8
 
 
+# Who fell silent in these last seconds may have been heard no more because it was us who were away.
+ANNOUNCED_S = 120.0
+# By then whoever was told has answered, and leads on to others.
+ANNOUNCED_LOOK_S = 1.0
+
+
 class Joining:
     """One overlay's way in."""
 
@@ -93,6 +99,21 @@ class Joining:
         for timer in self._settling:
             timer.cancel()
         self._settling = ()
+
+    def announce(self) -> None:
+        """Our address is another one: who is near us, was a moment ago, or leads in, learns it by a question from here.
+
+        Whoever else has the former one finds it silent once, and meets us in a lookup.
+        """
+        overlay = self._overlay
+        near = overlay.table.nearest(overlay.table.node.long_id, K) + overlay.missed(ANNOUNCED_S)
+        for address in dict.fromkeys([*(contact.address for contact in near), *self._seeds]):
+            self._endpoint.call(address, overlay.tag, FIND, overlay.node_id, ignore)
+        later = self._endpoint.loop.call_later(ANNOUNCED_LOOK_S, self._look_around)
+        self._settling = [*self._settling, later]
+
+    def _look_around(self) -> None:
+        self._overlay.find_then(self._overlay.node_id, ignore_contacts)
 
     def feel_for_seeds(self) -> None:
         """Everybody is gone: perhaps a seed is back, or one of those who were there before."""

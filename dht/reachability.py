@@ -37,8 +37,8 @@ class Reachability:
     def __init__(self, profile: str) -> None:
         self._profile = profile
         self._told: Aging[object, Address] = Aging()
-        self._reached_s = float("-inf")
-        self._missed = 0
+        self._reached_s = self._knocked_s = float("-inf")
+        self._missed = self._shut_out = 0
 
     def told(self, by: Address, seen: Address) -> None:
         """A peer tells where our datagrams come from; of one place the last word counts."""
@@ -47,6 +47,20 @@ class Reachability:
         self._told[place] = seen
         if len(self._told) > MAX_TELLERS:
             self._told.pop_oldest()
+
+    def forget(self) -> None:
+        """Our address is another one: what was learned of the former one is void."""
+        self.forget_told()
+        self._reached_s = self._knocked_s = float("-inf")
+        self._missed = self._shut_out = 0
+
+    def forget_told(self) -> None:
+        """Where others see us is to be told anew."""
+        self._told.clear()
+
+    def says(self, by: Address) -> Address | None:
+        """What this peer's place said last."""
+        return self._told.get(group(by, self._profile))
 
     def reached(self, now_s: float) -> None:
         """A stranger, to whom we never wrote, got through."""
@@ -58,6 +72,18 @@ class Reachability:
         if self._reached_s < now_s - PROOF_S:
             self._missed += 1
 
+    def knocked(self, now_s: float) -> None:
+        """Somebody got through from a port that we never wrote to."""
+        self._knocked_s = now_s
+        self._shut_out = 0
+
+    def shut_out(self, knocks: int) -> None:
+        """So many knocks were promised, and none got through.
+
+        A stranger's call says nothing against that: a translator may know it from a run before this one.
+        """
+        self._shut_out += knocks
+
     @property
     def observed(self) -> Address | None:
         """Our address as more than half of those who told see it; None while too few agree."""
@@ -68,9 +94,9 @@ class Reachability:
 
     def verdict(self, own: Address, now_s: float) -> str:
         """`direct`, `mapped` (reached through a translator), `unreachable`, or `unknown` so far."""
-        if self._missed >= MIN_MISSED:
+        if self._missed >= MIN_MISSED or self._shut_out >= MIN_MISSED:
             return UNREACHABLE
-        if self._reached_s < now_s - PROOF_S:
+        if max(self._reached_s, self._knocked_s) < now_s - PROOF_S:
             return UNKNOWN
         observed = self.observed
         return MAPPED if observed is not None and observed != own else DIRECT
@@ -80,18 +106,17 @@ class Reachability:
         told = list(self._told.values())
         host, votes = max(sorted(Counter(host for host, _ in told).items()), key=lambda each: each[1], default=("", 0))
         ports = sorted({port for at, port in told if at == host})
-        behind = seen = same = ""
+        behind = seen = ""
         if told:
             who = "others see" if votes >= MIN_AGREEING else f"{votes} of {len(told)} who were asked see"
             some = ", ".join(map(str, ports[:2]))
             several = f"{host} under several ports ({some}, ...)" if len(ports) > 1 else ""
             seen = f"; {who} it as {several or address_text((host, ports[0]))}"
             behind = " behind an address translator (NAT)" if (host, ports) != (own[0], [own[1]]) else ""
-        if ports not in ([], [own[1]]):
-            # Others know a node by where its datagrams come from: a port that changes on the way cannot be forwarded.
-            same = " under the same number, outwards as well as inwards,"
+        # Others know a node by where its datagrams come from: a port that changes on the way cannot be forwarded.
+        outwards = "; outwards as well as inwards" if ports not in ([], [own[1]]) else ""
         return (
-            f"nobody can reach UDP {address_text(own)}{behind}{seen}: forward this UDP port{same} to this machine in "
-            "the router or firewall and set advertise to the address that others see, or run as a client, which needs "
-            "no open port"
+            f"nobody can reach UDP {address_text(own)} unasked{behind}{seen}: forward this UDP port under the same "
+            f"number ({own[1]} to {own[1]}, no other{outwards}) to this machine in the router or firewall and set "
+            "advertise to the address that others see, or run as a client, which needs no open port"
         )

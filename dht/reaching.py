@@ -11,10 +11,12 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from .answering import CALL, CALL_BACK, PING, TELL_ADDRESS
+from . import datagram
+from .answering import CALL, CALL_BACK, KNOCK, PING, TELL_ADDRESS
 from .calls import into
 from .contact import Address, pack_address, unpack_address
 from .errors import DhtError, LocalError, RemoteError
+from .identity import KEY_BYTES
 from .limits import Allowance, Places
 from .peers import Call, Peer
 from .reachability import MIN_MISSED, UNREACHABLE, Reachability, UnreachableError
@@ -28,10 +30,16 @@ if TYPE_CHECKING:
 ASKED_PEERS = 8
 # A call back is two hops and a handshake: twice the time that a lookup gives a stranger, and some.
 CALL_BACK_S = 3.0
+# A knock is sent before it is promised: this is how far it may lag behind the promise.
+KNOCK_S = 1.0
 # Strangers that should call in one examination: one more than must fail to come before we say that nobody can.
 ENOUGH_CALLS = MIN_MISSED + 1
 # Calls that one place may ask of us, and that we make for all together.
 CALLS_PER_PLACE = Allowance(0.1, 4)
+# Knocks from ports of their own that peers are asked for in one examination, by all of them together.
+KNOCKS = 6
+# What one place may have us knock, a datagram to itself each time: a whole examination, three times over.
+KNOCKS_PER_PLACE = Allowance(1.0, 24)
 # Peers that are asked, one after the other, to call another one: who knows it already is no stranger to it.
 HELPERS = 3
 # Peers that are kept from forgetting us; a tick is 15 s, and translators forget after 30 s at the earliest.
@@ -40,6 +48,8 @@ KEEP_OPEN_IDLE_S = 9.0
 # When a node first looks from where it is seen, once it has peers to ask, and how often again.
 FIRST_LOOK_S = 60.0
 LOOK_AGAIN_S = 1_800.0
+# Whom a node asks each time that follows its address behind a translator: one may have gone, and one lie.
+WATCHERS = 3
 
 
 class Reaching:
@@ -51,8 +61,13 @@ class Reaching:
         self._places = Places(CALLS_PER_PLACE)
         self._kept_open: dict[Address, None] = {}
         self._next_look_s = -1.0
+        # Whether what one peer says of another address than before is looked into at once.
+        self.follows = False
         # Set while somebody is expected to call.
         self._came: asyncio.Event | None = None
+        self._knocks: asyncio.Event | None = None
+        self._knock_places = Places(KNOCKS_PER_PLACE)
+        self._knocking: set[asyncio.Task[None]] = set()
 
     # -- about ourselves -----------------------------------------------------------------------------
 
@@ -60,11 +75,12 @@ class Reaching:
         """Ask peers how they see us and have strangers call; the verdict."""
         endpoint = self._endpoint
         peers = self._some_peers()
-        await asyncio.gather(*(self._ask_how_seen(peer) for peer in peers), return_exceptions=True)
+        await self.learn()
         came = self._came = asyncio.Event()
         # Whoever knows few peers has each of them find several strangers, or silence would prove nothing.
         times = -(-ENOUGH_CALLS // len(peers)) if peers else 0
         asked = (endpoint.ask(peer.address, CALL_BACK, b"") for peer in peers for _ in range(times))
+        knocking = asyncio.ensure_future(self._have_knocked(peers))
         answers = await asyncio.gather(*asked, return_exceptions=True)
         promised = sum(not isinstance(answer, BaseException) for answer in answers)
         if promised:
@@ -73,16 +89,39 @@ class Reaching:
         if not came.is_set():
             for _ in range(promised):
                 self.state.missed(endpoint.loop.time())
+        await knocking
         return self.verdict()
+
+    async def _have_knocked(self, peers: list[Peer]) -> None:
+        """Have peers knock from ports that we never wrote to.
+
+        Translators let in whom a node has written to, also in a run before this one: who is no stranger to the
+        translator proves nothing, and in a small network there are no others.
+        """
+        endpoint, knocked = self._endpoint, asyncio.Event()
+        self._knocks = knocked
+        times = -(-KNOCKS // len(peers)) if peers else 0
+        asked = (endpoint.ask(peer.address, KNOCK, b"") for peer in peers for _ in range(times))
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        promised = sum(not isinstance(answer, BaseException) for answer in answers)
+        if promised and not knocked.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(knocked.wait(), KNOCK_S)
+            if not knocked.is_set():
+                self.state.shut_out(promised)
+
+    async def learn(self) -> None:
+        """Ask peers how they see us, and nothing else."""
+        await asyncio.gather(*map(self._ask_how_seen, self._some_peers()), return_exceptions=True)
 
     def verdict(self) -> str:
         """What is known so far: `unknown`, `direct`, `mapped` or `unreachable`."""
-        return self.state.verdict(self._endpoint.address, self._endpoint.loop.time())
+        return self.state.verdict(self._endpoint.own_address, self._endpoint.loop.time())
 
     def require(self) -> None:
         """Refuse to serve when nobody gets through: UnreachableError says what to do."""
         if self.verdict() == UNREACHABLE:
-            raise UnreachableError(self.state.advice(self._endpoint.address))
+            raise UnreachableError(self.state.advice(self._endpoint.own_address))
 
     def keep_open(self, address: Address) -> None:
         """Ping this peer often enough that a translator on the way does not forget us."""
@@ -104,10 +143,16 @@ class Reaching:
             self._next_look_s = now_s + FIRST_LOOK_S
         elif now_s >= self._next_look_s:
             self._next_look_s = now_s + LOOK_AGAIN_S
-            for peer in self._some_peers()[:3]:
-                self._endpoint.call(
-                    peer.address, self._endpoint.network_tag, PING, TELL_ADDRESS, self._heard_how_seen
-                )
+            self._look(WATCHERS)
+
+    def look_out(self) -> None:
+        """Where a translator may be before us: ask a few peers from where they see us; it keeps the ways open, too."""
+        if self.state.observed != self._endpoint.own_address:
+            self._look(WATCHERS)
+
+    def _look(self, most: int) -> None:
+        for peer in self._some_peers()[:most]:
+            self._endpoint.call(peer.address, self._endpoint.network_tag, PING, TELL_ADDRESS, self._heard_how_seen)
 
     def stranger(self) -> None:
         """Somebody whom we never wrote to has begun with us, and proved its address."""
@@ -115,6 +160,12 @@ class Reaching:
             self._came.set()
         self.state.reached(self._endpoint.loop.time())
         self._endpoint.counters["strangers"] += 1
+
+    def knocked(self) -> None:
+        """A peer got through from a port that we never wrote to."""
+        if self._knocks is not None:
+            self._knocks.set()
+        self.state.knocked(self._endpoint.loop.time())
 
     def _some_peers(self) -> list[Peer]:
         endpoint = self._endpoint
@@ -135,8 +186,13 @@ class Reaching:
     def _take_seen(self, peer: Peer, body: bytes) -> None:
         # An older peer ends with its vitals, and so tells nothing.
         if len(body) > VITALS_BYTES:
+            seen, said = unpack_address(body[VITALS_BYTES:]), self.state.says(peer.address)
+            if self.follows and said is not None and said != seen:
+                # What the others said is of before, and would outvote what is so now.
+                self.state.forget_told()
+                self._look(ASKED_PEERS)
             before = self.state.observed
-            self.state.told(peer.address, unpack_address(body[VITALS_BYTES:]))
+            self.state.told(peer.address, seen)
             if before is not None and self.state.observed not in (None, before):
                 self._endpoint.counters["address-changed"] += 1
 
@@ -166,6 +222,38 @@ class Reaching:
                 reply.refuse("nobody would call you")
 
         ask_next()
+
+    def knock(self, peer: Peer, reply: Reply) -> None:
+        """A peer wants a datagram from a port that it never wrote to; it goes where its session is proved to be."""
+        endpoint = self._endpoint
+        if not self._knock_places.take(peer.address, endpoint.loop.time()):
+            reply.busy(60_000)
+            return
+        task = endpoint.loop.create_task(self._knock(peer, reply), name="knock")
+        self._knocking.add(task)
+        task.add_done_callback(self._knocking.discard)
+
+    async def _knock(self, peer: Peer, reply: Reply) -> None:
+        endpoint = self._endpoint
+        try:
+            transport, _ = await endpoint.loop.create_datagram_endpoint(
+                asyncio.DatagramProtocol, local_addr=(endpoint.own_address[0], 0)
+            )
+        except OSError as error:
+            reply.refuse(f"no port to call from: {error.strerror}")
+            return
+        session = peer.session
+        if session is None:
+            reply.refuse("there is no session any more")
+        else:
+            session.counter += 1
+            knock = datagram.seal(
+                datagram.REQUEST, endpoint.network_tag, session.send_session, session.counter, b"",
+                session.keys[:KEY_BYTES],
+            )  # fmt: skip
+            transport.sendto(knock, peer.address)
+            reply()
+        transport.close()
 
     def call(self, body: bytes, reply: Reply) -> None:
         """A peer vouches for an address that it has a session with: greet it, unless we know it."""

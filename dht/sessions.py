@@ -112,6 +112,17 @@ class Sessions:
         self.greetings.clear()
         self.peers.clear()
 
+    def begin_anew(self) -> None:
+        """Our address is another one: others know our sessions at the former, and who was silent may not have been."""
+        self._lost.clear()
+        self.known_before = None
+        for peer in self.peers.values():
+            peer.failures = 0
+            self._forget_sessions(peer)
+            if peer.calls:
+                peer.doubted = True  # what is under way is sent again as soon as a session stands
+                self.greet(peer)
+
     # -- liveness ------------------------------------------------------------------------------------
 
     def heard(self, peer: Peer) -> None:

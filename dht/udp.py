@@ -42,6 +42,7 @@ class UdpSocket:
         self._send_later = transport.sendto
         self._drained = drained
         self._counters = counters
+        self._told = transport.get_extra_info
         # A socket of both families knows IPv4 addresses as ::ffff:a.b.c.d (RFC 4291, section 2.5.5.2).
         self._both_families = self.bound[0] == "::"
 
@@ -98,7 +99,7 @@ class UdpSocket:
     def has_address(self) -> bool:
         """Whether this machine (still) has the address that the socket is bound to; without it, nothing leaves."""
         if self._direct is None:
-            return True  # a simulator's host has the addresses that it was given
+            return bool(self._told("has_address", True))  # a simulator's transport knows its host
         host = self.bound[0]
         try:
             with sockets.socket(sockets.AF_INET6 if ":" in host else sockets.AF_INET, sockets.SOCK_DGRAM) as probe:
@@ -111,6 +112,31 @@ class UdpSocket:
         """The loop closes the socket in its next round."""
         self._arrivals.receive = None
         self._stream.close()
+
+
+async def has_host(host: str) -> bool:
+    """Whether this machine has this address."""
+    try:
+        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+            asyncio.DatagramProtocol, local_addr=(host, 0)
+        )
+    except OSError as error:
+        return error.errno != errno.EADDRNOTAVAIL
+    transport.close()
+    return True
+
+
+async def host_towards(address: Address) -> str | None:
+    """The address of this machine from which it would write to another now; None where no way leads there."""
+    loop = asyncio.get_running_loop()
+    try:
+        # A socket that is connected has chosen, and nothing is sent (connect(2) on UDP; RFC 6724 says which it takes).
+        transport, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, remote_addr=address)
+    except OSError:
+        return None
+    host: str = transport.get_extra_info("sockname")[0]
+    transport.close()
+    return host
 
 
 class _Arrivals(Protocol):

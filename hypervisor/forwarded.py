@@ -113,6 +113,18 @@ class ForwardedHypervisor:
                 await self._reopen(running.handle)
         return [dataclasses.replace(running, handle=self._seen(running.handle)) for running in found]
 
+    async def move(self, host: str) -> None:
+        """Lead the same ports of another address to the guests: this machine no longer has the former one."""
+        followed = self._seen_at == self._host
+        await self._forwarder.move(host)
+        self._host = host
+        self._seen_at = host if followed else self._seen_at
+        await self.reconcile()
+
+    def show(self, seen_at: str) -> None:
+        """Tell clients this address from now on."""
+        self._seen_at = seen_at
+
     async def aclose(self) -> None:
         await self._forwarder.aclose()
         await self._inner.aclose()

@@ -53,6 +53,11 @@ class Forwarder:
         address: tuple[str, int] = server.sockets[0].getsockname()[:2]
         return address[1]
 
+    async def move(self, host: str) -> None:
+        """Listen on another address from now on: all ports are closed, and are to be opened again there."""
+        await self.aclose()
+        self._host = host
+
     def leads_to(self, id: str) -> bool:
         """Whether a port is open for this guest."""
         return id in self._servers

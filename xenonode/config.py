@@ -20,7 +20,7 @@ from xenonode.errors import ConfigError
 from xenonode.folder import default_config, write_atomically
 from xenonode.model.entity import Address
 from xenonode.model.resources import Prices, Resources
-from xenonode.setting_tables import EXAMPLES, ROLES, Role, settings_of
+from xenonode.setting_tables import AUTO, EXAMPLES, ROLES, Role, settings_of
 from xenonode.settings import CONFIG_VERSION, EffectiveValue, gather
 
 
@@ -72,9 +72,14 @@ class ServerConfig:
     effective: tuple[EffectiveValue, ...] = field(default=(), compare=False, repr=False)
 
     @property
+    def follows(self) -> bool:
+        """Whether the server follows its address when it changes, instead of keeping to what is written here."""
+        return self.advertise == AUTO
+
+    @property
     def host(self) -> str:
         """Where others reach guests, and control connections unless these have an address of their own."""
-        return self.advertise or self.control.host
+        return self.control.host if self.follows else self.advertise or self.control.host
 
     @property
     def shown_control(self) -> Address:

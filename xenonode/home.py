@@ -24,6 +24,8 @@ from xenonode.server.disk import Disk, FolderDisk
 KEY_FILE = "node.key"
 OPERATOR_CERTIFICATE, AUTHORITY = "operator", "authority"
 """Files in XenoCorp's state, from which its operator's commands connect."""
+CONTROL_FILE = "control"
+"""In the state of a server that follows its address: where control connections are taken now, for the owner's use."""
 
 
 class Home(Protocol):

@@ -10,13 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import AsyncExitStack
-from ipaddress import ip_address
 from typing import Any
 
 from dht.contact import address_text
 from dht.contradictions import Contradiction
 from dht.metrics import republish_alarm
-from dht.reachability import UNREACHABLE
 from xenonode.control.errors import ControlError
 from xenonode.control.server import Caller, Server, serve
 from xenonode.control.stream import Transport
@@ -28,16 +26,13 @@ from xenonode.known_peers import known_peers, remember_peers
 from xenonode.membership import Membership
 from xenonode.model.entity import Address
 from xenonode.peer import EXTENSIONS_FILE, Peer
+from xenonode.roaming import LOGGER as ADDRESS_LOGGER
+from xenonode.roaming import Mobile, Roaming
 
 LOGGER = logging.getLogger("xenonode.node")
-ADDRESS_LOGGER = logging.getLogger("xenonode.address")
-"""What an operator has to do something about: shown at the terminal, too."""
 REPORTS_MAX = 256
 """Contradictions that one node brings to XenoCorp while it runs: XenoCorp keeps 16 of each liar's."""
 REMEMBER_PEERS_S = 30.0
-ADDRESS_LOOK_S = 30.0
-REACHABLE_LOOK_S = 1_800.0
-"""How often strangers are asked to call again while nothing seems to have changed: some twenty datagrams."""
 
 
 class Node:
@@ -56,10 +51,13 @@ class Node:
         """Stop in order. Guests go on running."""
         await self._ending.aclose()
 
-    async def _open(self, held: Membership, udp: Address, advertise: str = "") -> None:
+    async def _open(
+        self, held: Membership, udp: Address, advertise: str = "", mobile: Mobile | None = None
+    ) -> None:
         peer = self.peer = Peer(
             self.env, self.home.signer, held.papers.credential, held.trust, held.published, client=False
         )
+        self.roaming = Roaming(peer, mobile)
         self._ending.push_async_callback(peer.close)
         peer.growth.restore(self.home.disk.read(EXTENSIONS_FILE), self.env.now_ms())
         peer.on_growth = self._grown
@@ -92,62 +90,14 @@ class Node:
         await self.peer.join()
         self._ending.callback(remember_peers, self.home, self.peer)
         self._ending.callback(self.env.spawn(self._stay_in_touch(), "remember peers").cancel)
-        self._ending.callback(self.env.spawn(self._stay_reachable(), "look whether others reach us").cancel)
+        self._ending.callback(self.env.spawn(self.roaming.watch(), "look whether others reach us").cancel)
 
     async def _check_reachable(self) -> None:
         """Raise XenoError where others cannot reach this node, as far as a role may not be so.
 
         Before it joins: in a small network there are no strangers left afterwards.
         """
-        await self._reached(ADDRESS_LOGGER)
-
-    async def _reached(self, logger: logging.Logger) -> str:
-        """Whether others reach this node, told where they do not; on loopback nobody is asked."""
-        endpoint = self.peer.endpoint
-        if ip_address(endpoint.address[0]).is_loopback:
-            return endpoint.reachability
-        if not self.peer.overlays():
-            await self.peer.meet_seeds()
-        verdict = await endpoint.examine_reachability()
-        if verdict == UNREACHABLE:
-            logger.warning("%s", endpoint.reachability_advice)
-        return verdict
-
-    def _reachability(self) -> str:
-        endpoint = self.peer.endpoint
-        if not endpoint.has_address:
-            return "no longer an address of this machine"
-        return "this machine only" if ip_address(endpoint.address[0]).is_loopback else endpoint.reachability
-
-    async def _stay_reachable(self) -> None:
-        """Look again now and then, and soon after others see this node elsewhere than before."""
-        seen, looked_s = self.peer.endpoint.observed_address, asyncio.get_running_loop().time()
-        has_address = True
-        while True:
-            await asyncio.sleep(ADDRESS_LOOK_S)
-            if has_address != self.peer.endpoint.has_address:
-                has_address = not has_address
-                self._tell_of_address(has_address)
-            now, now_s = self.peer.endpoint.observed_address, asyncio.get_running_loop().time()
-            moved = now is not None and now != seen
-            if moved or now_s >= looked_s + REACHABLE_LOOK_S:
-                if now is not None and seen is not None and moved:
-                    ADDRESS_LOGGER.warning(
-                        "others see this node at %s now, and no longer at %s", address_text(now), address_text(seen)
-                    )
-                seen, looked_s = now or seen, now_s
-                await self._reached(ADDRESS_LOGGER)
-
-    def _tell_of_address(self, has_address: bool) -> None:
-        address = address_text(self.peer.endpoint.address)
-        if has_address:
-            ADDRESS_LOGGER.warning("this machine has the address of %s again", address)
-        else:
-            ADDRESS_LOGGER.warning(
-                "this machine no longer has the address of %s, so nobody is reached from it: give the address back, or "
-                "set udp and control to the new one and start again; guests run on, and clients find them by a search",
-                address,
-            )
+        await self.roaming.look(ADDRESS_LOGGER)
 
     async def _stay_in_touch(self) -> None:
         """A seed that came back from a crash without these addresses would begin a network of its own."""
@@ -177,7 +127,7 @@ class Node:
             "republish_alarm": republish_alarm(self.peer.endpoint),
             "role": self.role,
             "udp": address_text(self.peer.endpoint.address),
-            "reachability": self._reachability(),
+            "reachability": self.roaming.reachability,
             "control": address_text(self.control.address),
             "dimensions": len(self.peer.holdings),
         }

@@ -124,6 +124,16 @@ class Peer:
             for seed in self._seeds[:KEPT_OPEN]:
                 self.endpoint.keep_open(seed)
 
+    @property
+    def seeds(self) -> list[Address]:
+        """The network file's, and servers that were met before."""
+        return list(self._seeds)
+
+    @property
+    def profile(self) -> str:
+        """The network's: which addresses it admits."""
+        return self.trust.network.profile
+
     async def meet_seeds(self) -> None:
         """Greet the seeds, before any overlay is joined; those that do not answer are left alone."""
         seeds = [seed for seed in self._seeds if seed != self.endpoint.address]

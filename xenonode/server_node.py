@@ -14,6 +14,7 @@ from dht.contradictions import Contradiction
 from dht.envelope import Envelope
 from dht.errors import RemoteError
 from dht.reachability import UNREACHABLE
+from dht.udp import has_host
 from hypervisor import remote
 from hypervisor.adapter import Hypervisor
 from hypervisor.forwarded import ForwardedHypervisor
@@ -23,13 +24,15 @@ from xenonode.control.errors import ControlError
 from xenonode.control.pool import ConnectionPool
 from xenonode.env import Env
 from xenonode.errors import XenoError
-from xenonode.home import Home, LiveHome
+from xenonode.home import CONTROL_FILE, Home, LiveHome
+from xenonode.known_peers import known_peers
 from xenonode.membership import Membership
 from xenonode.model.advert import Location
 from xenonode.model.entity import Address, Registration
 from xenonode.model.resources import NO_RESOURCES
 from xenonode.node import Node
 from xenonode.peer import describe_holdings
+from xenonode.roaming import own_host
 from xenonode.search.kinds import ADVERT
 from xenonode.search.looking import look, members_of
 from xenonode.search.measuring import in_microseconds
@@ -68,6 +71,8 @@ class ServerNode(Node):
     """A XenoServer: advertises, quotes, hosts sessions, meters, claims."""
 
     role = "server"
+    config: ServerConfig
+    _hypervisor: Hypervisor
 
     @classmethod
     async def start(cls, config: ServerConfig, env: Env) -> Self:
@@ -97,6 +102,7 @@ class ServerNode(Node):
     async def run(cls, config: ServerConfig, env: Env, home: Home, network: bytes, hypervisor: Hypervisor) -> Self:
         """Serve from these parts, which end with the node."""
         node = cls(env, home)
+        node.config, node._hypervisor = config, hypervisor
         node._ending.callback(home.leave)
         node._ending.push_async_callback(hypervisor.aclose)
         try:
@@ -125,12 +131,19 @@ class ServerNode(Node):
         )
         self.admission = admission = Admission(offer, capabilities)
         journal, audit = Journal(home.disk), AuditLog(home.disk, signer, env.scheme)
-        await self._open(held, config.udp, config.advertise)
+        moved = await self._own_host(held) if config.follows else None
+        udp, control = config.udp, config.control
+        if moved is not None:
+            udp, control = Address(moved, udp.port), Address(moved, control.port)
+            if isinstance(hypervisor, ForwardedHypervisor):
+                await hypervisor.move(moved)
+        advertise = "" if config.follows else config.advertise
+        await self._open(held, udp, advertise, self if config.follows else None)
         facts = AdvertFacts(
             config.country,
             config.region,
             Address(*self.peer.endpoint.address),
-            config.shown_control,
+            config.shown_control if moved is None else config.advertise_control or control,
             config.features,
             started_ms,
             held.published.epoch,
@@ -154,10 +167,12 @@ class ServerNode(Node):
         desk = QuoteDesk(signer, env.scheme, admission, audit, self._advert, env.now_ms)
         self.publisher = Publisher(self.peer.schema, self.peer.adverts, self.peer.asker, env, self.peer.tries)
         service = ServerService(manager, desk, admission, audit, self._advert, self._pending, signer.public_key)
-        self._desk = Desk(config.shown_control, env.now_ms)
+        self._desk = Desk(facts.control, env.now_ms)
         uploads = Uploads(signer.public_key, self._publish_value)
         handlers = {**service.handlers(), **self._desk.handlers(), **uploads.handlers()}
-        await self._serve(config.control, transport, handlers, ANONYMOUS)
+        await self._serve(control, transport, handlers, ANONYMOUS)
+        if config.follows:
+            self._note_control()
         self.peer.endpoint.handle(ADVERT, self.show_advert)
         await self._appear()
         staying = membership.stay(home, env, held, self._call_corp, partial(registration, config), self._renewed)
@@ -181,12 +196,46 @@ class ServerNode(Node):
 
     async def _check_reachable(self) -> None:
         for _ in range(REACHED_LOOKS):
-            if await self._reached(LOGGER) != UNREACHABLE:
+            if await self.roaming.look(LOGGER) != UNREACHABLE:
                 return
             await asyncio.sleep(REACHED_AGAIN_S)
         if self.peer.endpoint.reachability == UNREACHABLE:
             next_step = "then start this server again; 'xenonode doctor' looks at the rest"
             raise XenoError(self.peer.endpoint.reachability_advice, next_step, "unreachable")
+
+    # -- going on elsewhere ------------------------------------------------------------------------------
+
+    async def _own_host(self, held: Membership) -> str | None:
+        """The address to begin at where the configured one is not, or no longer, this machine's; else None."""
+        if ip_address(self.config.udp.host).is_loopback or await has_host(self.config.udp.host):
+            return None
+        towards = [seed.pair for seed in held.network.seeds] + known_peers(self.home)
+        return await own_host(towards, held.network.profile)
+
+    async def move(self, host: str) -> None:
+        """Serve at this address of this machine from now on: the former one is gone."""
+        serving, port = self.control.address
+        if not await has_host(serving):
+            await self.control.open(host, port)
+            self._note_control()
+            if isinstance(self._hypervisor, ForwardedHypervisor):
+                await self._hypervisor.move(host)
+        self.env.spawn(self._pool.close(), "hang up what was connected from the former address")
+        await self.peer.endpoint.rebind(host)
+        self.seen(host)
+
+    def seen(self, host: str) -> None:
+        """Tell others this address: in the advert, and where large values are; clients, where guests are."""
+        control = self.config.advertise_control or Address(host, self.control.address[1])
+        self._desk.control = control
+        if isinstance(self._hypervisor, ForwardedHypervisor):
+            self._hypervisor.show(host)
+        self.advertiser.moved(Address(*self.peer.endpoint.address), control)
+        self.env.spawn(self.sessions.relocate(), "say where guests are")
+
+    def _note_control(self) -> None:
+        """For the owner's commands, which find the configured address otherwise."""
+        self.home.disk.replace(CONTROL_FILE, str(Address(*self.control.address)).encode())
 
     async def _appear_later(self) -> None:
         await asyncio.sleep(REJOIN_S)

@@ -21,6 +21,8 @@ from xenonode.units import CPU_HOUR, GIB, GIB_HOUR, parse_bytes, parse_cpu, pars
 Role = Literal["corp", "server", "client"]
 ROLES: tuple[Role, ...] = ("corp", "server", "client")
 NO_ADDRESS = "any"
+AUTO = "auto"
+"""Where others reach a server: at whatever address it has and they see it at."""
 
 
 def settings_of(role: Role) -> tuple[Setting, ...]:
@@ -58,6 +60,10 @@ def _host_or_none(raw: object, base: Path) -> str:
     if host and ip_address(host).is_unspecified:
         raise ValueError("is every address of this machine, and tells nobody how to reach it")
     return host
+
+
+def _advertised(raw: object, base: Path) -> str:
+    return AUTO if raw == AUTO else _host_or_none(raw, base)
 
 
 def _forwarded_or_none(raw: object, base: Path) -> Address | None:
@@ -180,10 +186,11 @@ _CORP = (
 _SERVER = (
     Setting(
         "advertise",
-        _host_or_none,
+        _advertised,
         "",
         "where others reach this machine when a router forwards the ports of udp, control and guests (20000 to 20999) "
-        "to it under the same numbers, e.g. '192.0.2.7'; empty: at udp's and control's own addresses",
+        "to it under the same numbers, e.g. '192.0.2.7'; empty: at udp's and control's own addresses; 'auto': where "
+        "others see it, and when its address changes the running server goes on at the new one",
     ),
     Setting(
         "advertise_control",

@@ -44,6 +44,25 @@ async def code_of(server_transport: TlsTransport, client_transport: TlsTransport
     return "ok"
 
 
+def test_a_server_that_listens_elsewhere_keeps_its_connections_and_is_not_where_it_was() -> None:
+    async def scenario(world: TlsWorld) -> None:
+        ours = TlsTransport(world.identity("a"), [world.corp.certificate_pem])
+        server = await serve("127.0.0.1", 0, {"whoami": whoami}, transport=ours)
+        former = server.address
+        kept = await connect(*former, world.key("a"), transport=ours)
+        await server.open("127.0.0.2", former[1])
+        assert server.address == ("127.0.0.2", former[1])
+        fresh = await connect(*server.address, world.key("a"), transport=ours)
+        for connection in (kept, fresh):
+            assert (await connection.call("whoami", {}))["key"] == world.key("a")
+            await connection.close()
+        with pytest.raises(ControlError, match="reached"):
+            await connect(*former, world.key("a"), transport=ours)
+        await server.close()
+
+    play_tls(scenario)
+
+
 def test_certificates_carry_the_key_and_live_seven_days() -> None:
     world = TlsWorld()
     leaf = world.identity("a").certificate_pem

@@ -201,7 +201,7 @@ def _examined(hosts: Hosts, *forwarded: str) -> dict[str, Any]:
 def test_a_server_behind_a_nat_finds_out_and_is_told_what_to_do(hosts: Hosts) -> None:
     told = _examined(hosts)
     assert told["reachability"] == "unreachable" and told["observed"][0] == OUTER, told
-    assert OUTER in told["advice"] and "forward this UDP port" in told["advice"]
+    assert OUTER in told["advice"] and "forward this UDP port under the same number" in told["advice"]
 
 
 def test_a_server_whose_port_is_forwarded_is_reachable_through_the_nat(hosts: Hosts) -> None:
@@ -227,5 +227,5 @@ def test_a_server_behind_a_router_that_does_not_forward_is_told_what_to_open(rou
     assert _line(right) == "ready"
     told = _told(router.start("left", "host.py", "left", LEFT, PORT, "right", RIGHT, PORT, "100", "examine"))
     assert told["reachability"] == "unreachable" and told["observed"] == [RIGHT_ROUTER, PORT], told
-    assert RIGHT_ROUTER in told["advice"] and "forward this UDP port" in told["advice"]
+    assert RIGHT_ROUTER in told["advice"] and "forward this UDP port under the same number" in told["advice"]
     assert not told["faults"] and not _told(right)["faults"]

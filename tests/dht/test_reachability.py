@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dht.datagram import REQUEST, seal
 from dht.endpoint import Endpoint
+from dht.errors import LocalError
+from dht.identity import KEY_BYTES
 from dht.reachability import MAX_TELLERS, MIN_MISSED, Reachability, UnreachableError
 
 Run = Callable[[Any], None]
@@ -35,6 +39,10 @@ class Translator(asyncio.DatagramProtocol):
         self._transport, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=("127.0.0.1", 0))
         self.address = self._transport.get_extra_info("sockname")
         self._endpoint._socket.send = self.send  # type: ignore[union-attr, method-assign]
+
+    def remember(self, addresses: Iterable[Any]) -> None:
+        """These were written to before."""
+        self._written.update(addresses)
 
     def send(self, data: bytes, address: Any) -> None:
         self._written.add(address)
@@ -65,6 +73,123 @@ def test_a_node_behind_a_strict_translator_learns_that_and_may_not_serve(run: Ru
             await node.examine_reachability(serve=True)
         assert node.reachability == "unreachable" and node.observed_address == translator.address
         assert translator.dropped
+
+    run(scenario)
+
+
+def test_who_was_written_to_in_a_run_before_this_one_proves_nothing(run: Run) -> None:
+    """A translator's memory outlives the node: its strangers get in, and nobody who comes from elsewhere does."""
+
+    async def scenario(world: Any) -> None:
+        nodes = await world.grow(14, ["cpu"])
+        node, translator = await behind(world, strict=True)
+        translator.remember(each.address for each in nodes)
+        for peer in nodes[:4]:
+            await node.ping(peer.address)
+        with pytest.raises(UnreachableError, match="under the same number"):
+            await node.examine_reachability(serve=True)
+        assert node.counters["strangers"] and translator.dropped
+
+    run(scenario)
+
+
+def test_one_peer_is_enough_to_find_out_that_the_port_is_open_or_not(run: Run) -> None:
+    async def scenario(world: Any) -> None:
+        peer = await world.open()
+        for strict, verdict in ((False, "mapped"), (True, "unreachable")):
+            node, translator = await behind(world, strict=strict)
+            await node.ping(peer.address)
+            translator.remember([peer.address])
+            found = await node.examine_reachability()
+            assert found == ("direct" if verdict == "mapped" else verdict)  # one voice does not say where we are seen
+
+    run(scenario)
+
+
+def test_a_peer_knocks_only_so_often_and_only_where_its_session_is(run: Run) -> None:
+    async def scenario(world: Any) -> None:
+        peer, asker = await world.open(), await world.open()
+        answers = [asker.ask(peer.address, -11, b"") for _ in range(60)]
+        granted = [each for each in await asyncio.gather(*answers, return_exceptions=True) if each == b""]
+        assert len(granted) <= 24
+        await asyncio.sleep(0.1)
+        assert asker.reachability == "direct" and not asker.counters["unknown-session"]
+
+    run(scenario)
+
+
+def test_a_knock_that_was_heard_is_not_believed_twice_nor_a_forged_one(run: Run) -> None:
+    async def scenario(world: Any) -> None:
+        peer, node = await world.open(), await world.open()
+        await node.ping(peer.address)
+        session = peer.peer(node.address).session
+        session.counter += 1
+        knock = seal(REQUEST, node.network_tag, session.send_session, session.counter, b"", session.keys[:KEY_BYTES])
+        elsewhere = ("127.0.0.1", 9)
+        node._received(knock[:-1] + bytes([knock[-1] ^ 1]), elsewhere)
+        assert node.reachability == "unknown"
+        node._received(knock, elsewhere)
+        assert node.reachability == "direct"
+        node.reach.state.forget()
+        node._received(knock, elsewhere)
+        assert node.reachability == "unknown"
+
+    run(scenario)
+
+
+def test_a_node_goes_on_at_another_address_and_is_found_in_all_its_overlays(run: Run) -> None:
+    async def scenario(world: Any) -> None:
+        nodes = await world.grow(12, ["cpu", "memory"])
+        node, dimensions = nodes[5], ("cpu", "memory")
+        answers = [node.ask(each.address, 7, b"") for each in nodes[:3]]  # under way, and refused by everybody
+        port = node.address[1]
+        await node.rebind("127.0.0.2")
+        assert node.address == ("127.0.0.2", port) and node.has_address
+        outcomes = await asyncio.gather(*answers, return_exceptions=True)
+        assert [type(each).__name__ for each in outcomes] == ["PeerRefusedError"] * 3
+        await asyncio.sleep(2.0)
+        for dimension in dimensions:
+            wanted = node.overlay(dimension)
+            assert wanted.contact.address == ("127.0.0.2", port)
+            for each in nodes:
+                if each is not node:
+                    found = await each.overlay(dimension).find(wanted.node_id, 1)
+                    assert [one.address for one in found] == [("127.0.0.2", port)]
+                    assert each.overlay(dimension).table.by_id[wanted.node_id].address == ("127.0.0.2", port)
+        assert node.counters["rebound"] == 1 and not node.counters["fault"]
+
+    run(scenario)
+
+
+def test_a_node_whose_port_is_taken_at_the_other_address_stays_where_it_is(run: Run) -> None:
+    async def scenario(world: Any) -> None:
+        node, other = await world.open(), await world.open()
+        with socket.socket(type=socket.SOCK_DGRAM) as taken:
+            taken.bind(("127.0.0.2", node.address[1]))
+            with pytest.raises(OSError, match="in use"):
+                await node.rebind("127.0.0.2")
+        with pytest.raises(LocalError, match="no address for a network"):
+            await node.rebind("8.8.8.8")
+        assert (await other.ping(node.address)).member == node.member
+
+    run(scenario)
+
+
+def test_who_follows_a_translator_asks_again_and_again_and_believes_the_new_address_at_once(run: Run) -> None:
+    async def scenario(world: Any) -> None:
+        nodes = await world.grow(8, ["cpu"])
+        node, translator = await behind(world, strict=False)
+        for peer in nodes:
+            await node.ping(peer.address)
+        await node.reach.learn()
+        node.reach.follows = True
+        before = translator.address
+        assert node.observed_address == before
+        await translator.move()
+        node.reach.look_out()
+        await asyncio.sleep(0.5)
+        assert node.observed_address == translator.address != before
+        assert await node.examine_reachability() == "mapped"
 
     run(scenario)
 
@@ -176,9 +301,10 @@ def test_the_advice_says_what_others_see_and_whether_the_number_must_stay() -> N
     assert "NAT" not in advice(own, own, own) and "others see it as 10.0.0.1:4000" in advice(own, own, own)
     assert "1 of 1 who were asked see it as 192.168.7.7:4000" in advice((outside, 4_000))
     kept = advice(*[(outside, 4_000)] * 3)
-    assert "NAT); others see it as 192.168.7.7:4000" in kept and "same number" not in kept
+    assert "NAT); others see it as 192.168.7.7:4000" in kept
+    assert "same number (4000 to 4000, no other)" in kept and "outwards" not in kept
     moved = advice(*[(outside, 61_234)] * 3)
-    assert "192.168.7.7:61234" in moved and "same number, outwards" in moved
+    assert "192.168.7.7:61234" in moved and "same number (4000 to 4000, no other; outwards" in moved
     each = advice(*[(outside, 41_000 + n) for n in range(3)])
     assert "others see it as 192.168.7.7 under several ports (41000, 41001, ...)" in each
-    assert "same number, outwards" in each
+    assert "outwards as well" in each

@@ -128,6 +128,22 @@ def test_a_guest_answers_at_the_servers_own_address_until_it_ends(tmp_path: Path
     asyncio.run(scenario())
 
 
+def test_where_the_machine_has_another_address_a_guest_is_reached_at_the_same_port_there(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with guest_host(tmp_path) as bench:
+            handle = await bench.hypervisor.create(bench.spec("one"))
+            assert isinstance(bench.hypervisor, ForwardedHypervisor)
+            await bench.hypervisor.move("127.0.0.3")
+            [running] = await bench.hypervisor.reconcile()
+            assert running.handle == dataclasses.replace(handle, ssh_host="127.0.0.3")
+            assert await answers(running.handle) and not await answers(handle)
+            bench.hypervisor.show("192.0.2.7")  # a router's, which leads to it
+            [running] = await bench.hypervisor.reconcile()
+            assert (running.handle.ssh_host, running.handle.ssh_port) == ("192.0.2.7", handle.ssh_port)
+
+    asyncio.run(scenario())
+
+
 def test_after_a_kill_a_guest_is_reached_at_the_same_port(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with guest_host(tmp_path) as bench:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from dht.identity import ED25519
+from hypervisor.adapter import Running
 from hypervisor.environment import State as GuestState
 from xenonode.model.resources import Prices, Resources, due_nano
 from xenonode.model.session import Amendment, Start, UsageRecord
@@ -355,6 +356,32 @@ def test_a_crash_at_any_point_finds_the_guest_again_and_charges_once() -> None:
         crash_at = 1 + seed * operations // 20
         _, crashed_cpu_ns = run_virtually(scenario(crash_at, seed))
         assert 0.5 * cpu_ns < crashed_cpu_ns < 1.5 * cpu_ns, f"crash at {crash_at}"
+
+
+def test_a_server_that_moved_says_anew_where_its_guests_are() -> None:
+    async def scenario() -> None:
+        world = World()
+        server = await world.boot()
+        id = await server.open_session()
+        await until(server, id, RUNNING)
+        before = server.manager.sessions[id].start
+        await server.manager.relocate()
+        assert server.manager.sessions[id].start == before  # nothing is said twice
+        inner = server.manager._guests._hypervisor
+        reconcile = inner.reconcile
+
+        async def elsewhere() -> list[Running]:
+            found = await reconcile()
+            return [replace(each, handle=replace(each.handle, ssh_host="192.0.2.9", ssh_port=20_007)) for each in found]
+
+        inner.reconcile = elsewhere  # type: ignore[method-assign]
+        await server.manager.relocate()
+        told, _ = Start.open(server.manager.sessions[id].start or b"", ED25519, signed_by=SERVER.public_key)
+        first, _ = Start.open(before or b"", ED25519, signed_by=SERVER.public_key)
+        assert (told.ssh_host, told.ssh_port) == ("192.0.2.9", 20_007)
+        assert replace(told, ssh_host=first.ssh_host, ssh_port=first.ssh_port) == first
+
+    run_virtually(scenario())
 
 
 def test_receipts_more_often_than_the_owner_allows_are_refused() -> None:

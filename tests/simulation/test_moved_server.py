@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+from xenonode.simulation.faults.hosts import address_change
+from xenonode.simulation.faults.kinds import Injection
+from xenonode.simulation.faults.scene import Scene
 from xenonode.simulation.lease import Lease, settled_once
-from xenonode.simulation.world import World
+from xenonode.simulation.world import UDP_PORT, World
 
 
 def test_a_session_whose_server_moved_is_ended_and_paid_once_a_search_has_found_it() -> None:
@@ -24,4 +27,38 @@ def test_a_session_whose_server_moved_is_ended_and_paid_once_a_search_has_found_
         return settled_once(await lease.account())
 
     with World(5, servers=3) as world:
+        assert world.run(story()) == ""
+
+
+def test_a_server_whose_address_changes_while_it_runs_is_found_within_half_a_minute_and_its_session_goes_on() -> None:
+    async def story() -> str:
+        await world.begin()
+        client, server, loop = world.clients[0], world.servers[-1], asyncio.get_running_loop()
+        running = server.running
+        assert running is not None
+        lease = Lease(world, client, server)
+        await lease.open()
+        await asyncio.sleep(30.0)
+        key, former = running.home.signer.public_key, server.node.host.address
+        fault = Injection("address_change", 0, 1_000, (server.node.host.name,), {"live": 1})
+        await address_change(Scene(world), fault)
+        moved_s, there = loop.time(), server.node.host.address
+        assert there != former
+        while loop.time() < moved_s + 30.0:
+            await asyncio.sleep(1.0)
+            answer = await client.call(lambda client: client.finding.search("cores >= 1"))
+            hosts = {each.advert.advert.control.host for each in answer.servers if each.advert.server_key == key}
+            if hosts == {there} and answer.complete:
+                break
+        assert hosts == {there} and answer.complete and server.running is running
+        assert running.publisher.last is not None and not running.publisher.last.pending  # in all dimensions
+        for overlay in running.peer.overlays():
+            others = [each.running.peer.endpoint.overlay(overlay.dimension) for each in world.servers[:-1]]
+            known = [other.table.by_id[overlay.node_id].address for other in others]
+            assert set(known) == {running.peer.endpoint.address} == {(there, UDP_PORT)}, overlay.dimension
+        await asyncio.sleep(30.0)
+        await asyncio.wait_for(lease.stop(), 60.0)
+        return settled_once(await lease.account())
+
+    with World(6, servers=4) as world:
         assert world.run(story()) == ""

@@ -13,7 +13,8 @@ from xenonode.config import ServerConfig
 from xenonode.control.client import Connection, connect
 from xenonode.env import Env
 from xenonode.errors import XenoError
-from xenonode.home import Home, LiveHome
+from xenonode.home import CONTROL_FILE, Home, LiveHome
+from xenonode.model.entity import Address
 from xenonode.store.values import check, pieces
 
 
@@ -26,7 +27,10 @@ class Owner:
     @classmethod
     async def open(cls, config: ServerConfig, env: Env) -> Self:
         """On the server's own machine. Raises XenoError, or ControlError where it does not run."""
-        return await cls.connect(LiveHome(config.folder, exclusive=False), config.control.pair)
+        home, control = LiveHome(config.folder, exclusive=False), config.control
+        if config.follows:
+            control = Address.parse(home.disk.read(CONTROL_FILE).decode("ascii", "replace")) or control
+        return await cls.connect(home, control.pair)
 
     @classmethod
     async def connect(cls, home: Home, address: tuple[str, int]) -> Self:

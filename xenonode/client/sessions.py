@@ -347,26 +347,34 @@ class Sessions:
             record = self._records.change(
                 record.id, lambda now: replace(now, server_agreement=server_agreement, reservation=b"")
             )
-        if told.get("start") and not record.start:
+        if told.get("start") and told["start"] != record.start:  # a server that moved says anew where it leads to it
             start, _ = Start.open(told["start"], self._trust.scheme, signed_by=record.server)
             if start.agreement != record.id:
                 raise XenoError("the start record is of another agreement", "do not use this server", "bad_peer")
+            before = record.started(self._trust.scheme)
+            if before is not None and replace(start, ssh_host=before.ssh_host, ssh_port=before.ssh_port) != before:
+                raise XenoError("the start record is of another environment", "do not use this server", "bad_peer")
             record = self._records.change(record.id, lambda now: replace(now, start=told["start"]))
         if told.get("closed") and not record.closed:
             record = self._records.change(record.id, lambda now: replace(now, closed=True))
         return record, told
 
     async def _ask(self, record: SessionRecord, method: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Ask a session's server; one that moved, where a search has found it since."""
-        try:
-            return await self._call_server(record.server, record.control.pair, method, body)
-        except ControlError as error:
-            moved = self._records.address_of(record.server)
-            if error.code != UNREACHABLE or moved is None or moved == record.control:
-                raise
-        answer = await self._call_server(record.server, moved.pair, method, body)
-        self._records.change(record.id, partial(replace, control=moved))
-        return answer
+        """Ask a session's server; one that moved, where a search has found it since.
+
+        A connection to where it was may stand for a long time, and nothing comes over it.
+        """
+        moved = self._records.address_of(record.server)
+        if moved is not None and moved != record.control:
+            try:
+                answer = await self._call_server(record.server, moved.pair, method, body)
+            except ControlError as error:
+                if error.code != UNREACHABLE:
+                    raise
+            else:
+                self._records.change(record.id, partial(replace, control=moved))
+                return answer
+        return await self._call_server(record.server, record.control.pair, method, body)
 
     def _unreachable(self, record: SessionRecord, reason: str) -> SessionView:
         try:

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from xenonode.control.client import CALL_TIMEOUT_MS, Connection, connect
-from xenonode.control.errors import BUSY, ControlError
+from xenonode.control.errors import BUSY, TIMEOUT, ControlError
 from xenonode.control.stream import Transport
 
 MAX_CONNECTIONS = 64  # a client talks to XenoCorp and to some dozens of servers; below usual file limits
@@ -43,10 +43,19 @@ class ConnectionPool:
         connection = await self._connection(key)
         try:
             return await connection.call(method, body, timeout_ms=timeout_ms)
-        except ControlError:
+        except ControlError as error:
+            if error.code == TIMEOUT:
+                await self._doubt(key, connection)
             if connection is not kept or connection.open:
                 raise
         return await (await self._connection(key)).call(method, body, timeout_ms=timeout_ms)
+
+    async def _doubt(self, key: Key, connection: Connection) -> None:
+        """Nobody answered: one of the two may have another address now, and then nothing ever ends the connection."""
+        if self._connections.get(key) is connection:
+            del self._connections[key]
+        if not connection.busy:
+            await connection.close()
 
     async def _connection(self, key: Key) -> Connection:
         connection = self._connections.pop(key, None)

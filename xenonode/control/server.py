@@ -99,10 +99,13 @@ class Server:
         self.statistics = Statistics()
 
     async def open(self, host: str, port: int) -> None:
-        """Listen; port 0 takes a free one."""
+        """Listen; port 0 takes a free one. Who listens already does so here from now on; what is connected stays so."""
+        former = self._listener
         self._listener = await self._transport.listen(
             host, port, anonymous=bool(self._anonymous), accepted=self._accepted, failed=self._handshake_failed
         )
+        if former is not None:
+            former.close()
 
     @property
     def address(self) -> tuple[str, int]:

@@ -75,6 +75,11 @@ class Advertiser:
         """A session came, went, or changed its size; or what some holders had is to be put into other hands."""
         self._changed = True
 
+    def moved(self, udp: Address, control: Address) -> None:
+        """The server is reached elsewhere from now on."""
+        self._facts = replace(self._facts, udp=udp, control=control)
+        self._changed = True
+
     def acknowledged(self) -> None:
         """Learn that every dimension has the advert in force."""
         self._tries = 0

@@ -63,6 +63,12 @@ def _booted(session: Session, event: ev.Booted, now_ms: int) -> Step:
     return session, [ev.Save(), ev.Audit("start", amounts(session.resources)), ev.Advertise()]
 
 
+def _relocated(session: Session, event: ev.Relocated, now_ms: int) -> Step:
+    if session.state not in LIVE or session.start is None:
+        return session, []
+    return replace(session, start=event.start), [ev.Save(), ev.Audit("relocated", {})]
+
+
 def _boot_failed(session: Session, event: ev.BootFailed, now_ms: int) -> Step:
     return stop(session, event.reason, failed=True) if session.state == STARTING else (session, [])
 
@@ -135,6 +141,7 @@ _HANDLERS: dict[type, Callable[[Session, Any, int], Step]] = {
     ev.Validated: _validated,
     ev.LaunchBegan: _launch_began,
     ev.Booted: _booted,
+    ev.Relocated: _relocated,
     ev.BootFailed: _boot_failed,
     ev.Sampled: _sampled,
     ev.Tick: _tick,

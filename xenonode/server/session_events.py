@@ -58,6 +58,13 @@ class Booted:
 
 
 @dataclass(frozen=True, slots=True)
+class Relocated:
+    """The environment is reached elsewhere: `start` is the Start record, signed anew."""
+
+    start: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class BootFailed:
     """The environment could not be launched."""
 
@@ -195,6 +202,7 @@ Event = (
     Validated
     | LaunchBegan
     | Booted
+    | Relocated
     | BootFailed
     | Sampled
     | Tick

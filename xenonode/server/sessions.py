@@ -15,14 +15,14 @@ from dataclasses import replace
 
 from dht.identity import Signer
 from hypervisor import readiness
-from hypervisor.adapter import Ability, Hypervisor
+from hypervisor.adapter import Ability, Hypervisor, Running
 from hypervisor.environment import State as GuestState
 from hypervisor.errors import HypervisorError, UnsupportedError
 from xenonode.env import Env
 from xenonode.model.entity import Trust
 from xenonode.model.money import Claim, Reservation
 from xenonode.model.resources import Resources
-from xenonode.model.session import Agreement, Amendment, Quote, Receipt, SessionCommand
+from xenonode.model.session import Agreement, Amendment, Quote, Receipt, SessionCommand, Start
 from xenonode.server import session_events as ev
 from xenonode.server.admission import Admission
 from xenonode.server.agreement_check import agreement_faults
@@ -113,10 +113,30 @@ class SessionManager:
             running = found.get(guest_name(id))
             shares = (None, None) if running is None else (running.cpu_ms_per_s, running.memory_bytes)
             await self.apply(id, ev.Restarted(readings.get(id), *shares))
+        await self._relocate(found)
         self._tasks = [
             self._env.spawn(self._sample_for_ever(), "sample sessions"),
             self._env.spawn(self._pump.run(), "send claims"),
         ]
+
+    async def relocate(self) -> None:
+        """This server is reached elsewhere: say anew, signed, where each guest is."""
+        try:
+            found = await self._guests.found()
+        except HypervisorError as error:
+            logger.warning("clients are not told yet where guests are reached now: %s", error)
+            return
+        await self._relocate(found)
+
+    async def _relocate(self, found: Mapping[str, Running]) -> None:
+        for id, session in list(self._sessions.items()):
+            running = found.get(guest_name(id))
+            if running is None or session.start is None or session.state not in LIVE:
+                continue
+            start, handle = Start.open(session.start, self._trust.scheme)[0], running.handle
+            if (handle.ssh_host, handle.ssh_port) != (start.ssh_host, start.ssh_port):
+                there = replace(start, ssh_host=handle.ssh_host, ssh_port=handle.ssh_port)
+                await self.apply(id, ev.Relocated(there.seal(self._signer).raw))
 
     async def close(self) -> None:
         """Stop working; guests go on, and `start` of a later run finds them."""

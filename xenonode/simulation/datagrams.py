@@ -22,15 +22,22 @@ class DatagramTransport(asyncio.DatagramTransport):
     def __init__(self, network: Network, host: Host, port: int, peer: Address | None, protocol: Any) -> None:
         super().__init__({"sockname": (host.address, port), "peername": peer})
         self._network, self._host, self._port, self._peer = network, host, port, peer
+        self._bound = host.address
         self._protocol = protocol
         self._incarnation = INCARNATION.get()
         self._closing = False
         self.context = contextvars.copy_context()
 
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """As everywhere; and `has_address`, which says whether the host still has the address that is bound."""
+        return self._bound == self._host.address if name == "has_address" else super().get_extra_info(name, default)
+
     def sendto(self, data: Any, addr: Any = None) -> None:
         """Hand a datagram to the network."""
         if self._closing or (self._incarnation is not None and not self._incarnation.alive):
             return
+        if self._bound != self._host.address:
+            raise OSError(errno.ENETUNREACH, f"{self._host.name} no longer has the address {self._bound}")
         if len(data) > LARGEST_DATAGRAM_BYTES:
             self._later(self._protocol.error_received, OSError(errno.EMSGSIZE, "message too long"))
             return
@@ -87,7 +94,7 @@ def open_datagrams(network: Network, factory: Any, local: Any, remote: Any, opti
     """Bind a port of the running node's host and return (transport, protocol), as the loop's method does."""
     network.refuse_options(options)
     host = network.own_host()
-    if local is not None and network.resolve(local[0]) is not host:
+    if local is not None and not network.is_of(local[0], host):
         raise OSError(errno.EADDRNOTAVAIL, f"{local[0]} is not an address of {host.name}")
     peer = None if remote is None else (network.resolve(remote[0]).address, remote[1])
     port = host.choose_port(host.datagram_ports, 0 if local is None else local[1])

@@ -167,6 +167,13 @@ class Network:
             raise OSError(errno.EHOSTUNREACH, f"no simulated host has the address or name {where!r}")
         return host
 
+    def is_of(self, where: Any, host: Host) -> bool:
+        """Whether this is an address or a name of this host now."""
+        try:
+            return self.resolve(where) is host
+        except OSError:
+            return False
+
     def names(self) -> dict[bytes, str]:
         """Every host's name by its identity, to read traces with."""
         return {host.identity: name for name, host in self._by_name.items()}
@@ -187,7 +194,12 @@ class Network:
         host.listeners.clear()
 
     def move(self, host: Host) -> str:
-        """Give a host that is down another address; nobody has the old one from now on."""
+        """Give a host another address; nobody has the old one from now on.
+
+        What is open on a host that is up stays bound to the old one: nothing gets in or out there any more.
+        """
+        host.datagram_ports.clear()
+        host.listeners.clear()
         del self._by_address[host.address]
         self._moves += 1
         host.address = f"10.{200 + (self._moves >> 8 & 31)}.{self._moves & 255}.1"

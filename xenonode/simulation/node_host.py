@@ -19,6 +19,11 @@ class NodeHost:
         self.node, self.disk = node, disk or SimulatedDisk()
         self.running: Any = None
 
+    @property
+    def follows(self) -> bool:
+        """Whether the node goes on by itself when the host's address changes while it runs."""
+        return False
+
     def crash(self) -> None:
         """Stop where it stands; its disk stays."""
         self.running = None

@@ -110,6 +110,8 @@ class StreamTransport(asyncio.Transport):
                     2 * self._one_way_ns() + network.loop.now_ns, self.reset, context=self.context
                 )
             return None
+        if self.local[0] != self.host.address or peer.local[0] != peer.host.address:
+            return None  # a host has moved: nothing gets through to the address that the connection is bound to
         arrival_ns = self._fate(len(segment or b""))
         if arrival_ns is None:
             return None
@@ -296,7 +298,7 @@ def listen(network: Network, factory: Any, where: Any, port: int | None, options
     """Open a listening port on the running node's host."""
     network.refuse_options(options)
     host = network.own_host()
-    if network.resolve(where) is not host:
+    if not network.is_of(where, host):
         raise OSError(errno.EADDRNOTAVAIL, f"{where} is not an address of {host.name}")
     chosen = host.choose_port(host.listeners, port or 0)
     listener = host.listeners[chosen] = Listener(network, host, chosen, factory)

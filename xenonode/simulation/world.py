@@ -41,6 +41,7 @@ from xenonode.model.schema import PublishedSchema
 from xenonode.search.publishing import Published, Publisher
 from xenonode.search.searching import SearchAnswer
 from xenonode.server_node import ServerNode, registration
+from xenonode.setting_tables import AUTO
 from xenonode.simulation.disk import SimulatedDisk
 from xenonode.simulation.env import derive
 from xenonode.simulation.home import AUTHORITY_TEXT, SimulatedHome, certify, login_key
@@ -198,8 +199,13 @@ class ServerHost(NodeHost):
             await self.node.start(running.close(), "stop")
         self.node.crash()
 
+    @property
+    def follows(self) -> bool:
+        """As its owner has chosen."""
+        return self.config.follows
+
     def move(self) -> None:
-        """Take another address, while it is down."""
+        """Take another address; a server that runs and follows goes on there."""
         address = self.world.simulation.network.move(self.node.host)
         udp, control = Address(address, UDP_PORT), Address(address, CONTROL_PORT)
         self.config = replace(self.config, udp=udp, control=control)
@@ -411,6 +417,7 @@ def server_config(name: str, address: str, shape: ServerShape, period_ms: int = 
     return ServerConfig(
         folder=NOWHERE,
         network=NOWHERE,
+        advertise=AUTO,
         udp=Address(address, UDP_PORT),
         control=Address(address, CONTROL_PORT),
         legal_name=f"owner of {name}",

@@ -68,7 +68,7 @@ class Desk:
     """The large values that one node gives out to members, until they expire."""
 
     def __init__(self, control: Address, now_ms: Callable[[], int]) -> None:
-        self._control, self._now_ms = control, now_ms
+        self.control, self._now_ms = control, now_ms
         self._kept: dict[bytes, tuple[bytes, int]] = {}
         self._named: dict[str, bytes] = {}  # what a name's record says now
 
@@ -88,7 +88,7 @@ class Desk:
             message = f"this node gives out {used} bytes already; at most {KEPT_BYTES_MAX} in all"
             raise XenoError(message, "wait until some values have expired", "value_room")
         self._kept[digest] = value, max(until_ms, expires_ms)
-        return Elsewhere(len(value), digest, self._control)
+        return Elsewhere(len(value), digest, self.control)
 
     def name(self, name: str, digest: bytes | None) -> None:
         """This name's record says so now, or nothing that is kept here: what it said before is given out no longer."""

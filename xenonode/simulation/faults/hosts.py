@@ -69,13 +69,20 @@ async def churn(scene: Scene, injection: Injection) -> None:
 
 
 async def address_change(scene: Scene, injection: Injection) -> None:
-    """The targets come back under other addresses, which only their own configurations know."""
+    """The targets come back under other addresses, which only their own configurations know.
+
+    Live, a server that follows its address goes on at another one, which nobody told it.
+    """
 
     async def move(name: str) -> None:
         if not scene.take(name):
             return
         try:
             host = scene.host(name)
+            if injection.parameter("live") and host.follows:
+                host.move()
+                scene.bit(injection, name)
+                return
             host.crash()
             host.move()
             scene.bit(injection, name)

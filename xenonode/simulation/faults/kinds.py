@@ -71,7 +71,7 @@ KINDS: dict[str, Kind] = {
         _node("slow_cpu", "Each callback takes so long.", "servers", "corp", step_us=1_000),
         _node("clock_skew", "The clock is wrong by so much, within what is tolerated.", skew_ms=60_000),
         _node("clock_jump", "The clock jumps, beyond what is tolerated, and later back.", "servers", jump_ms=-600_000),
-        _node("address_change", "The node comes back under another address.", "servers"),
+        _node("address_change", "The node comes back under another address; live=1: it runs on.", "servers", live=0),
         _node("churn", "Nodes stop in order, or crash, and come back, one after the other.", "servers", away_ms=15_000),
         _node("corp_away", "XenoCorp crashes, and comes back on its ledger.", "corp"),
         _disk("disk_lost_write", "Power fails in a write of which nothing is left.", after_writes=2),
