@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from xenonode.simulation.campaign.jobs import jobs_of, parse_seeds
@@ -161,6 +161,7 @@ _VALUES = st.one_of(
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.sampled_from([name for name, _, _ in keys()] + ["nodes", "fault", "sweep", "x"]), value=_VALUES)
+@example(name="churn.trace", value="\0")
 def test_any_value_of_any_key_is_taken_or_refused_in_words(tmp_path: Path, name: str, value: object) -> None:
     source = written(tmp_path, "")
     text = "nan" if isinstance(value, float) and math.isnan(value) else str(value).lower()

@@ -109,6 +109,8 @@ def read_outages(path: Path) -> tuple[Outage, ...]:
 
 
 def _text(path: Path) -> str:
+    if "\0" in str(path):
+        raise MeasuredError("a path has no zero bytes")
     try:
         raw: bytes
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
