@@ -6,7 +6,7 @@ Decides whom to ask first and when to look again. Leaves lookups to `walk` and t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from .contact import Address, Contact, address_text, plain_host, unpack_contacts
@@ -88,11 +88,17 @@ class Joining:
     async def leave(self) -> None:
         """Say goodbye to the neighbours, so that they need no time-out."""
         overlay = self._overlay
-        for contact in overlay.table.nearest(overlay.table.node.long_id, K):
-            self._endpoint.call(contact.address, overlay.tag, LEAVE, b"", ignore, contact=contact, timeout_ms=500)
+        self.goodbye(overlay.table.nearest(overlay.table.node.long_id, K))
         self.close()
         self._seeds = ()
         await asyncio.sleep(0)
+
+    def goodbye(self, contacts: Iterable[Contact]) -> None:
+        """Tell these that we take no part any more."""
+        for contact in contacts:
+            self._endpoint.call(
+                contact.address, self._overlay.tag, LEAVE, b"", ignore, contact=contact, timeout_ms=500
+            )  # fmt: skip
 
     def close(self) -> None:
         """No timer may outlive the endpoint."""

@@ -101,6 +101,10 @@ class Overlay:
         if self._publishing is not None:
             self._publishing.clear()
 
+    def goodbye(self, contacts: Iterable[Contact]) -> None:
+        """After `leave`: these were asked something since, and may have taken us in again."""
+        self.joining.goodbye(contacts)
+
     def warm_start(self, contacts: Sequence[Contact]) -> None:
         """Fill the table with contacts that are known to be true (a simulator's, never a datagram's)."""
         self.table.fill(contacts)
@@ -175,6 +179,15 @@ class Overlay:
     def holds_records(self) -> bool:
         """Whether anything is on the shelf."""
         return self._shelf is not None and len(self._shelf) > 0
+
+    async def hand_on(self) -> tuple[int, int]:
+        """Before `leave`: have others hold what lies here. How many records, and how many nobody took."""
+        return await self._publishing.hand_on() if self._publishing is not None else (0, 0)
+
+    def publish_through(self, other: Overlay) -> None:
+        """What this node stores again goes out by another overlay of the same dimension, another endpoint's."""
+        if self._publishing is not None:
+            other.publishing.take_over(self._publishing)
 
     async def put(self, key: bytes, envelope_raw: bytes, expires_ms: int, *, republish: bool = True) -> int:
         """Store a signed record at the nodes nearest to a key; how many of them (we too) hold it now.

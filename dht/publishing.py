@@ -10,6 +10,7 @@ the nearest one only, so much, and once: else whoever keeps arriving could make 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -49,6 +50,8 @@ MAX_WELCOMED = 1_024
 MAX_TRANSFER_RECORDS = 64
 MAX_TRANSFER_BYTES = 262_144
 NEWCOMERS_PER_TICK = 4
+# Records that are handed on at the same time by a node that leaves, to eight holders each.
+HANDED_AT_ONCE = 16
 # Holders that went since the last look.
 MAX_GONE = 64
 
@@ -154,6 +157,33 @@ class Publishing:
         except LocalError:
             # Closing, or full of calls; nobody hears of an end from within.
             self._endpoint.loop.call_soon(on_done, False)
+
+    async def hand_on(self) -> tuple[int, int]:
+        """Store what lies here at the nodes that are nearest without us; how many records, and how many nobody took."""
+        overlay, now_ms = self._overlay, self._endpoint.now_ms()
+        turns = asyncio.Semaphore(HANDED_AT_ONCE)
+
+        async def one(key: bytes, record: Record) -> bool:
+            async with turns:
+                found = await overlay.find(key, NEAREST_FOR_STORE)
+                others = [contact for contact in found if contact.node_id != overlay.node_id][:REPLICAS]
+                taken = await asyncio.gather(*(self._given(contact, key, record) for contact in others))
+            return any(taken)
+
+        held = [(key, record) for key in overlay.shelf.all_keys() for record in overlay.shelf.get(key, now_ms)]
+        outcomes = await asyncio.gather(*(one(key, record) for key, record in held))
+        return len(outcomes), outcomes.count(False)
+
+    async def _given(self, holder: Contact, key: bytes, record: Record) -> bool:
+        done: asyncio.Future[bool] = self._endpoint.loop.create_future()
+        self._give(holder, key, record, lambda held: None if done.done() else done.set_result(held))
+        return await done
+
+    def take_over(self, other: Publishing) -> None:
+        """Store again from now on what another overlay's node of ours did."""
+        self._publications.update(other._publications)
+        self._published_bytes += other._published_bytes
+        other.clear()
 
     def arrived(self, contact: Contact) -> None:
         """A node is in the table now: it may lack what it should hold."""

@@ -17,6 +17,7 @@ from .errors import (
     LocalError,
     PeerBusyError,
     PeerIdentityError,
+    PeerRefusedError,
     PeerTimeoutError,
     RemoteError,
     WireError,
@@ -190,7 +191,8 @@ class Walk:
         hostile = isinstance(error, WireError | PeerIdentityError)
         if hostile:
             self._endpoint.counters["hostile-answer"] += 1
-        if isinstance(error, PeerIdentityError):
+        left = isinstance(error, PeerRefusedError) and call.kind == FIND  # whoever takes part answers that
+        if isinstance(error, PeerIdentityError) or left:
             self._overlay.drop(contact)
         silent = isinstance(error, PeerTimeoutError | PeerBusyError)
         self._go_on(self._choice().failed(contact, hostile=hostile, silent=silent))

@@ -64,6 +64,7 @@ from summaries.recovering import Recovering
 from summaries.schema import Schema
 from summaries.tallying import Tallying
 from summaries.trie import ROOT, Prefix, region
+from summaries.zone import Zone
 
 DEFAULT_CAPACITY = 2_048  # measured: half the questions of 1,024, a quarter of those of 512
 HEARTBEAT_MS = 30_000  # a zone that did not change is told again: three times in an entry's life
@@ -178,6 +179,23 @@ class Holder:
                 return now_ms
             due_ms = min(due_ms, node.refresh_ms, self._climbing.due_ms(node), self._tallying.due_ms(node))
         return due_ms
+
+    def retire(self, now_ms: int) -> list[Action]:
+        """Hold nothing any more: tell those who name this node to readers that there is nothing here.
+
+        To be called once others have acknowledged what is held here; nothing is to be received afterwards.
+        """
+        state = self._state
+        for prefix, node in sorted(state.nodes.items()):
+            parent = prefix.parent
+            if parent is None or not node.version:
+                continue  # nobody is told who holds a root, or this
+            empty = Zone.empty(state.schema)
+            update = ZoneUpdate(prefix, state.incarnation, state.next_version(), empty, node.splits)
+            for group in range(state.groups_of(parent)):
+                state.push(parent, update, now_ms, node=prefix, group=group)
+        state.nodes.clear()
+        return state.flush()
 
     def statistics(self) -> dict[str, int]:
         """Counts for display: trie nodes, rows, entries, pushes in flight."""

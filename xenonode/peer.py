@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 
 from dht.contact import Address, Contact
@@ -29,6 +29,7 @@ from xenonode.search.adverts import Adverts
 from xenonode.search.asking import Asker
 from xenonode.search.growth import Growth
 from xenonode.search.holding import TrieHolding, monotonic_ms
+from xenonode.search.leaving import HandedOn, hand_on, held_rows
 from xenonode.search.measuring import Measurer
 from xenonode.search.news import News
 from xenonode.search.placement import Placement
@@ -56,6 +57,7 @@ class Peer:
         self, env: Env, signer: Signer, credential: bytes, trust: Trust, published: PublishedSchema, *, client: bool
     ) -> None:
         self.env, self.trust, self.is_client = env, trust, client
+        self._papers = signer, credential, published
         self.growth, self.leaf_capacity = Growth(published.schema, trust), published.leaf_capacity
         self.root_groups, self.tries = published.root_groups, dict(published.tries)
         self.endpoint = Endpoint(
@@ -88,6 +90,8 @@ class Peer:
         self._joining: dict[str, asyncio.Task[None]] = {}
         self._joined: dict[str, Placement] = {}
         self._seeds: list[Address] = []
+        self._left: set[str] = set()
+        self._guest: Peer | None = None  # asks in the dimensions that were left
 
     @property
     def schema(self) -> Schema:
@@ -141,7 +145,7 @@ class Peer:
 
     async def join(self) -> None:
         """Join every dimension's overlay. Raises XenoError where no seed answers; may be tried again."""
-        names = [dimension.name for dimension in self.schema.dimensions]
+        names = [dimension.name for dimension in self.schema.dimensions if dimension.name not in self._left]
         joins = [self.placement(name) for name in names]
         for outcome in await asyncio.gather(*joins, return_exceptions=True):
             if isinstance(outcome, BaseException):
@@ -160,7 +164,7 @@ class Peer:
         await until_answered(asked, lambda names: names is not None)
 
     def _grown(self, dimension: str) -> None:
-        if not self.is_client and self._joining:
+        if not self.is_client and self._joining and dimension not in self._left:
             self._entering.append(self.env.spawn(self._enter_late(dimension), f"join {dimension}"))
         self.on_growth()
 
@@ -179,8 +183,95 @@ class Peer:
         placement = self._joined[dimension] = self._place(dimension)
         placement.overlay.warm_start(contacts)
 
+    # -- leaving one dimension ---------------------------------------------------------------------------
+
+    @property
+    def left(self) -> list[str]:
+        """Dimensions of which this node holds no part, by its owner's wish."""
+        return sorted(self._left)
+
+    def stay_out(self, dimensions: Iterable[str]) -> None:
+        """Before `join`: these were left in an earlier run."""
+        self._left = {name for name in dimensions if name in self.schema.by_name}
+
+    async def leave(self, dimension: str) -> HandedOn:
+        """Hold no part of this dimension any more, once others have what was held; asking there goes on. XenoError.
+
+        What a server asks in such a dimension, such as to hold its own advert, it asks as clients do, from a socket of
+        its own: others lead nobody to a client.
+        """
+        placement, holding = self._joined.get(dimension), self.holdings.get(dimension)
+        if placement is None or holding is None or dimension in self._left:
+            held = ", ".join(sorted(set(self._joined) - self._left))
+            raise XenoError(f"this node holds no part of {dimension!r}", f"it does of {held}", "not_joined")
+        if len(self._joined) < 2:  # what was left is no more among them
+            raise XenoError("this is the last dimension that this node holds a part of", "stop it instead", "last")
+        if not len(placement.overlay.table):
+            message = f"nobody else is in {dimension!r}, who could hold what is held here"
+            raise XenoError(message, "wait until another server is there", "alone")
+        guest = await self._as_guest()
+        others = await guest.placement(dimension)
+        records, records_lost = await placement.overlay.hand_on()
+        self._left.add(dimension)  # from here on this dimension is asked as a client asks
+        holding.settle_up()
+        rows = held_rows(holding)
+        placement.overlay.publish_through(others.overlay)
+        await placement.overlay.leave()
+        pending = await hand_on(self.growth.of(dimension), dimension, rows, self.asker)
+        placement.overlay.goodbye(await holding.retire(others))
+        for kept in (self.holdings, self._joined, self._placements, self._joining):
+            kept.pop(dimension, None)
+        return HandedOn(records, records_lost, len(rows), pending)
+
+    async def enter(self, dimension: str) -> None:
+        """Hold a part of a dimension again that was left. Raises XenoError."""
+        if dimension not in self._left:
+            names = ", ".join(self.left) or "none is left out"
+            raise XenoError(f"this node has not left {dimension!r}", f"what it has left: {names}", "not_left")
+        self._left.remove(dimension)
+        try:
+            placement = await self.placement(dimension)
+        except XenoError:
+            self._left.add(dimension)
+            raise
+        if self._guest is not None and (other := self._guest.joined(dimension)) is not None:
+            other.overlay.publish_through(placement.overlay)
+
+    def renew(self, credential: bytes) -> None:
+        """Show a newer credential from the next handshake on."""
+        self._papers = self._papers[0], credential, self._papers[2]
+        for each in self._endpoints():
+            each.renew(credential)
+
+    def shun(self, members: Iterable[tuple[bytes, bytes]]) -> None:
+        """These members, and no others, have no place in overlays from now on."""
+        kept = frozenset(members)
+        for each in self._endpoints():
+            each.shun(kept)
+
+    async def rebind(self, host: str) -> None:
+        """Go on at another address of this machine. Raises OSError or LocalError."""
+        for each in self._endpoints():
+            await each.rebind(host)
+
+    def _endpoints(self) -> list[Endpoint]:
+        return [self.endpoint, *([] if self._guest is None else [self._guest.endpoint])]
+
+    async def _as_guest(self) -> Peer:
+        if self._guest is None:
+            guest = Peer(self.env, self._papers[0], self._papers[1], self.trust, self._papers[2], client=True)
+            guest.growth = self.growth
+            known = [*self._seeds, *self.endpoint.known_addresses(SEEDS_MAX)]
+            seeds = [each for each in known if each != self.endpoint.address]
+            self._guest = guest  # nobody else makes another meanwhile
+            await guest.open((self.endpoint.own_address[0], 0), seeds)
+            guest.endpoint.shun(self.endpoint.shunned)
+        return self._guest
+
     async def close(self) -> None:
         """Stop holding, say goodbye, close the socket."""
+        if self._guest is not None:
+            await self._guest.close()
         for holding in self.holdings.values():
             holding.stop()
         for task in list(self._joining.values()):
@@ -195,10 +286,14 @@ class Peer:
 
     def joined(self, dimension: str) -> Placement | None:
         """Where a dimension's trie nodes live, once its overlay is joined."""
+        if dimension in self._left:
+            return None if self._guest is None else self._guest.joined(dimension)
         return self._joined.get(dimension)
 
     async def placement(self, dimension: str) -> Placement:
         """Where a dimension's trie nodes live; joins its overlay the first time. Raises XenoError."""
+        if dimension in self._left:
+            return await (await self._as_guest()).placement(dimension)
         placement = self._joined.get(dimension)
         if placement is not None:
             return placement

@@ -22,6 +22,7 @@ from xenonode import membership
 from xenonode.config import ServerConfig
 from xenonode.control.errors import ControlError
 from xenonode.control.pool import ConnectionPool
+from xenonode.dimension_desk import DimensionDesk
 from xenonode.env import Env
 from xenonode.errors import XenoError
 from xenonode.home import CONTROL_FILE, Home, LiveHome
@@ -63,6 +64,8 @@ REJOIN_S = 5.0
 FORWARDED_PORTS = "ports.json"
 """Which port of the control address leads to which guest. With a control address on loopback all clients are on this
 machine, and reach guests where they are."""
+LEFT_FILE = "left"
+"""In the state: dimensions that the owner took this server out of, one a line."""
 EMBED = "embed"
 EMBED_URI = "qemu:///embed"
 
@@ -139,6 +142,7 @@ class ServerNode(Node):
                 await hypervisor.move(moved)
         advertise = "" if config.follows else config.advertise
         await self._open(held, udp, advertise, self if config.follows else None)
+        self.peer.stay_out(_names(home.disk.read(LEFT_FILE)))
         facts = AdvertFacts(
             config.country,
             config.region,
@@ -169,7 +173,8 @@ class ServerNode(Node):
         service = ServerService(manager, desk, admission, audit, self._advert, self._pending, signer.public_key)
         self._desk = Desk(facts.control, env.now_ms)
         uploads = Uploads(signer.public_key, self._publish_value)
-        handlers = {**service.handlers(), **self._desk.handlers(), **uploads.handlers()}
+        dimensions = DimensionDesk(self.peer, signer.public_key, self._note_left)
+        handlers = {**service.handlers(), **self._desk.handlers(), **uploads.handlers(), **dimensions.handlers()}
         await self._serve(control, transport, handlers, ANONYMOUS)
         if config.follows:
             self._note_control()
@@ -221,7 +226,7 @@ class ServerNode(Node):
             if isinstance(self._hypervisor, ForwardedHypervisor):
                 await self._hypervisor.move(host)
         self.env.spawn(self._pool.close(), "hang up what was connected from the former address")
-        await self.peer.endpoint.rebind(host)
+        await self.peer.rebind(host)
         self.seen(host)
 
     def seen(self, host: str) -> None:
@@ -232,6 +237,9 @@ class ServerNode(Node):
             self._hypervisor.show(host)
         self.advertiser.moved(Address(*self.peer.endpoint.address), control)
         self.env.spawn(self.sessions.relocate(), "say where guests are")
+
+    def _note_left(self, dimensions: list[str]) -> None:
+        self.home.disk.replace(LEFT_FILE, "\n".join(dimensions).encode())
 
     def _note_control(self) -> None:
         """For the owner's commands, which find the configured address otherwise."""
@@ -302,7 +310,7 @@ class ServerNode(Node):
         rng = self.env.rng("canary")
         while True:
             await asyncio.sleep(self._advert_period_s * rng.uniform(0.5, 1.5))
-            if not (names := sorted(self.publisher.standing)):
+            if not (names := sorted(set(self.publisher.standing) - set(self.peer.left))):
                 continue
             first = rng.choice(names)
             if not await self._shown_in(first, rng):  # liars lie everywhere, and are convicted the sooner
@@ -337,7 +345,7 @@ class ServerNode(Node):
     def _shun(self, answer: dict[str, Any]) -> None:
         """Leave them alone; where that is news, what only they had is put into other hands."""
         before = self.peer.endpoint.shunned
-        self.peer.endpoint.shun(members_of(answer))
+        self.peer.shun(members_of(answer))
         if self.peer.endpoint.shunned - before:
             self.advertiser.changed()
 
@@ -363,7 +371,7 @@ class ServerNode(Node):
 
     def _renewed(self, held: Membership) -> None:
         self.held = held
-        self.peer.endpoint.renew(held.papers.credential)
+        self.peer.renew(held.papers.credential)
         self.home.renew(self._transport, held.papers.certificate)
 
 
@@ -372,6 +380,10 @@ def registration(config: ServerConfig, network_id: bytes, now_ms: int) -> Regist
     return Registration(
         "server", config.legal_name, config.country, config.email, config.proof_reference, network_id, now_ms
     )
+
+
+def _names(stored: bytes) -> list[str]:
+    return stored.decode("ascii", "replace").split()
 
 
 def image_hash(image_id: str) -> bytes:

@@ -229,6 +229,14 @@ def test_a_running_server_goes_on_at_its_new_address_and_is_found_there_in_all_o
     assert server.poll() is None and f"has the address {NEW} now" in place.said(server)
     assert "xeno_dht" in place.answer("net", "metrics", f"{NEW}:{CONTROL}", "--config", place.client)["text"]
     assert place.answer("home", "server", "sessions", "--config", config) == []
+    # Its owner, who finds it at the new address too, takes it out of a dimension and in again; nobody is missed.
+    dimensions = place.answer("home", "server", "dimensions", "--config", config)
+    assert [each["joined"] for each in dimensions] == [True] * 11
+    left = place.answer("home", "server", "leave", "price.net", "--config", config)
+    assert not left["joined"] and not left["adverts_not_taken"] and not left["records_not_taken"]
+    everybody = place.answer("net", "search", "price.net >= 0 USD/GiB", "--config", place.client)
+    assert everybody["complete"] and len(everybody["servers"]) == 1 + len(NEIGHBOURS)
+    assert place.answer("home", "server", "enter", "price.net", "--config", config)["joined"]
     # Started again with the old address in its configuration, it begins at the one that there is.
     server.send_signal(signal.SIGINT)
     server.wait(60)

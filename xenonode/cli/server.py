@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +27,9 @@ def add_to(app: typer.Typer) -> None:
     command(servers, "stop", example=stop_example)(stop)
     publish_example = "xenonode server publish prices prices.csv --expires-in 1d --config server.toml"
     command(servers, "publish", example=publish_example)(publish)
+    command(servers, "dimensions", example="xenonode server dimensions --config server.toml")(dimensions)
+    command(servers, "leave", example="xenonode server leave price.net --config server.toml")(leave)
+    command(servers, "enter", example="xenonode server enter price.net --config server.toml")(enter)
 
 
 @contextlib.asynccontextmanager
@@ -80,3 +83,53 @@ async def publish(
         holders = await owner.publish(name, value, life_ms)
     fields = {"name": name, "size_bytes": len(value), "holders": holders}
     run.output.facts(fields, fields.items(), "Published")
+
+
+DimensionArgument = Annotated[
+    str, typer.Argument(metavar="DIMENSION", help="Its name, as 'server dimensions' shows it.")
+]
+
+
+async def dimensions(run: Run) -> None:
+    """List the dimensions of the search: in which this server holds a part of the index, and how much of it.
+
+    Each dimension has an overlay of its own, whose servers hold the adverts of all in it. A server takes part in all,
+    until its owner takes it out of one with 'server leave'.
+    """
+    async with _owner(run) as owner:
+        found = await owner.dimensions()
+    columns = ("dimension", "part", "contacts", "trie nodes", "adverts", "records")
+    rows = [
+        (
+            each["dimension"], "holds" if each["joined"] else "left", each["contacts"], each["trie_nodes"],
+            each["adverts"], each["records"],
+        )
+        for each in found
+    ]  # fmt: skip
+    run.output.rows(found, columns, rows, "There is no dimension.")
+
+
+async def leave(run: Run, dimension: DimensionArgument) -> None:
+    """Take this server out of one dimension's overlay while it runs, also for later starts.
+
+    What it holds there is handed on first: members' values, and others' adverts, each acknowledged by a quorum of those
+    who hold it now. The server is still found through this dimension, since its own advert stays there: it only
+    holds nothing for others any more, and asks there as clients do. 'server enter' takes it in again.
+    """
+    async with _owner(run) as owner:
+        found = await owner.leave(dimension)
+    run.output.facts(found, _handed(found), f"{dimension} is left")
+    if found["adverts_not_taken"] or found["records_not_taken"]:
+        run.output.note("what was not taken is held by others already, or comes again when its owner publishes it next")
+
+
+async def enter(run: Run, dimension: DimensionArgument) -> None:
+    """Let this server hold a part of a dimension again that it had left."""
+    async with _owner(run) as owner:
+        found = await owner.enter(dimension)
+    run.output.facts(found, [("dimension", dimension), ("contacts", found["contacts"])], "Joined")
+
+
+def _handed(found: dict[str, Any]) -> list[tuple[str, object]]:
+    names = ("adverts_handed_on", "adverts_not_taken", "records_handed_on", "records_not_taken")
+    return [(name.replace("_", " "), found[name]) for name in names]

@@ -17,6 +17,9 @@ from xenonode.home import CONTROL_FILE, Home, LiveHome
 from xenonode.model.entity import Address
 from xenonode.store.values import check, pieces
 
+LEAVE_TIMEOUT_MS = 300_000
+"""As long as a server lets a request last: tens of thousands of adverts are handed on at some hundred a second."""
+
 
 class Owner:
     """A connection to the own server that proves the server's own key."""
@@ -64,6 +67,18 @@ class Owner:
             answer = await self._connection.call("owner.publish", {**head, "offset": offset, "piece": piece})
             holders = int(answer["holders"])
         return holders
+
+    async def dimensions(self) -> list[dict[str, Any]]:
+        """Every dimension of the schema: whether the server takes part in it, and what it holds there."""
+        return [dict(each) for each in (await self._connection.call("owner.dimensions", {}))["dimensions"]]
+
+    async def leave(self, dimension: str) -> dict[str, Any]:
+        """Have the server hand on what it holds of a dimension, and hold no part of it any more."""
+        return dict(await self._connection.call("owner.leave", {"dimension": dimension}, timeout_ms=LEAVE_TIMEOUT_MS))
+
+    async def enter(self, dimension: str) -> dict[str, Any]:
+        """Have it hold a part of a dimension again that it had left."""
+        return dict(await self._connection.call("owner.enter", {"dimension": dimension}))
 
     async def close(self) -> None:
         """Hang up."""

@@ -26,6 +26,8 @@ from xenonode.search.kinds import TRIE
 from xenonode.search.placement import Placement
 
 TICK_S = 1.0
+RETIRE_S, RETIRE_LOOK_S = 5.0, 0.05
+"""Two hard time-outs: who is not told by then names a node that holds nothing for 90 s more, and readers find out."""
 LOGGER = logging.getLogger("xenonode.search")
 
 
@@ -43,7 +45,8 @@ class TrieHolding:
 
     # __dict__ is made only where it is used: a simulated liar puts a method of its own in another's place.
     __slots__ = (
-        "__dict__", "_env", "_holder", "_make", "_overlay", "_placement", "_salt", "_stopped", "_timer", "salted",
+        "__dict__", "_env", "_holder", "_make", "_overlay", "_placement", "_salt", "_stopped", "_timer", "_told",
+        "salted",
     )  # fmt: skip
 
     def __init__(
@@ -55,6 +58,7 @@ class TrieHolding:
         self._overlay, self._placement, self._env = overlay, placement, env
         self._timer: asyncio.TimerHandle | None = None
         self._stopped, self._salt = False, salt
+        self._told: dict[Contact, None] | None = None
         self.salted = tuple(TrieHolding(overlay, make, placement, env, salt=other) for other in range(1, tries))
         if not salt:
             overlay.handle(TRIE, self._asked)
@@ -83,6 +87,28 @@ class TrieHolding:
             self._timer = None
         for other in self.salted:
             other.stop()
+
+    def settle_up(self) -> None:
+        """Before the overlay is left: begin nothing any more, and note whom something is still said to."""
+        self.stop()
+        self._told = {}
+        for other in self.salted:
+            other._told = self._told
+
+    async def retire(self, placement: Placement) -> list[Contact]:
+        """Hold nothing any more, and say so to those who name this node to readers; whom that was said to.
+
+        The overlay is left by now, so `placement` is another one's of the same dimension.
+        """
+        ends_s = asyncio.get_running_loop().time() + RETIRE_S
+        for one in (self, *self.salted):
+            one._placement = placement
+            one._perform(one.holder.retire(monotonic_ms()))
+        while asyncio.get_running_loop().time() < ends_s:
+            if not any(one.holder.statistics()["pushes"] for one in (self, *self.salted)):
+                break
+            await asyncio.sleep(RETIRE_LOOK_S)
+        return list(self._told or ())
 
     def _tick(self) -> None:
         """Expire, tighten and retry, once a second while there is anything to do it with."""
@@ -144,6 +170,8 @@ class TrieHolding:
         message = Salted(self._salt, push.message) if self._salt else push.message  # type: ignore[arg-type]
         body = wire.pack(to_fields(message))
         for contact in holders:
+            if self._told is not None:
+                self._told[contact] = None
             try:
                 self._overlay.ask_then(contact, TRIE, body, partial(self._heard, push, len(holders), contact))
             except DhtError as error:

@@ -58,12 +58,12 @@ class Publisher:
         async with self._turn:
             verified, point = self._adverts.verify(raw, self._env.now_ms())
             names = [dimension.name for dimension in self.schema.dimensions]
-            runs: dict[str, list[_Run]] = {name: [] for name in names}
+            runs: dict[str, list[Run]] = {name: [] for name in names}
             for name in names:
                 for salt in range(self._tries.get(name, 1)):
                     postings = self._postings.get((name, salt), ())
                     publication = Publication(self.schema, name, point, raw, postings, before=self._before, salt=salt)
-                    runs[name].append(_Run(publication, self._asker))
+                    runs[name].append(Run(publication, self._asker))
             await asyncio.gather(*(run.finished() for name in names for run in runs[name]))
             durable: list[str] = []
             pending: list[str] = []
@@ -81,7 +81,7 @@ class Publisher:
             return self.last
 
 
-class _Run:
+class Run:
     """One dimension's publication under way."""
 
     def __init__(self, publication: Publication, asker: Asker) -> None:

@@ -1,0 +1,172 @@
+"""A server leaves one dimension while it runs: nothing that was acknowledged is lost, and searches by it stay whole."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from dht.record import owned_key
+from xenonode.client.owner import Owner
+from xenonode.control.client import connect
+from xenonode.control.errors import ControlError
+from xenonode.errors import XenoError
+from xenonode.simulation.world import World
+
+NAME = "price.cpu"
+QUERIES = ("price.cpu >= 0 USD/h", "price.cpu >= 0 USD/h order by price.cpu", "cores >= 1")
+
+
+def play(seed: int, servers: int, story: Callable[[World], Coroutine[Any, Any, None]], **options: Any) -> None:
+    with World(seed, servers=servers, leaf_capacity=4, **options) as world:
+        world.run(story(world))
+
+
+async def everybody_is_found(world: World) -> None:
+    there = {server.running.home.signer.public_key for server in world.servers if server.running is not None}
+    for text in QUERIES:
+        answer = await world.clients[0].call(lambda client: client.finding.search(text))  # noqa: B023
+        assert answer.complete and {each.advert.server_key for each in answer.servers} == there, text
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_servers_leave_one_after_the_other_and_everybody_is_found_through_it_at_once_and_later(seed: int) -> None:
+    async def story(world: World) -> None:
+        await world.begin()
+        await asyncio.sleep(60.0)
+        for server in world.servers[:4]:
+            peer = server.running.peer
+            held = sum(len(node.rows) for node in peer.holdings[NAME].holder.nodes().values())
+            handed = await server.node.start(peer.leave(NAME))
+            assert handed.rows <= held and not handed.rows_pending and not handed.records_lost
+            assert NAME not in peer.holdings and peer.left == [NAME]
+            await everybody_is_found(world)
+            own_id = peer.endpoint.overlay(NAME).node_id
+            for other in world.servers:
+                if other is not server:
+                    assert own_id not in other.running.peer.endpoint.overlay(NAME).table.by_id
+        await asyncio.sleep(400.0)  # their adverts are renewed several times, and holders tell them from the dead
+        await everybody_is_found(world)
+        assert all(not server.running.publisher.last.pending for server in world.servers)
+        for server in world.servers[:4]:
+            await server.node.start(server.running.peer.enter(NAME))
+            assert server.running.peer.left == [] and NAME in server.running.peer.holdings
+        await asyncio.sleep(30.0)
+        await everybody_is_found(world)
+
+    play(seed, 12, story)
+
+
+def test_a_server_that_holds_hundreds_of_adverts_hands_them_on() -> None:
+    async def story(world: World) -> None:
+        await world.begin()
+        await asyncio.sleep(60.0)
+        count = 6 + 60
+        handed = 0
+        for server in world.servers[:2]:
+            handed += (await server.node.start(server.running.peer.leave(NAME))).rows
+            answer = await world.clients[0].call(lambda client: client.finding.search(QUERIES[0]))
+            assert answer.complete and len(answer.servers) == count
+        assert handed > count / 2
+
+    play(4, 6, story, fleet=60)
+
+
+def test_values_that_lay_there_are_read_afterwards_and_go_on_being_published() -> None:
+    async def story(world: World) -> None:
+        await world.begin()
+        await asyncio.sleep(30.0)
+        dimension = world.servers[0].running.peer.schema.dimensions[0].name
+        overlays = [server.running.peer.endpoint.overlay(dimension) for server in world.servers]
+        writer, value, now_ms = overlays[0], b"what was acknowledged", world.now_ms
+        expires_ms = world.servers[0].node.env.now_ms() + 120_000
+        key = owned_key(dimension, writer.endpoint.signer.public_key, "name")
+        put = writer.put_value(key, value, expires_ms, seq=1, name="name")
+        assert await world.servers[0].node.start(put) >= 3
+        for server in world.servers[:3]:
+            handed = await server.node.start(server.running.peer.leave(dimension))
+            assert not handed.records_lost
+        for server in world.servers[3:]:
+            overlay = server.running.peer.endpoint.overlay(dimension)
+            got = await server.node.start(overlay.get_value(key, writer.endpoint.signer.public_key))
+            assert got == value
+        guest = (await world.servers[0].node.start(world.servers[0].running.peer.placement(dimension))).overlay
+        assert guest.endpoint.is_client and guest.publishing.lag_ms(now_ms()) == 0
+        before = guest.endpoint.counters["records-stored-again"]
+        await asyncio.sleep(90.0)
+        assert guest.endpoint.counters["records-stored-again"] > before
+
+    play(5, 8, story)
+
+
+def test_the_owner_alone_takes_a_server_out_and_in_and_is_told_what_became_of_it() -> None:
+    async def story(world: World) -> None:
+        await world.begin()
+        await asyncio.sleep(30.0)
+        server, other = world.servers[0], world.servers[1]
+        address = server.config.control.pair
+
+        async def owners() -> None:
+            owner = await Owner.connect(server.running.home, address)
+            before = {each["dimension"]: each for each in await owner.dimensions()}
+            assert all(each["joined"] and each["contacts"] == 6 for each in before.values()) and len(before) == 11
+            told = await owner.leave(NAME)
+            assert not told["joined"] and not told["adverts_not_taken"] and told["adverts"] == 0
+            assert told["adverts_handed_on"] >= 0 and not told["records_not_taken"]
+            assert [each["dimension"] for each in await owner.dimensions() if not each["joined"]] == [NAME]
+            for again, code in ((owner.leave(NAME), "not_joined"), (owner.leave("x"), "no_dimension")):
+                with pytest.raises(ControlError) as caught:
+                    await again
+                assert caught.value.code == code and caught.value.next_step
+            assert (await owner.enter(NAME))["joined"]
+            with pytest.raises(ControlError, match="has not left"):
+                await owner.enter(NAME)
+            await owner._connection.close()
+
+        async def strangers() -> None:
+            key = server.running.home.signer.public_key
+            held = other.running.held.papers
+            connection = await connect(*address, key, transport=other.running.home.transport(held.certificate, []))
+            for method in ("owner.dimensions", "owner.leave", "owner.enter"):
+                with pytest.raises(ControlError) as caught:
+                    await connection.call(method, {"dimension": NAME})
+                assert caught.value.code == "not_owner"
+            await connection.close()
+
+        await server.node.start(owners())
+        await other.node.start(strangers())
+        await everybody_is_found(world)
+
+    play(7, 6, story)
+
+
+def test_what_was_left_stays_left_over_a_restart_and_the_last_one_is_not_left() -> None:
+    async def story(world: World) -> None:
+        await world.begin()
+        server = world.servers[0]
+        await server.node.start(server.running.peer.leave(NAME))
+        server.running._note_left(server.running.peer.left)
+        server.crash()
+        await asyncio.sleep(5.0)
+        await server.restart()
+        peer = server.running.peer
+        assert peer.left == [NAME] and NAME not in peer.holdings
+        await asyncio.sleep(30.0)
+        await everybody_is_found(world)
+        for name, code in ((NAME, "not_joined"), ("nonsense", "not_joined")):
+            with pytest.raises(XenoError) as caught:
+                await server.node.start(peer.leave(name))
+            assert caught.value.code == code
+        with pytest.raises(XenoError, match="has not left"):
+            await server.node.start(peer.enter("cores"))
+        names = [each.name for each in peer.schema.dimensions if each.name != NAME]
+        for name in names[:-1]:
+            await server.node.start(peer.leave(name))
+        with pytest.raises(XenoError, match="last dimension"):
+            await server.node.start(peer.leave(names[-1]))
+        await everybody_is_found(world)
+        await server.stop()
+
+    play(6, 6, story)
