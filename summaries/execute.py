@@ -37,7 +37,8 @@ from summaries.schema import Schema
 from summaries.trie import ROOT, Prefix
 from summaries.visit import Source, Visit
 
-MAX_READS = 64  # trie nodes read at once (search.md: waves of up to 64)
+MAX_READS = 128  # trie nodes read at once: answers of 150 kB, within what a socket buffers
+MAX_WAVE = 64  # with a limit (search.md: waves of up to 64)
 FIRST_WAVE = 2  # with a limit: the root, then waves of 4, 8 .. 64, so that a small limit reads little
 FIRST_WAVE_WARM = 4  # without having to wait for the root
 MAX_RPCS = 20_000  # a search's whole budget: a hundred times what a conjunction over 1M adverts needs
@@ -94,7 +95,7 @@ class Search:
         self._nodes: list[Visit] = []  # that were read, for the explanation
         self._window = MAX_READS if query.limit is None else FIRST_WAVE
         self._wave = 1  # reads until the next wave; the root is a wave of its own
-        self._heap: list[tuple[int, int, int, Visit]] = []
+        self._heap: list[tuple[int, int, int, Visit]] = []  # what is read next first: see _queue
         self._active: dict[int, Visit] = {}
         self._readings: dict[int, tuple[Reading, Span]] = {}
         self._seen: dict[tuple[int, Prefix], Visit] = {}
@@ -301,7 +302,7 @@ class Search:
         self._tally.pruned += visit.pruned
         self._wave -= 1
         if self._wave <= 0:  # a wave is over: the next may be twice as large
-            self._window = self._wave = min(self._window * 2, MAX_READS)
+            self._window = self._wave = min(self._window * 2, MAX_READS if self._query.limit is None else MAX_WAVE)
         if self._comparing and visit.prefix == ROOT:
             self._compared[visit.part] = visit
             if len(self._compared) < len(self._parts):
@@ -386,8 +387,11 @@ class Search:
         return True
 
     def _queue(self, visit: Visit) -> None:
-        # Among equals the deeper first: with a limit, leaves end a search and aggregation points do not.
-        heappush(self._heap, (visit.bound, -visit.prefix.length, next(self._numbers), visit))
+        # With a limit the best first, of equals the deeper: leaves end a search. Else all must be read, and aggregation
+        # points first: one that waited for a hundred leaves would make those below it wait as long once more.
+        every = self._query.limit is None
+        order = (visit.leaves <= 1, visit.prefix.length) if every else (visit.bound, -visit.prefix.length)
+        heappush(self._heap, (*order, next(self._numbers), visit))
 
     def _leaf_limit(self) -> int:
         limit = self._query.limit

@@ -60,7 +60,7 @@ from summaries.rank import Order
 from summaries.renewal import MAX_CHANGES, Change
 from summaries.sums import AGGREGATE
 from summaries.trie import MAX_TRIES, Prefix
-from summaries.zone import MAX_COUNT, MAX_HEIGHT_STEPS, Zone
+from summaries.zone import MAX_COUNT, MAX_HEIGHT_STEPS, WORD_BITS, Zone
 
 MAX_ADVERT_BYTES = 1_040  # with an insert's prefix, key and framing: under 1,100
 MAX_HOLDERS = 8  # holders named for one child
@@ -119,12 +119,14 @@ def _read_zone(value: object) -> Zone:
         raise MessageError("a box has six bounds")
     environments, height = _U64[1](value[2]), integer(0, MAX_HEIGHT_STEPS)[1](value[4])
     price, count, leaves = integer(0, LARGEST)[1](value[5]), _COUNT[1](value[6]), _COUNT[1](value[7])
-    return Zone(lows, highs, environments, box, height, price, count, leaves, _U64[1](value[8]))
+    words = int.from_bytes(_WORDS[1](value[8]), "big")
+    return Zone(lows, highs, environments, box, height, price, count, leaves, words)
 
 
 def _write_zone(zone: Zone) -> list[Any]:
     z = zone
-    return [z.lows, z.highs, z.environments, list(z.box), z.height, z.price, z.count, z.leaves, z.words]
+    words = z.words.to_bytes((z.words.bit_length() + 7) // 8, "big")
+    return [z.lows, z.highs, z.environments, list(z.box), z.height, z.price, z.count, z.leaves, words]
 
 
 def _read_copied(value: object) -> Read | Overview | ZoneUpdate:
@@ -146,6 +148,7 @@ _RANK = integer(-LARGEST, LARGEST)
 _CONTACT = octets(MAX_CONTACT_BYTES)
 _ADVERT = octets(MAX_ADVERT_BYTES)
 _CHANGE = record(Change, integer(0, MAX_ADVERT_BYTES), _ADVERT)
+_WORDS = octets(WORD_BITS // 8)
 _CURSOR: Codec = (list, _read_cursor)
 _PREFIX = record(Prefix, _U64, integer(0, 64))
 _ZONE: Codec = (_write_zone, _read_zone)

@@ -15,7 +15,7 @@ from summaries.filter import Comparison, CompiledFilter, Filter, Within, closest
 from summaries.point import Point, Rows, unpack_rows
 from summaries.rank import Order
 from summaries.schema import Schema
-from summaries.zone import Zone
+from summaries.zone import Zone, word_bit
 
 SAMPLE = [attributes(Random(1)) for _ in range(1)] + [attributes(Random(seed)) for seed in range(300)]
 SCHEMA = Schema.from_sample(SAMPLE, most=128)  # type: ignore[arg-type]
@@ -127,6 +127,14 @@ def test_no_point_ranks_below_its_zone(seed: int, by: str, descending: bool) -> 
     one = point(seed)
     assert order.bound(SCHEMA, Zone.of_point(SCHEMA, one)) <= order.rank(one.attributes)
     assert Order.from_fields(order.to_fields()) == order
+
+
+def test_what_all_servers_have_hides_few_countries_from_a_zone() -> None:
+    features = ("x86_64", "arm64", "general", "compute", "memory", "storage", "local-disk", "accelerated")
+    usual = functools.reduce(lambda bits, word: bits | word_bit("feature", word), features, 0)
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    countries = [word_bit("country", one + other) for one in letters for other in letters]
+    assert sum(bool(one & usual) for one in countries) < 0.05 * len(countries)
 
 
 def test_rows_keep_their_columns_through_replacement_and_removal() -> None:

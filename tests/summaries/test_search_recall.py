@@ -7,10 +7,12 @@ from random import Random
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pytest import MonkeyPatch
 from summaries_queries import queries
 from summaries_world import World, attributes
 
-from summaries.asks import ABSENT, Probe
+from summaries import execute
+from summaries.asks import ABSENT, Ask, Probe
 from summaries.execute import Search, SearchResult
 from summaries.idset import IdSet
 from summaries.messages import Accepted, AdvertIs, Answer, Child, NotReady, Row
@@ -98,6 +100,18 @@ def test_a_limit_reads_few_nodes_and_probes_only_what_it_returns() -> None:
     everything = check(world, values, parse("cores >= 4"))
     assert result.counts.probes == 3 and result.counts.rejected == 0
     assert result.counts.leaves < everything.counts.leaves
+
+
+def test_without_a_limit_what_has_much_below_it_is_read_first(monkeypatch: MonkeyPatch) -> None:
+    world, _ = deep()
+    monkeypatch.setattr(execute, "MAX_READS", 4)
+    search = Search(world.schema, parse("cores >= 1"), lambda raw, now_ms: None, strict=False, dimension="environment")
+    (root,) = search.start(0)
+    points, leaves = [Prefix(bits, 6) for bits in (3, 40)], [Prefix(bits, 5) for bits in range(10, 16)]
+    children = [Child(one, 0, 9, 9, 3, (b"",)) for one in points] + [Child(one, 0, 1, 1, 3, (b"",)) for one in leaves]
+    assert isinstance(root, Ask)
+    asked = search.answered(root, Answer(ROOT, tuple(children), (), 0, 0, len(children), 1), 0)
+    assert [ask.prefix for ask in asked if isinstance(ask, Ask)] == [*points, *leaves[:2]]
 
 
 def test_ids_combine_into_semi_joins() -> None:

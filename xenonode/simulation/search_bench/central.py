@@ -18,7 +18,7 @@ from summaries.point import Point, Rows
 from summaries.query import AllOf, AnyOf, Condition, Near, Not, Query, filter_of, matches
 from summaries.rank import Order
 from summaries.schema import Schema
-from summaries.zone import words_of
+from summaries.zone import WORD_BITS, words_of
 from xenonode.simulation.search_bench.adverts import AdvertSet
 
 _NUMBERS = (
@@ -72,7 +72,8 @@ class NumpyIndex:
         self._rows = Rows(schema)
         for point, raw in adverts.adverts:
             self._rows.put(point, 0, raw)
-        self._words = np.array([words_of(point) for point, _ in adverts.adverts], dtype=np.uint64)
+        masks = b"".join(words_of(point).to_bytes(WORD_BITS // 8, "little") for point, _ in adverts.adverts)
+        self._words = np.frombuffer(masks, dtype=np.uint64).reshape(-1, WORD_BITS // 64)
 
     def points(self, query: Query) -> list[Point]:
         """The adverts that match, best first, as far as the limit."""
@@ -97,7 +98,8 @@ class NumpyIndex:
         for term in CompiledFilter(self._schema, filter_of(query)[0]).terms:
             mask = term.select(self._rows.array)
             if term.words:
-                mask &= (self._words & np.uint64(term.words)) == np.uint64(term.words)
+                wanted = np.frombuffer(term.words.to_bytes(WORD_BITS // 8, "little"), dtype=np.uint64)
+                mask &= ((self._words & wanted) == wanted).all(axis=1)
             chosen |= mask
         return np.flatnonzero(chosen).tolist()
 
