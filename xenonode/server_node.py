@@ -54,7 +54,9 @@ REACHED_LOOKS, REACHED_AGAIN_S = 3, 5.0
 """Where many servers start together, those who were to call have often met this one just before: then nobody strange
 comes, and one look would refuse a server that all can reach (found by a simulated seed)."""
 HIDDEN_LOOK_S = 2.0
-"""Between the looks of a server that somebody hides."""
+"""Between the looks of a server that looks everywhere."""
+REPUBLISHED_LOOKS = 30
+"""Seconds that a publication may take before it is looked at all the same: its tries end within half a minute."""
 TOLD_A_PERIOD = 5
 """How often a server asks XenoCorp whom to shun: what only those had is missed for so long at most."""
 FAREWELL_S = 5.0
@@ -154,6 +156,7 @@ class ServerNode(Node):
             config.advert_period_ms,
         )
         self._advert_period_s = config.advert_period_ms / 1_000
+        self._convicted = asyncio.Event()
         self.advertiser = advertiser = Advertiser(signer, journal, admission, facts)
         self.sessions = manager = SessionManager(
             env=env,
@@ -306,18 +309,38 @@ class ServerNode(Node):
                     await asyncio.sleep(RETRY_MS / 1_000)
 
     async def _stay_shown(self) -> None:
-        """Once a period, look in one dimension whether holders show the advert; where one hides it, in all others."""
+        """Once a period, look in one dimension whether holders show the advert; where one hides it, or somebody was
+        convicted, in all: liars lie everywhere, and are convicted the sooner."""
         rng = self.env.rng("canary")
         while True:
-            await asyncio.sleep(self._advert_period_s * rng.uniform(0.5, 1.5))
-            if not (names := sorted(set(self.publisher.standing) - set(self.peer.left))):
-                continue
-            first = rng.choice(names)
-            if not await self._shown_in(first, rng):  # liars lie everywhere, and are convicted the sooner
-                for name in names:
-                    if name != first:
-                        await asyncio.sleep(HIDDEN_LOOK_S)
-                        await self._shown_in(name, rng)
+            if not await self._convicted_within(self._advert_period_s * rng.uniform(0.5, 1.5)):
+                names = self._shown()
+                if not names or await self._shown_in(rng.choice(names), rng):
+                    continue
+            for name in self._shown():
+                await asyncio.sleep(HIDDEN_LOOK_S)
+                if self._convicted.is_set():
+                    break
+                await self._shown_in(name, rng)
+
+    def _shown(self) -> list[str]:
+        """Dimensions in which every search must find the advert, and in which holders can be looked at as others do."""
+        return sorted(set(self.publisher.standing) - set(self.peer.left))
+
+    async def _convicted_within(self, wait_s: float) -> bool:
+        """Whether somebody is newly shunned; then only after others have what only those had, lest they be accused."""
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._convicted.wait()
+        except TimeoutError:
+            return False
+        self._convicted.clear()
+        before = self.advertiser.seq
+        for _ in range(REPUBLISHED_LOOKS):
+            await asyncio.sleep(PUBLISH_CHECK_S)
+            if all(one.point.seq > before for one in self.publisher.standing.values()):
+                break
+        return True
 
     async def _shown_in(self, name: str, rng: Random) -> bool:
         """Look, and tell XenoCorp what was seen. Whether nobody hides it."""
@@ -348,6 +371,7 @@ class ServerNode(Node):
         self.peer.shun(members_of(answer))
         if self.peer.endpoint.shunned - before:
             self.advertiser.changed()
+            self._convicted.set()
 
     def location(self) -> Location:
         """Where it finds itself: its network coordinate."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xenonode.corp.court import VOICES_LEAST
+from xenonode.corp.court import VOICES_AHEAD
 from xenonode.simulation.world import World
 
 PERIODS_S = 500.0
@@ -17,7 +17,7 @@ def test_servers_look_for_themselves_and_shun_by_xenocorps_word() -> None:
     assert len(voices) > 100 and all(voices)
     suspect = world.servers[0].running
     assert suspect is not None
-    for number in range(VOICES_LEAST):
+    for number in range(VOICES_AHEAD):
         court.testify(f"witness-{number}", "cores", {suspect.home.signer.public_key: False}, world.now_ms())
     world.run(until=2 * PERIODS_S)
     for host in (world.corp, *world.servers):

@@ -1,9 +1,13 @@
 """Which holders hide adverts, by what publishers saw of them: XenoCorp judges, since it alone hears all of them.
 
-Decides whom all members shun: a holder of whom, within two periods, more than six in ten of the entities that looked
-say that it hides their adverts of one dimension, and at least six do. One voice an entity, its latest. An honest
-holder is accused by liars alone, who are a fifth; a liar by all the rest, but perhaps in one trie alone. A holder that
-hides from few goes on, and so hides little.
+Decides whom all members shun: a holder of whom, within two periods, eight more of the entities that looked say that it
+hides their adverts of one dimension than say that it shows them. One voice an entity, its latest. An honest holder is
+accused by liars alone, who are a fifth; a liar by all the rest, but perhaps in one trie alone. A holder that hides
+from few goes on, and so hides little.
+
+It is Wald's sequential test, since voices come one by one and judgement may be passed after each: where a share q of
+the voices lies, they are ahead by n at some time with a chance of (q / (1 - q)) ** n. With n = 8 and a fifth of liars
+that is 1 in 65,000 a holder and dimension, with three in ten of them 1 in 900.
 
 Testimony is soft state: it is told anew every period, and a judgement ends after a day, when the holder is tried again.
 It costs a holder its part in the network, never money.
@@ -14,7 +18,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 
-VOICES_LEAST = 8  # of distinct entities against it: fewer could be one operator's friends, or chance
+VOICES_AHEAD = 8  # of distinct entities against it, more than for it: see above
 HEARD_MS = 300_000  # two periods of a heartbeat
 SHUNNED_MS = 86_400_000
 MAX_HOLDERS, MAX_VOICES = 65_536, 64  # holders that were looked at lately, and voices kept of each: the newest
@@ -50,5 +54,5 @@ class Court:
 
     def _is_guilty(self, voices: Mapping[str, tuple[bool, int]], now_ms: int) -> bool:
         heard = [shows for shows, at_ms in voices.values() if at_ms > now_ms - HEARD_MS]
-        against = len(heard) - sum(heard)
-        return against >= VOICES_LEAST and 10 * against > 6 * len(heard)
+        shows = sum(heard)
+        return len(heard) - shows >= shows + VOICES_AHEAD

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 
 from summaries.canary import Canary, way
@@ -36,7 +37,8 @@ CRASHED_SHARE = 0.10  # of all holders, in each period
 AWAY_MS = (20_000, 120_000)
 LYING_SHARE = 0.20
 HEARS_MS = 30_000  # how often a server asks whom to shun: a fifth of a period, as live
-AGAIN_MS = 2_000  # between the looks of a server that somebody hides
+AGAIN_MS = 2_000  # between the looks of a server that looks everywhere
+PUBLISHED_MS = 4_000  # by then a publication that meets nobody silent was acknowledged
 LOOKS_AFTER_MS = 30_000  # a publisher looks for itself when its advert is that old, or as old as up to a period
 
 
@@ -65,6 +67,7 @@ class _Server:
     first_ms: int = 0
     durable: dict[Trie, int] = field(default_factory=dict)  # the newest advert that was acknowledged
     shunned: frozenset[bytes] = frozenset()  # when it last heard
+    looks: int = 0  # times that it began to look everywhere: only the latest goes on
 
 
 class Fleet:
@@ -97,6 +100,8 @@ class Fleet:
 
     def _publish(self, server: _Server) -> None:
         self._renew(server)
+        wait_ms = LOOKS_AFTER_MS + self.random.randrange(PERIOD_MS - 2 * LOOKS_AFTER_MS)
+        self.network.later(wait_ms, lambda: self._look_somewhere(server))
         for times in range(1, PERIOD_MS // HEARS_MS):
             self.network.later(times * HEARS_MS, lambda: self._told(server))
         self.network.later(PERIOD_MS, lambda: self._publish(server))
@@ -120,17 +125,31 @@ class Fleet:
             publication = network.publish(point, raw, trie, server.postings.get(trie, ()))
             # A publication is over long before the next one: its tries end within half a minute.
             network.later(PERIOD_MS - 1, lambda one=publication, name=trie: server.postings.update({name: one.postings}))  # type: ignore[misc]  # noqa: E501
+            network.later(PUBLISHED_MS, lambda one=publication, name=trie: self._stands(server, one, name))  # type: ignore[misc]
             network.later(LOOKS_AFTER_MS, lambda one=publication, name=trie: self._stands(server, one, name))  # type: ignore[misc]
 
     def _stands(self, server: _Server, publication: Publication, trie: Trie) -> None:
-        """Note where an advert stands by now; in one trie its server looks for it, later in the period."""
-        if publication.durable:
+        """Note where an advert stands by now."""
+        if publication.durable and publication.point.seq >= server.durable.get(trie, 0):
             server.postings[trie] = publication.postings
             server.durable[trie] = publication.point.seq
-        each = self.network.each
-        if self.court is not None and trie == each[self.random.randrange(len(each))]:
-            wait_ms = self.random.randrange(PERIOD_MS - 2 * LOOKS_AFTER_MS)
-            self.network.later(wait_ms, lambda: self._look(server, trie))
+
+    def _look_somewhere(self, server: _Server) -> None:
+        """Once a period, in one trie."""
+        if self.court is not None:
+            self._look(server, self.random.choice(self.network.each))
+
+    def _look_everywhere(self, server: _Server, after_ms: int) -> None:
+        """Where somebody hides it, or somebody was convicted, there may be more of them."""
+        server.looks += 1
+        turn = server.looks
+
+        def look(trie: Trie) -> None:
+            if turn == server.looks:
+                self._look(server, trie, first=False)
+
+        for place, trie in enumerate(self.network.each):
+            self.network.later(after_ms + place * AGAIN_MS, partial(look, trie))
 
     def _look(self, server: _Server, trie: Trie, *, first: bool = True) -> None:
         """A canary, and what its server tells XenoCorp of it; of servers, too, as many lie as of holders."""
@@ -138,7 +157,6 @@ class Fleet:
         if court is None or not server.durable.get(trie):
             return
         if self._hears(server):  # before those are accused who took the places of the shunned
-            network.later(LOOKS_AFTER_MS, lambda: self._look(server, trie, first=first))
             return
         dimension, salt = trie
         posting = self.random.choice(server.postings[trie])
@@ -155,9 +173,8 @@ class Fleet:
             seen = {name: shows != lies for name, shows in canary.seen.items()}
             court.testify(entity, dimension, seen, network.now_ms)
             network.shun(court.shunned(network.now_ms))
-            if first and not all(canary.seen.values()):  # where one hides it others may: a look everywhere
-                for place, other in enumerate(one for one in network.each if one != trie):
-                    network.later((place + 1) * AGAIN_MS, lambda other=other: self._look(server, other, first=False))  # type: ignore[misc]
+            if first and not all(canary.seen.values()):
+                self._look_everywhere(server, AGAIN_MS)
 
         network.look(server.point.contact, canary, told)
 
@@ -170,6 +187,7 @@ class Fleet:
         if news:
             server.shunned = self.network.shunned
             self._renew(server)
+            self._look_everywhere(server, PUBLISHED_MS + AGAIN_MS)
         return news
 
     def ask(self, question: Question, score: Score, *, doubting: bool = False) -> None:
