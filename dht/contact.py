@@ -137,6 +137,11 @@ def admits(host: str, profile: str) -> bool:
     return near if profile == "local" else parsed.is_global and not near
 
 
+def may_be_translated(host: str) -> bool:
+    """Whether this is an address of a network of its own, before which there may be a translator."""
+    return admits(host, "local") and not ipaddress.ip_address(host).is_loopback
+
+
 def plain_host(host: str) -> str:
     """The one way in which we write an address: `::1` for `0:0:0:0:0:0:0:1`."""
     return str(ipaddress.ip_address(_host_bytes(host)))

@@ -18,7 +18,7 @@ from typing import Any
 from . import datagram, wire
 from .answering import PING, Answering, Handler
 from .calls import Callback, Calls, error_of, into
-from .contact import Address, admits
+from .contact import Address, admits, may_be_translated
 from .contradictions import Contradictions
 from .coordinates import Coordinate
 from .datagram import (
@@ -139,7 +139,7 @@ class Endpoint:
         if shown in ("0.0.0.0", "::") and not self.is_client:
             await self.close()
             raise LocalError(f"{shown} is no address that others could reach; say which one to advertise")
-        if shown not in ("0.0.0.0", "::") and not admits(shown, self.profile):
+        if shown not in ("0.0.0.0", "::") and not self._may_have(shown):
             await self.close()
             raise LocalError(f"{shown} is no address for a network of profile {self.profile!r}")
         self._address = (shown, bound[1])
@@ -153,7 +153,7 @@ class Endpoint:
         former = self._socket
         if former is None:
             raise LocalError("the endpoint is not open")
-        if not admits(host, self.profile):
+        if not self._may_have(host):
             raise LocalError(f"{host} is no address for a network of profile {self.profile!r}")
         socket = await UdpSocket.bind(host, former.bound[1], self._received, self.counters, self.calls.open)
         if self._socket is not former:
@@ -166,6 +166,10 @@ class Endpoint:
         self.reach.state.forget()
         self.sessions.begin_anew()
         self.announce()
+
+    def _may_have(self, host: str) -> bool:
+        """Whether we may be bound to this address: behind a translator that we follow, a private one will do."""
+        return admits(host, self.profile) or (self.reach.follows and may_be_translated(host))
 
     def announce(self) -> None:
         """Our address is another one than it was: ask whoever is near us, in each overlay, something from there."""

@@ -92,6 +92,11 @@ class Reachability:
         address, votes = max(sorted(Counter(self._told.values()).items()), key=lambda each: each[1])
         return address if votes >= MIN_AGREEING and 2 * votes > len(self._told) else None
 
+    @property
+    def likely(self) -> Address | None:
+        """Our address as most of those who told see it, however few they are; for who has nothing better to go by."""
+        return max(sorted(Counter(self._told.values()).items()), key=lambda each: each[1], default=(None, 0))[0]
+
     def verdict(self, own: Address, now_s: float) -> str:
         """`direct`, `mapped` (reached through a translator), `unreachable`, or `unknown` so far."""
         if self._missed >= MIN_MISSED or self._shut_out >= MIN_MISSED:

@@ -73,14 +73,18 @@ class Reaching:
 
     async def examine(self) -> str:
         """Ask peers how they see us and have strangers call; the verdict."""
-        endpoint = self._endpoint
         peers = self._some_peers()
         await self.learn()
-        came = self._came = asyncio.Event()
+        await asyncio.gather(self._have_called(peers), self._have_knocked(peers))
+        return self.verdict()
+
+    async def _have_called(self, peers: list[Peer]) -> None:
+        """Have strangers call."""
+        endpoint, came = self._endpoint, asyncio.Event()
+        self._came = came
         # Whoever knows few peers has each of them find several strangers, or silence would prove nothing.
         times = -(-ENOUGH_CALLS // len(peers)) if peers else 0
         asked = (endpoint.ask(peer.address, CALL_BACK, b"") for peer in peers for _ in range(times))
-        knocking = asyncio.ensure_future(self._have_knocked(peers))
         answers = await asyncio.gather(*asked, return_exceptions=True)
         promised = sum(not isinstance(answer, BaseException) for answer in answers)
         if promised:
@@ -89,8 +93,6 @@ class Reaching:
         if not came.is_set():
             for _ in range(promised):
                 self.state.missed(endpoint.loop.time())
-        await knocking
-        return self.verdict()
 
     async def _have_knocked(self, peers: list[Peer]) -> None:
         """Have peers knock from ports that we never wrote to.

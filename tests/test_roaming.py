@@ -23,7 +23,8 @@ class Endpoint:
     has_address = True
 
     def __init__(self) -> None:
-        self.reach = SimpleNamespace(follows=False, learn=self.learn, look_out=lambda: None)
+        state = SimpleNamespace(likely=None)
+        self.reach = SimpleNamespace(follows=False, learn=self.learn, look_out=lambda: None, state=state)
         self.announced = 0
 
     async def learn(self) -> None:
@@ -77,8 +78,8 @@ class Scene:
         assert address == SEED
         return self.host
 
-    def roaming(self, server: Server | None = None) -> Roaming:
-        peer: Any = SimpleNamespace(endpoint=self.endpoint, seeds=[SEED], profile="local", overlays=lambda: [1])
+    def roaming(self, server: Server | None = None, profile: str = "local") -> Roaming:
+        peer: Any = SimpleNamespace(endpoint=self.endpoint, seeds=[SEED], profile=profile, overlays=lambda: [1])
         return Roaming(peer, server)
 
     async def said(self, has_address: bool | None = None) -> list[str]:
@@ -166,6 +167,33 @@ def test_who_follows_tells_others_a_translators_address_and_who_does_not_keeps_t
         [told] = await scene.said()
         assert "others see this node at 10.9.9.8:7410 now, and no longer at 10.9.9.9:7410" in told
         assert server.shown == ["10.9.9.9", "10.9.9.8"]
+        following.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_with_a_private_address_in_a_public_network_the_seeds_word_must_do_until_more_have_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene = Scene(monkeypatch, caplog, "10.0.0.9")
+    endpoint: Any = scene.endpoint
+    server = Server(endpoint)
+
+    async def scenario() -> None:
+        node = scene.roaming(server, "public")
+        for nobodys in (None, ("10.9.9.9", 7_410)):
+            endpoint.reach.state.likely = nobodys
+            await node.look(LOGGER)
+            assert not server.shown and endpoint.address == ("10.0.0.7", 7_410)
+        endpoint.reach.state.likely = ("9.9.9.9", 7_410)
+        await node.look(LOGGER)
+        assert server.shown == ["9.9.9.9"] and endpoint.address == ("9.9.9.9", 7_410)
+        endpoint.reach.state.likely = ("9.9.9.8", 7_410)  # one voice, now that the address is one that will do
+        await node.look(LOGGER)
+        assert server.shown == ["9.9.9.9"]
+        following = asyncio.create_task(node.watch())
+        await scene.said(False)
+        assert server.moves == ["10.0.0.9"]  # another private one, behind the same or another translator
         following.cancel()
 
     asyncio.run(scenario())

@@ -12,7 +12,7 @@ import logging
 from ipaddress import ip_address
 from typing import Protocol
 
-from dht.contact import Address, address_text, admits
+from dht.contact import Address, address_text, admits, may_be_translated
 from dht.errors import LocalError
 from dht.reachability import UNREACHABLE
 from dht.udp import host_towards
@@ -131,6 +131,9 @@ class Roaming:
         """Where a translator's outer address is what others see, that is what they are told."""
         endpoint = self._endpoint
         seen = endpoint.observed_address
+        if seen is None and not admits(endpoint.address[0], self._peer.profile):
+            seen = endpoint.reach.state.likely  # a private address in a public network: the seeds' word must do
+            seen = seen if seen is not None and admits(seen[0], self._peer.profile) else None
         if self._mobile is not None and seen is not None and seen[0] != endpoint.address[0]:
             endpoint.seen_at(seen[0])
             endpoint.announce()
@@ -156,9 +159,14 @@ class Roaming:
 
 
 async def own_host(towards: list[Address], profile: str) -> str | None:
-    """The address from which this machine reaches any of these; None where there is none that the network admits."""
+    """The address from which this machine reaches any of these; None where there is none that the network admits.
+
+    A private one may be behind a translator whose address it does admit.
+    """
     for address in dict.fromkeys(towards):
         host = await host_towards(address)
-        if host is not None and not ip_address(host).is_loopback and host != address[0] and admits(host, profile):
+        if host is None or ip_address(host).is_loopback or host == address[0]:
+            continue
+        if admits(host, profile) or may_be_translated(host):
             return host
     return None

@@ -258,6 +258,23 @@ def test_a_peer_calls_strangers_for_another_only_so_often(run: Run) -> None:
     run(scenario)
 
 
+def test_in_a_public_network_a_private_address_will_do_only_for_who_follows_a_translators(run: Run) -> None:
+    async def scenario(world: Any) -> None:
+        for follows, host, fits in ((False, "10.0.0.1", False), (True, "10.0.0.1", True), (True, "127.0.0.1", False)):
+            node = await world.open()
+            node.profile, node.reach.follows = "public", follows
+            assert node._may_have(host) is fits and node._may_have("9.9.9.9")
+
+    run(scenario)
+
+
+def test_what_one_peer_says_is_likely_and_no_more() -> None:
+    reachability = Reachability("local")
+    assert reachability.likely is None
+    reachability.told(("10.1.0.1", 4_000), ("9.9.9.9", 7_410))
+    assert reachability.likely == ("9.9.9.9", 7_410) and reachability.observed is None
+
+
 @given(st.integers(0, 16))
 def test_a_minority_of_liars_cannot_move_us(liars: int) -> None:
     reachability = Reachability("local")
