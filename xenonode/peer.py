@@ -250,9 +250,10 @@ class Peer:
             each.shun(kept)
 
     async def rebind(self, host: str) -> None:
-        """Go on at another address of this machine. Raises OSError or LocalError."""
-        for each in self._endpoints():
-            await each.rebind(host)
+        """Go on at another address of this machine. Raises OSError or LocalError, and may then be tried again."""
+        for each in reversed(self._endpoints()):  # the own one last: by its address others see whether all is done
+            if each.own_address[0] != host:
+                await each.rebind(host)
 
     def _endpoints(self) -> list[Endpoint]:
         return [self.endpoint, *([] if self._guest is None else [self._guest.endpoint])]

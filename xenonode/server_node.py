@@ -224,10 +224,11 @@ class ServerNode(Node):
         """Serve at this address of this machine from now on: the former one is gone."""
         serving, port = self.control.address
         if not await has_host(serving):
-            await self.control.open(host, port)
-            self._note_control()
+            # In such an order that whatever fails is done again at the next try.
             if isinstance(self._hypervisor, ForwardedHypervisor):
                 await self._hypervisor.move(host)
+            await self.control.open(host, port)
+            self._note_control()
         self.env.spawn(self._pool.close(), "hang up what was connected from the former address")
         await self.peer.rebind(host)
         self.seen(host)

@@ -47,7 +47,8 @@ def every_command() -> list[tuple[str, ...]]:
 def test_every_promised_command_is_there() -> None:
     promised = """join|register|search|quote|peers|status|statement|doctor|advert show|audit verify
         |config show|config example|corp init|corp serve|corp credit|corp audit|corp upgrade
-        |corp members|corp approve|corp refuse|server sessions|server stop|server publish|value put|value get
+        |corp members|corp approve|corp refuse|server sessions|server stop|server publish
+        |server dimensions|server leave|server enter|value put|value get
         |order create|order show|order list|order release|session create|session list|session show|session ssh
         |session resize|session pause|session resume|session stop|session console|session agent"""
     assert {tuple(one.split()) for one in promised.split("|")} <= set(every_command())

@@ -170,3 +170,22 @@ def test_what_was_left_stays_left_over_a_restart_and_the_last_one_is_not_left() 
         await server.stop()
 
     play(6, 6, story)
+
+
+def test_a_server_that_has_left_a_dimension_and_then_moves_is_found_by_it_at_its_new_address() -> None:
+    async def story(world: World) -> None:
+        await world.begin()
+        await asyncio.sleep(30.0)
+        server = world.servers[0]
+        await server.node.start(server.running.peer.leave(NAME))
+        server.move()
+        there = server.node.host.address
+        await asyncio.sleep(20.0)
+        answer = await world.clients[0].call(lambda client: client.finding.search(QUERIES[0]))
+        key = server.running.home.signer.public_key
+        assert answer.complete and len(answer.servers) == len(world.servers)
+        [found] = [each.advert.advert for each in answer.servers if each.advert.server_key == key]
+        assert found.control.host == found.udp.host == there
+        assert not server.running.publisher.last.pending
+
+    play(8, 6, story)
