@@ -241,6 +241,7 @@ class ServerNode(Node):
             self._hypervisor.show(host)
         self.advertiser.moved(Address(*self.peer.endpoint.address), control)
         self.env.spawn(self.sessions.relocate(), "say where guests are")
+        self.env.spawn(self._publish_values_again(), "say where values are")
 
     def _note_left(self, dimensions: list[str]) -> None:
         self.home.disk.replace(LEFT_FILE, "\n".join(dimensions).encode())
@@ -295,6 +296,16 @@ class ServerNode(Node):
         overlay = (await self.peer.placement(dimension(self.peer.schema))).overlay
         now_ms = self.env.now_ms()
         return await publish(overlay, name, value, now_ms=now_ms, life_ms=life_ms, desk=self._desk)
+
+    async def _publish_values_again(self) -> None:
+        """What this node gives out itself is elsewhere now, and records say where."""
+        for name, value, until_ms in self._desk.named():
+            left_ms = until_ms - self.env.now_ms()
+            try:
+                if left_ms > 0:
+                    await self._publish_value(name, value, left_ms)
+            except XenoError as error:
+                LOGGER.warning("readers of the value %r are still led to the former address: %s", name, error)
 
     async def _stay_published(self) -> None:
         while True:

@@ -62,3 +62,20 @@ def test_a_server_whose_address_changes_while_it_runs_is_found_within_half_a_min
 
     with World(6, servers=4) as world:
         assert world.run(story()) == ""
+
+
+def test_values_that_a_server_gives_out_itself_are_read_from_where_it_moved_to() -> None:
+    value = bytes(range(256)) * 400  # more than overlays hold
+
+    async def story() -> None:
+        await world.begin()
+        server, client = world.servers[0], world.clients[0]
+        key = server.running.home.signer.public_key.hex()
+        await server.node.start(server.running._publish_value("table", value, 600_000))
+        assert await client.call(lambda client: client.values.get(key, "table")) == value
+        server.move()
+        await asyncio.sleep(20.0)
+        assert await client.call(lambda client: client.values.get(key, "table")) == value
+
+    with World(7, servers=5) as world:
+        world.run(story())

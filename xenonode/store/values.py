@@ -90,6 +90,10 @@ class Desk:
         self._kept[digest] = value, max(until_ms, expires_ms)
         return Elsewhere(len(value), digest, self.control)
 
+    def named(self) -> list[tuple[str, bytes, int]]:
+        """What records say now that is kept here: name, value, and until when."""
+        return [(name, *self._kept[digest]) for name, digest in sorted(self._named.items()) if digest in self._kept]
+
     def name(self, name: str, digest: bytes | None) -> None:
         """This name's record says so now, or nothing that is kept here: what it said before is given out no longer."""
         former = self._named.pop(name, None)
