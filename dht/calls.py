@@ -55,12 +55,14 @@ class Calls:
         again_ms: int | None = None,
         timed: bool = True,
         early: bool = False,
+        slow: Callable[[], None] | None = None,
     ) -> Call:
         """Send a request; `callback(call, error, body)` comes exactly once, and never from within this.
 
         `again_ms`: send it once more after that long, for requests that may be carried out twice. `early`: a read
         that may be asked along with the greeting of a stranger. Who says
-        `timed=False` has a shorter time-out of its own, and calls `expire_in` when that is over.
+        `timed=False` has a shorter time-out of its own, and calls `expire_in` when that is over. `slow` is called, at
+        most once, when an answer from there would usually have come: who can ask somebody else as well need not wait.
         """
         endpoint = self._endpoint
         if not endpoint.is_open:
@@ -75,7 +77,15 @@ class Calls:
         call = Call(request_id, peer, tag, kind, body, callback, contact, early)
         self.open[request_id] = call
         peer.calls += 1
-        if timed:
+        if slow is not None:
+            patience_ms, tell = endpoint.sessions.patience_ms(peer), slow
+
+            def waited(call: Call) -> None:
+                self.expire_in(call, max(1, (timeout_ms or HARD_TIMEOUT_MS) - patience_ms))
+                tell()
+
+            endpoint.deadlines.add(patience_ms, call, waited)
+        elif timed:
             endpoint.deadlines.add(timeout_ms or HARD_TIMEOUT_MS, call, self._expired)
         if again_ms is not None:
             endpoint.deadlines.add(again_ms, call, self.resend)

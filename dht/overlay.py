@@ -357,8 +357,12 @@ class Overlay:
         *,
         timeout_ms: int | None = None,
         again_ms: int | None = None,
+        slow: Callable[[], None] | None = None,
     ) -> None:
-        """`ask` without a future: `callback(answer, None)` or `callback(None, error)`, once, and later."""
+        """`ask` without a future: `callback(answer, None)` or `callback(None, error)`, once, and later.
+
+        `slow`: see `Calls.begin`; a node is never slow to itself.
+        """
         check_kind(kind)
 
         def answered(call: Call, error: DhtError | None, answer: bytes) -> None:
@@ -376,6 +380,7 @@ class Overlay:
                 contact=contact,
                 timeout_ms=timeout_ms,
                 again_ms=again_ms,
+                slow=slow,
             )
 
     # -- what others see -----------------------------------------------------------------------------

@@ -8,7 +8,7 @@ address.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from .errors import LocalError
 from .greetings import Greetings
 from .handshake import Handshaker, SessionKeys
 from .limits import LIMITS, Bucket, Places
-from .peers import FAILURES_UNTIL_LOST, Pace, Peer, Session
+from .peers import FAILURES_UNTIL_LOST, MIN_HEDGE_MS, Pace, Peer, Session
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint
@@ -64,6 +64,8 @@ class Sessions:
         self._review_s = 0.0
         self._lost: Aging[Address, float] = Aging()
         self._entities: dict[bytes, str] = {}
+        # Who was silent in an earlier run: no less asked, but not waited for where another one can be asked.
+        self.suspects: Container[Address] = ()
         self.known_before: Callable[[Address], SessionKeys | None] | None = None
         """A simulator's word on sessions that stood before its run began; live, nobody has one."""
 
@@ -162,6 +164,35 @@ class Sessions:
             return True
         del self._lost[address]
         return False
+
+    def usual_ms(self, peer: Peer) -> int:
+        """How long an answer may take before another peer is asked, too."""
+        return peer.soft_timeout_ms if peer.session is not None else self.pace.cold_timeout_ms
+
+    def patience_ms(self, peer: Peer) -> int:
+        """The same where nothing is lost by asking another one: whoever was silent already gets little of it."""
+        if self.is_lost(peer.address):
+            return 1
+        usual_ms = self.usual_ms(peer)
+        if peer.session is not None:
+            return usual_ms
+        if peer.address in self.suspects:
+            usual_ms //= 3
+        greeting = peer.greeting
+        if greeting is not None:
+            waited_ms = int((self._endpoint.time() - greeting.sent_s) * 1_000)
+            usual_ms = 0 if greeting.attempts > 1 else usual_ms - waited_ms
+        return max(MIN_HEDGE_MS, usual_ms)
+
+    def silent(self) -> list[Address]:
+        """Who was asked for so long that an answer would have come, and has not been heard at all."""
+        return [
+            peer.address
+            for peer in self.peers.values()
+            if peer.session is None
+            and (peer.greeting is not None or self.is_lost(peer.address))
+            and self.patience_ms(peer) <= MIN_HEDGE_MS
+        ]
 
     # -- sessions with those whom we ask -------------------------------------------------------------
 

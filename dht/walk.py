@@ -139,8 +139,9 @@ class Walk:
         return lookup.result()
 
     def _slow_ms(self, peer: Peer) -> int:
-        """How long a peer has one of the lookup's slots."""
-        return peer.soft_timeout_ms if peer.session is not None else self._endpoint.sessions.pace.cold_timeout_ms
+        """How long a peer has one of the lookup's slots: nobody depends on what a client takes for the nearest."""
+        sessions = self._endpoint.sessions
+        return sessions.patience_ms(peer) if self._endpoint.is_client else sessions.usual_ms(peer)
 
     def _hedge(self, call: Call) -> None:
         """Where few are asked at a time the next one need not wait for a time-out."""

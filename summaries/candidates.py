@@ -2,7 +2,8 @@
 
 Decides which candidates are finished (probed, or fetched from a holder), verifies and matches what comes back, and
 keeps all that are not rejected in the order of their ranks. Nothing is returned on a holder's word, and nothing is
-given up on one: every holder that showed a row is asked for the advert before a server counts as unverified.
+given up on one: every holder that showed a row is asked for the advert before a server counts as unverified. While a
+server is slow its advert is fetched from a holder as well, and whichever comes first will do.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ class Candidate:
     evaded: bool = False  # whether somebody who showed a row had nothing, or nothing to say, when asked for its advert
     witness: tuple[Prefix, Source] | None = None  # who was asked last for the advert
     places: int = 0  # that an advert was said to have moved to
+    waits: int = 0  # questions for its advert that are open
+    late: int = 0  # the same, of those that are slower than usual
 
     def claim(self, row: Row, prefix: Prefix, source: Source) -> None:
         """One more replica shows a row of this server."""
@@ -91,6 +94,8 @@ class Candidates:
         self._tally, self._numbers, self._out = tally, numbers, out
         self._fetches: dict[int, tuple[Candidate, int]] = {}
         self._probes: dict[int, Candidate] = {}
+        self._slow: set[int] = set()  # probes and fetches that take longer than usual
+        self._busy = 0  # candidates that are being looked into
         self._candidates: dict[int, Candidate] = {}
         self._live: list[tuple[int, int]] = []  # (rank, id) of every candidate not rejected
         self._fresh: deque[int] = deque()
@@ -99,7 +104,7 @@ class Candidates:
 
     @property
     def is_busy(self) -> bool:
-        return bool(self._fetches or self._probes)
+        return self._busy > 0
 
     @property
     def is_idle(self) -> bool:
@@ -177,13 +182,33 @@ class Candidates:
         advert = reply.advert if isinstance(reply, AdvertIs) else b""
         candidate.witness = (ask.prefix, Source(ask.holder, ask.replica))
         candidate.evaded = candidate.evaded or not advert
+        self._settle(candidate, ask.number)
         self._judge(candidate, advert, None, now_ms, seq)
 
     def probed(self, probe: Probe, advert: bytes | None, now_ms: int, round_trip_us: int | None) -> None:
         """Take in a server's current signed advert (None: it did not answer)."""
         candidate = self._probes.pop(probe.number, None)
         if candidate is not None:
+            self._settle(candidate, probe.number)
             self._judge(candidate, advert or b"", round_trip_us, now_ms, None)
+
+    def slow(self, number: int) -> None:
+        """A server, or a holder of its advert, takes longer than usual: the next one is asked as well."""
+        candidate = self._probes.get(number) or self._fetches.get(number, (None, 0))[0]
+        if candidate is not None and candidate.state == "probing" and number not in self._slow:
+            self._slow.add(number)
+            candidate.waits -= 1
+            candidate.late += 1
+            if not candidate.waits:
+                self._ask_next(candidate)
+
+    def _settle(self, candidate: Candidate, number: int) -> None:
+        """A question for this candidate's advert is over."""
+        if number in self._slow:
+            self._slow.discard(number)
+            candidate.late -= 1
+        else:
+            candidate.waits -= 1
 
     def finish(self, floor: int) -> bool:
         """Ask for the proofs of those that will be in the answer; nothing unread ranks below `floor`.
@@ -193,7 +218,7 @@ class Candidates:
         before = len(self._live)
         limit, ordered = self._query.limit, bool(self._query.order.by)
         if limit is None:
-            while self._fresh and len(self._probes) + len(self._fetches) < MAX_PROBES:
+            while self._fresh and self._busy < MAX_PROBES:
                 self._finish_one(self._candidates[self._fresh.popleft()])
             return False
         # Without an order any that verify will do: what is under way already must not be overtaken.
@@ -202,7 +227,7 @@ class Candidates:
             if rank >= floor if ordered else under_way >= limit:
                 break
             under_way += self._candidates[id].state == "new"
-            if len(self._probes) + len(self._fetches) >= MAX_PROBES:
+            if self._busy >= MAX_PROBES:
                 break
             self._finish_one(self._candidates[id])
         return len(self._live) < before
@@ -218,7 +243,7 @@ class Candidates:
         candidate.state = "probing"
         if self._tally.rounds <= candidate.depth:
             self._tally.rounds = candidate.depth + 1
-        self._ask_next(candidate)
+        self._busy += self._ask_next(candidate)
 
     def _ask_next(self, candidate: Candidate) -> bool:
         """Ask the server, where it is said to be, or else who showed its row; whether anybody is left to ask."""
@@ -234,6 +259,7 @@ class Candidates:
             self._fetch(candidate, *shown)
         else:
             return False
+        candidate.waits += 1
         return True
 
     def _judge(
@@ -249,8 +275,12 @@ class Candidates:
                 point = None
         if point is not None and (point.id != row.id or (copy_of is not None and point.seq < copy_of)):
             point = None
-        if point is None and self._ask_next(candidate):
+        looking = candidate.state == "probing"
+        if not looking and (point is None or copy_of is not None):
+            return  # a slow one, after another had settled it
+        if point is None and (candidate.waits or self._ask_next(candidate) or candidate.late):
             return
+        self._busy -= looking
         if point is None and candidate.match is None:
             self._drop_live(candidate)
             candidate.state = "rejected"
@@ -272,11 +302,13 @@ class Candidates:
             match = _MATCH((point.id, point.seq, rank, contact, point, advert, round_trip_us))
             candidate.match = match
         assert candidate.match is not None
+        revived = candidate.state == "rejected"
         candidate.state = "verified"
-        if candidate.rank != candidate.match.rank:
+        if revived or candidate.rank != candidate.match.rank:
             self._drop_live(candidate)
             candidate.rank = candidate.match.rank
             insort(self._live, (candidate.rank, row.id))
+            self.unverified.pop(row.id, None)
 
     def _fetch(self, candidate: Candidate, seq: int, prefix: Prefix, source: Source) -> None:
         number, question = next(self._numbers), Fetch(prefix, candidate.row.id)

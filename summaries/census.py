@@ -77,6 +77,7 @@ class _Reading:
     pages: int = 0
     retries: int = 0
     splitting: bool = False
+    late: bool = False  # slower than usual: others are asked meanwhile
 
     def restart(self) -> None:
         self.parts, self.children, self.pages = [], [], 0
@@ -94,6 +95,8 @@ class _Node:
     holders: tuple[bytes, ...]
     readings: list[_Reading] = field(default_factory=list)  # complete ones
     open: int = 0
+    late: int = 0  # sources asked that are slower than usual, and count once they answer
+    closed: bool = False
     failed: int = 0
     absent: int = 0
     again: int = 0  # whole readings after the first
@@ -148,7 +151,11 @@ class Census:
     def answered(self, ask: Ask, reply: Outcome) -> list[Ask]:
         """Take in the reply to an ask (None: no answer; ABSENT: no such replica)."""
         node, reading = self._asked.pop(ask.number, (None, None))
-        if node is not None and reading is not None and isinstance(ask.message, Tally):
+        if node is not None and reading is not None and isinstance(ask.message, Tally) and not node.closed:
+            if reading.late:
+                reading.late = False
+                node.late -= 1
+                node.open += 1
             if isinstance(reply, Tallied) and reply.prefix == node.prefix:
                 self._page(node, reading, ask.message, reply)
             elif isinstance(reply, NotReady) and reading.retries < MAX_RETRIES:
@@ -158,14 +165,24 @@ class Census:
                 self._miss(node, reading, absent=isinstance(reply, Absent))
         return self._pump()
 
+    def slow(self, ask: Ask) -> list[Ask]:
+        """Nothing came yet, though it usually would have: others are asked as well (as in execute.py)."""
+        node, reading = self._asked.get(ask.number, (None, None))
+        if node is not None and reading is not None and not (node.closed or reading.late):
+            reading.late = True
+            node.open -= 1
+            node.late += 1
+            self._consider(node)
+        return self._pump()
+
     @property
     def finished(self) -> bool:
-        return self._started and not self._asked and not self._waiting
+        return self._started and not self._active and not self._waiting
 
     @property
     def result(self) -> CensusResult:
         counted = sum(one.count for one in self._groups.values())
-        pending = [*self._waiting, *{id(node): node for node, _ in self._asked.values()}.values()]
+        pending = [*self._waiting, *{id(node): node for node, _ in self._asked.values() if not node.closed}.values()]
         return CensusResult(
             dimension=self.dimension,
             groups=dict(sorted(self._groups.items())),
@@ -276,6 +293,8 @@ class Census:
         if node.sources and not (whole and agreed):
             self._begin(node, digest_only=bool(whole))
             return
+        if node.late and not (whole and agreed):
+            return  # nobody else is left to ask
         # Read whole what two agree on, or else what the others have to add.
         unread = [one for one in node.readings if one.digest_only and (not agreed or one.digest in agreed)]
         known = {one.digest for one in whole}
@@ -290,6 +309,7 @@ class Census:
 
     def _close(self, node: _Node, whole: list[_Reading], agreed: bool) -> None:
         self._active -= 1
+        node.closed = True
         if not whole:
             self._give_up(node)
             return

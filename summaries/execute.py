@@ -7,7 +7,8 @@ verified and matched exactly, so nothing is returned on a holder's word. A stric
 replicas (visit.py); what could not be read makes the result partial, and is named.
 
     start() -> asks;  answered(ask, reply) -> more asks;  probed(probe, advert) -> more;
-    finished -> result.      The driver sends, waits, and enforces time-outs.
+    slow(ask or probe) -> more;  finished -> result.
+    The driver sends, waits, says what is slow, and enforces time-outs.
 """
 
 from __future__ import annotations
@@ -181,9 +182,26 @@ class Search:
         self._pump()
         return self._flush()
 
+    def slow(self, ask: Ask | Probe, now_ms: int) -> list[Ask | Probe]:
+        """Nothing came yet, though it usually would have: others are asked as well, and whoever answers first will do.
+
+        Not where all replicas are to be heard: who doubts waits for each of them.
+        """
+        self._now_ms = now_ms
+        reading, _ = self._readings.get(ask.number, (None, (0, 0)))
+        if reading is None:
+            self._candidates.slow(ask.number)
+        elif not (reading.late or self._doubting) and id(reading.visit) in self._active:
+            visit, reading.late = reading.visit, True
+            self._ask_more(visit, visit.slow(reading.digest_only))
+            if visit.is_over:
+                self._close(visit)
+                self._pump()
+        return self._flush()
+
     @property
     def finished(self) -> bool:
-        return self._started and not (self._readings or self._candidates.is_busy)
+        return self._started and not (self._active or self._candidates.is_busy)
 
     @property
     def result(self) -> SearchResult:
@@ -254,6 +272,15 @@ class Search:
 
     def _read(self, reading: Reading, span: Span, ask: Ask, reply: Outcome) -> None:
         visit, whole = reading.visit, list[Source]()
+        if id(visit) not in self._active:  # others were quicker
+            if reading.late:
+                reading.late = False
+                visit.late -= 1
+                visit.sources.append(reading.source)  # of roots that are compared one may have to be confirmed yet
+            return
+        if reading.late:
+            reading.late = False
+            visit.back(reading.digest_only)
         if isinstance(reply, Answer) and reply.prefix == visit.prefix:
             visit.take(reply)
             dimension = self._parts[visit.part].dimension

@@ -30,6 +30,7 @@ class Reading:
     source: Source
     digest_only: bool = False
     round: int = 0  # questions that this one waited for, beyond those that the visit waited for
+    late: bool = False  # slower than usual: another source is asked meanwhile
     open: int = 0
     pages: int = 0
     retries: int = 0

@@ -3,7 +3,8 @@
 A strict read unites the answers of so many replicas that every acknowledged advert is in one of
 them: two of three, or all but one of those that the parent knows. One replica is read whole; the
 others say only the digest of what they would answer, at the same time, and are read whole when it
-is another one. A relaxed read takes one.
+is another one. A relaxed read takes one. While a replica is slow another one is asked in its place; whichever
+answer first are enough, since any quorum has every acknowledged advert.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Visit:
     least: int = 1  # the same where the network has no more nodes to ask
     sources: list[Source] = field(default_factory=list)
     open: int = 0  # sources asked that are not settled, parked ones too
+    late: int = 0  # sources asked that are slower than usual: others are asked meanwhile, and they still count
     whole: int = 0  # of these, how many are being read whole
     parked: list[tuple[Source, int]] = field(default_factory=list)  # their digest waits for a whole answer
     succeeded: int = 0
@@ -116,6 +118,19 @@ class Visit:
                 self.sources.append(replace(source, again=True))
         return self._unpark()
 
+    def slow(self, digest_only: bool) -> list[Source]:
+        """A replica takes longer than it should: it is not waited for where another can be asked; who is read whole."""
+        self.open -= 1
+        self.whole -= not digest_only
+        self.late += 1
+        return self._unpark()
+
+    def back(self, digest_only: bool) -> None:
+        """A slow one has answered, or is given up: it counts as before."""
+        self.late -= 1
+        self.open += 1
+        self.whole += not digest_only
+
     def _unpark(self) -> list[Source]:
         if self.whole:
             return []
@@ -130,7 +145,7 @@ class Visit:
 
     @property
     def is_over(self) -> bool:
-        return self.open == 0 and (self.succeeded >= self.need or not self.sources)
+        return self.open == 0 and (self.succeeded >= self.need or not (self.sources or self.late))
 
     @property
     def is_complete(self) -> bool:
@@ -140,8 +155,8 @@ class Visit:
     def itself(self) -> Visit:
         """To be read in the place of a copy that could not be: nothing heard there counts but what it contained."""
         return replace(
-            self, depth=self.depth + 1, need=1, least=1, sources=[], open=0, whole=0, parked=[], succeeded=0, failed=0,
-            absent=0, wholes=0, namings=Counter(), group=0,
+            self, depth=self.depth + 1, need=1, least=1, sources=[], open=0, late=0, whole=0, parked=[], succeeded=0,
+            failed=0, absent=0, wholes=0, namings=Counter(), group=0,
         )  # fmt: skip
 
     def take(self, answer: Answer) -> None:

@@ -257,27 +257,33 @@ class World:
         send(publication.start())
         return publication
 
-    def search(self, query: Query, **options: object) -> SearchResult:
+    def search(self, query: Query, *, slow_ms: Callable[[], int] | None = None, **options: object) -> SearchResult:
+        """Run a search; `slow_ms`: after how long what was not answered is called slow."""
         search = Search(self.schema, query, self.verify, **options)  # type: ignore[arg-type]
 
         def send(asks: list[Ask | Probe]) -> None:
             for ask in asks:
                 if isinstance(ask, Probe):
-                    self.later(20, lambda ask=ask: send(search.probed(ask, self.probe(ask), self.now_ms)))  # type: ignore[misc]
+                    took_ms = TIMEOUT_MS if ask.contact in self.down else 20
+                    self.later(took_ms, lambda ask=ask: send(search.probed(ask, self.probe(ask), self.now_ms)))  # type: ignore[misc]
                 else:
                     self.ask(ask, lambda reply, ask=ask: send(search.answered(ask, reply, self.now_ms)))  # type: ignore[misc]
+                if slow_ms is not None:
+                    self.later(slow_ms(), lambda ask=ask: send(search.slow(ask, self.now_ms)))  # type: ignore[misc]
 
         send(search.start(self.now_ms))
         self.run(until=lambda: search.finished)
         assert search.finished
         return search.result
 
-    def census(self, query: Query, **options: object) -> CensusResult:
+    def census(self, query: Query, *, slow_ms: Callable[[], int] | None = None, **options: object) -> CensusResult:
         census = Census(self.schema, query, **options)  # type: ignore[arg-type]
 
         def send(asks: list[Ask]) -> None:
             for ask in asks:
                 self.ask(ask, lambda reply, ask=ask: send(census.answered(ask, reply)))  # type: ignore[misc]
+                if slow_ms is not None:
+                    self.later(slow_ms(), lambda ask=ask: send(census.slow(ask)))  # type: ignore[misc]
 
         send(census.start())
         self.run(until=lambda: census.finished)
@@ -285,7 +291,7 @@ class World:
         return census.result
 
     def probe(self, ask: Probe) -> bytes | None:
-        return self.current.get(ask.contact)
+        return None if ask.contact in self.down else self.current.get(ask.contact)
 
     def publish_all(self, raws: list[bytes], dimensions: list[str], at_once: int = 40) -> list[Publication]:
         """Publish every advert in these dimensions, some at a time, and wait for all."""

@@ -143,3 +143,66 @@ def test_a_holder_says_where_it_has_handed_a_row() -> None:
                 assert key in keys_of(SCHEMA, NAME, world.adverts[raws[id - 1]])
                 told += 1
     assert told
+
+
+def asked_twice(finishing: Finishing) -> tuple[Probe, Ask]:
+    """A server is slow: its advert is asked of the holder as well."""
+    finishing.offer(finishing.row, HONEST)
+    finishing.candidates.finish(10**18)
+    [probe] = finishing.out
+    finishing.out.clear()
+    finishing.candidates.slow(probe.number)
+    [fetch] = finishing.out
+    finishing.out.clear()
+    assert isinstance(probe, Probe) and isinstance(fetch, Ask) and isinstance(fetch.message, Fetch)
+    return probe, fetch
+
+
+def test_a_slow_server_is_shown_by_its_holder_and_is_right_about_itself_when_it_answers() -> None:
+    finishing = Finishing()
+    probe, fetch = asked_twice(finishing)
+    newer = finishing.world.advert(7, 4, SAMPLE[1])
+    finishing.candidates.fetched(fetch, AdvertIs(finishing.raw), NOW_MS)
+    assert not finishing.candidates.is_busy
+    [match] = finishing.candidates.found(None)
+    assert (match.seq, match.round_trip_us) == (3, None)
+    finishing.candidates.probed(probe, newer, NOW_MS, 5)
+    [match] = finishing.candidates.found(None)
+    assert (match.seq, match.round_trip_us) == (4, 5)
+
+
+def test_the_servers_own_answer_stays_when_its_holder_is_the_slower_one() -> None:
+    finishing = Finishing()
+    probe, fetch = asked_twice(finishing)
+    newer = finishing.world.advert(7, 4, SAMPLE[1])
+    finishing.candidates.probed(probe, newer, NOW_MS, 5)
+    assert not finishing.candidates.is_busy
+    finishing.candidates.fetched(fetch, AdvertIs(finishing.raw), NOW_MS)
+    assert [match.seq for match in finishing.candidates.found(None)] == [4]
+
+
+def test_a_slow_server_is_waited_for_where_nobody_else_has_its_advert() -> None:
+    finishing = Finishing()
+    probe, fetch = asked_twice(finishing)
+    finishing.candidates.fetched(fetch, None, NOW_MS)
+    assert finishing.candidates.is_busy and not finishing.candidates.unverified
+    finishing.candidates.probed(probe, finishing.raw, NOW_MS, 5)
+    assert not finishing.candidates.is_busy and len(finishing.candidates.found(None)) == 1
+
+
+def test_a_server_that_stays_silent_and_whose_holders_are_silent_is_named_once() -> None:
+    finishing = Finishing()
+    probe, fetch = asked_twice(finishing)
+    finishing.candidates.probed(probe, None, NOW_MS, None)
+    assert finishing.candidates.is_busy and not finishing.out
+    finishing.candidates.fetched(fetch, None, NOW_MS)
+    assert not finishing.candidates.is_busy and list(finishing.candidates.unverified) == [7]
+
+
+def test_a_slow_server_that_no_longer_matches_by_its_own_word_is_left_out_even_late() -> None:
+    finishing = Finishing("cores >= 0")
+    probe, fetch = asked_twice(finishing)
+    finishing.candidates.fetched(fetch, AdvertIs(finishing.raw), NOW_MS)
+    gone = finishing.world.advert(7, 4, SAMPLE[1], gone=True)
+    finishing.candidates.probed(probe, gone, NOW_MS, 5)
+    assert not finishing.candidates.found(None) and not finishing.candidates.is_busy

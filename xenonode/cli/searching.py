@@ -94,7 +94,12 @@ def _worth(answer: SearchAnswer) -> str:
     """Whether that is all, and what it cost."""
     took = f"{len(answer.servers)} servers in {answer.duration_ms:.0f} ms, {answer.counts.rpcs} questions"
     missing = ", ".join(answer.missing)
-    return f"complete: {took}" if answer.complete else f"PARTIAL ({took}); could not be reached: {missing}"
+    worth = f"complete: {took}" if answer.complete else f"PARTIAL ({took}); could not be reached: {missing}"
+    silent = sum(each.rtt_ms is None for each in answer.servers)
+    if not silent:
+        return worth
+    who = "1 server has" if silent == 1 else f"{silent} servers have"
+    return f"{worth}\n{who} not answered (rtt -): what stands there is the last advert that others keep"
 
 
 def _row(found: FoundServer) -> tuple[str, ...]:

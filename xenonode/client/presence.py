@@ -23,7 +23,7 @@ from xenonode.control.errors import ControlError
 from xenonode.env import Env
 from xenonode.errors import XenoError
 from xenonode.home import Home
-from xenonode.known_peers import known_peers, remember_peers
+from xenonode.known_peers import known_peers, remember_peers, remember_silent, silent_peers
 from xenonode.model.entity import Address
 from xenonode.peer import EXTENSIONS_FILE, Peer
 from xenonode.search.looking import members_of
@@ -44,6 +44,7 @@ class Presence:
         self._config, self._env, self._home, self._member = config, env, home, member
         self._peer: Peer | None = None
         self._reports = 0
+        self._silent: dict[tuple[str, int], int] = {}
         member.on_renewal = self._renewed
 
     async def joined(self) -> Peer:
@@ -53,6 +54,8 @@ class Presence:
             peer = Peer(self._env, self._home.signer, held.papers.credential, held.trust, held.published, client=True)
             peer.endpoint.contradictions.listen(self._contradicted)
             known = known_peers(self._home)
+            self._silent = silent_peers(self._home, self._env.now_ms())
+            peer.endpoint.sessions.suspects = self._silent
             udp = self._config.udp
             await peer.start(_anywhere([*held.network.seeds], known) if udp is None else udp.pair, known)
             now_ms = self._env.now_ms()
@@ -70,6 +73,7 @@ class Presence:
         """Leave, and remember whom we met."""
         if self._peer is not None:
             remember_peers(self._home, self._peer)
+            remember_silent(self._home, self._peer, self._silent, self._env.now_ms())
             await self._peer.close()
 
     async def peers(self) -> list[dict[str, object]]:

@@ -25,6 +25,7 @@ from xenonode.search.placement import Placement
 
 Done = Callable[[Outcome], None]
 Failed = Callable[[XenoError], None]
+Slow = Callable[[], None]
 
 
 class Places(Protocol):
@@ -41,32 +42,33 @@ class Asker:
     """`carry(ask, done)`: `done` gets the outcome exactly once, and never from within `carry`.
 
     Where the overlay cannot be joined, `failed` gets the reason instead; without it, that is no answer like others.
+    `slow` is called, at most once and before `done`, when who is asked takes longer than it should.
     """
 
     def __init__(self, places: Places, env: Env) -> None:
         self._places, self._env = places, env
         self.bytes_out = self.bytes_in = 0  # of questions and answers, for who explains a search
 
-    def carry(self, ask: Ask, done: Done, failed: Failed | None = None) -> None:
+    def carry(self, ask: Ask, done: Done, failed: Failed | None = None, slow: Slow | None = None) -> None:
         """Send one question, after the wait that it asks for."""
         if ask.after_ms:
-            asyncio.get_running_loop().call_later(ask.after_ms / 1000, self._send, ask, done, failed)
+            asyncio.get_running_loop().call_later(ask.after_ms / 1000, self._send, ask, done, failed, slow)
         else:
-            self._send(ask, done, failed)
+            self._send(ask, done, failed, slow)
 
-    def _send(self, ask: Ask, done: Done, failed: Failed | None) -> None:
+    def _send(self, ask: Ask, done: Done, failed: Failed | None, slow: Slow | None) -> None:
         placement = self._places.joined(ask.dimension)
         if placement is not None:
             if ask.holder is not None:
-                self._call(placement, ask, Contact.unpack(ask.holder), done)
+                self._call(placement, ask, Contact.unpack(ask.holder), done, slow)
                 return
             holders = placement.remembered(ask.prefix, ask.key) or placement.told(ask.prefix, ask.named, ask.key)
             if holders is not None:
-                self._to_replica(placement, ask, holders, done)
+                self._to_replica(placement, ask, holders, done, slow)
                 return
-        self._env.spawn(self._locate(ask, done, failed), f"holders of {ask.dimension} {ask.prefix}")
+        self._env.spawn(self._locate(ask, done, failed, slow), f"holders of {ask.dimension} {ask.prefix}")
 
-    async def _locate(self, ask: Ask, done: Done, failed: Failed | None) -> None:
+    async def _locate(self, ask: Ask, done: Done, failed: Failed | None, slow: Slow | None) -> None:
         try:
             placement = await self._places.placement(ask.dimension)
         except XenoError as error:
@@ -76,19 +78,21 @@ class Asker:
                 failed(error)
             return
         if ask.holder is not None:
-            self._call(placement, ask, Contact.unpack(ask.holder), done)
+            self._call(placement, ask, Contact.unpack(ask.holder), done, slow)
         else:
-            self._to_replica(placement, ask, await placement.find(ask.prefix, ask.key), done)
+            self._to_replica(placement, ask, await placement.find(ask.prefix, ask.key), done, slow)
 
-    def _to_replica(self, placement: Placement, ask: Ask, holders: list[Contact], done: Done) -> None:
+    def _to_replica(
+        self, placement: Placement, ask: Ask, holders: list[Contact], done: Done, slow: Slow | None
+    ) -> None:
         rest = [each for each in holders if each.packed not in ask.exclude]
         if ask.replica < len(rest):
-            self._call(placement, ask, rest[ask.replica], done)
+            self._call(placement, ask, rest[ask.replica], done, slow)
         else:
             # Nobody at all is a network that cannot be reached; too few is one that is small.
             asyncio.get_running_loop().call_soon(done, ABSENT if holders else None)
 
-    def _call(self, placement: Placement, ask: Ask, contact: Contact, done: Done) -> None:
+    def _call(self, placement: Placement, ask: Ask, contact: Contact, done: Done, slow: Slow | None) -> None:
         if placement.shuns(contact):
             asyncio.get_running_loop().call_soon(done, None)
             return
@@ -111,6 +115,6 @@ class Asker:
         try:
             body = wire.pack(to_fields(ask.sent))
             self.bytes_out += len(body)
-            placement.overlay.ask_then(contact, TRIE, body, heard)
+            placement.overlay.ask_then(contact, TRIE, body, heard, slow=slow)
         except LocalError:  # the endpoint is closing, or has more calls open than it may
             asyncio.get_running_loop().call_soon(done, None)

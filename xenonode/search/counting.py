@@ -128,13 +128,17 @@ class _Run:
 
     def _send(self, asks: Sequence[Ask]) -> None:
         for ask in asks:
-            self._asker.carry(ask, partial(self._answered, ask), self._failed)
+            self._asker.carry(ask, partial(self._answered, ask), self._failed, partial(self._slow, ask))
         if self._census.finished and not self._done.done():
             self._done.set_result(None)
 
     def _failed(self, error: XenoError) -> None:
         if not self._done.done():
             self._done.set_exception(error)
+
+    def _slow(self, ask: Ask) -> None:
+        if not self._done.done():
+            self._send(self._census.slow(ask))
 
     def _answered(self, ask: Ask, outcome: Outcome) -> None:
         if not self._done.done():

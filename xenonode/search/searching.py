@@ -15,6 +15,7 @@ from types import MappingProxyType
 from dht.contact import unpack_address
 from dht.endpoint import Endpoint
 from dht.errors import DhtError
+from dht.peers import Call
 from summaries.asks import Ask, Outcome, Probe
 from summaries.execute import Counts, Search
 from summaries.explain import Explanation, why_empty
@@ -188,12 +189,20 @@ class Searcher:
 
     async def _read_root(self, reading: RootReading) -> None:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        under_way = set[int]()
 
         def send(asks: Sequence[Ask]) -> None:
             for ask in asks:
-                self.asker.carry(ask, lambda outcome, ask=ask: send(reading.answered(ask, outcome)))  # type: ignore[misc]
+                under_way.add(ask.number)
+                self.asker.carry(ask, partial(heard, ask), slow=partial(heard, ask, None))
             if reading.finished and not done.done():
                 done.set_result(None)
+
+        def heard(ask: Ask, outcome: Outcome) -> None:
+            """Roots only save time: a slow holder is as good as none."""
+            if ask.number in under_way:
+                under_way.discard(ask.number)
+                send(reading.answered(ask, outcome))
 
         send(reading.start(self.env.now_ms()))
         await done
@@ -237,19 +246,25 @@ class Searcher:
             return await self.landmarks.place(host, place.pair)  # no member, or one that is away
         return in_microseconds(pong.coordinate)
 
-    def probe(self, contact: bytes, done: Callable[[bytes | None, int | None], None]) -> None:
-        """Ask a server for its current signed advert; `done` gets it and the round trip in us, or (None, None)."""
+    def probe(
+        self, contact: bytes, done: Callable[[bytes | None, int | None], None], slow: Callable[[], None] | None = None
+    ) -> None:
+        """Ask a server for its current signed advert; `done` gets it and the round trip in us, or (None, None).
+
+        `slow` is called before that, if the server takes longer than it should.
+        """
         loop = asyncio.get_running_loop()
         began_s = loop.time()
 
-        def heard(answer: asyncio.Future[bytes]) -> None:
-            if answer.cancelled() or answer.exception() is not None:
-                done(None, None)
+        def heard(call: Call, error: DhtError | None, advert: bytes) -> None:
+            if error is None:
+                done(advert, int((loop.time() - began_s) * 1_000_000))
             else:
-                done(answer.result(), int((loop.time() - began_s) * 1_000_000))
+                done(None, None)
 
         try:
-            self._endpoint.ask(unpack_address(contact), ADVERT, b"").add_done_callback(heard)
+            endpoint = self._endpoint
+            endpoint.call(unpack_address(contact), endpoint.network_tag, ADVERT, b"", heard, slow=slow)
         except DhtError:  # an address that this network does not admit
             loop.call_soon(done, None, None)
 
@@ -280,9 +295,10 @@ class Run:
                 continue
             if isinstance(ask, Ask):
                 sent = ask if self._memory is None else self._memory.instead(ask)
-                self._searcher.asker.carry(sent, partial(self._answered, ask, sent), self._failed)
+                answered = partial(self._answered, ask, sent)
+                self._searcher.asker.carry(sent, answered, self._failed, partial(self._slow, ask))
             else:
-                self._searcher.probe(ask.contact, partial(self._probed, ask))
+                self._searcher.probe(ask.contact, partial(self._probed, ask), partial(self._slow, ask))
         if self._search.finished and not self._done.done():
             self._done.set_result(None)
 
@@ -304,7 +320,8 @@ class Run:
         if self._memory is not None:
             restored = self._memory.restore(ask, sent, outcome, self._now_ms())
             if restored is None and outcome is not None:  # the digest is another one: read it whole
-                self._searcher.asker.carry(ask, partial(self._answered, ask, ask), self._failed)
+                again = partial(self._answered, ask, ask)
+                self._searcher.asker.carry(ask, again, self._failed, partial(self._slow, ask))
                 return
             outcome = restored
         self._take(ask, outcome)
@@ -312,6 +329,10 @@ class Run:
     def _take(self, ask: Ask, outcome: Outcome) -> None:
         if not self._stopped:
             self._send(self._search.answered(ask, outcome, self._now_ms()))
+
+    def _slow(self, ask: Ask | Probe) -> None:
+        if not self._stopped:
+            self._send(self._search.slow(ask, self._now_ms()))
 
     def _probed(self, probe: Probe, advert: bytes | None, round_trip_us: int | None) -> None:
         if self._memory is not None:
