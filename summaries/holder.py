@@ -113,6 +113,7 @@ class Holder:
         self.copying = Copying(self._state)
         self._rank, self._replicas = turn, replicas
         self._nearer_asked_ms = -NEARER_ASKED_MS
+        self._outside = False  # whether others were nearer to the root's key since we learnt what it holds
         # Before, a tick would change nothing, unless something comes in.
         self._quiet_until_ms = 0
 
@@ -138,6 +139,7 @@ class Holder:
 
     def tick(self, now_ms: int) -> list[Action]:
         """Expire, tighten, retry. Call about once a second; where nothing is due yet it costs nothing."""
+        self._is_near_root(now_ms)
         if now_ms < self._quiet_until_ms:
             return []
         for token in [one for one, held in self._state.pushes.items() if held.since_ms + PUSH_TIMEOUT_MS <= now_ms]:
@@ -269,12 +271,32 @@ class Holder:
         Below, parents name whoever claims to hold, and readers ask all but one of these. What is told to the root of
         the wrong ones alone no reader finds, and what they have is not all. They are asked, too, lest the dead count.
         """
-        if self._rank is None or self._rank(ROOT) < self._replicas:
+        if self._is_near_root(now_ms):
             return
         if self._nearer_asked_ms + NEARER_ASKED_MS <= now_ms:
             self._nearer_asked_ms = now_ms
             self._state.push(ROOT, Pull(ROOT), now_ms)
         raise MessageError("others are nearer to the root's key")
+
+    def _is_near_root(self, now_ms: int) -> bool:
+        """Whether we are among the root's holders.
+
+        Whoever was not for a while has missed what the others took meanwhile. When those are gone, what it still has is
+        no more than a part: it learns the root anew before it answers for it, as if it had just started.
+        """
+        if self._rank is None:
+            return True
+        if self._rank(ROOT) >= self._replicas:
+            self._outside = True
+            return False
+        if self._outside:
+            self._outside = False
+            node = self._state.nodes.get(ROOT)
+            if node is not None and node.ready:
+                node.ready = False
+                self._recovering.recover(node, now_ms)
+                self._quiet_until_ms = 0
+        return True
 
     def _look(
         self, message: Read | Fetch | Locate | Overview | Tally, sender: bytes, request: object, now_ms: int

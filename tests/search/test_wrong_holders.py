@@ -152,3 +152,25 @@ def forget(server: CrowdPeer, reader: CrowdPeer) -> asyncio.Task[None]:
         holding.wake()
 
     return server.node.start(asked(), "forget")
+
+
+@pytest.mark.parametrize("seed", range(1, 7))
+def test_who_was_a_holder_of_a_root_before_and_is_again_learns_what_it_missed(seed: int) -> None:
+    """In a network that grew one by one, the first servers hold each root for a while, and then others do."""
+    with Crowd(seed=seed, peers=3, clients=1, dimensions=NEEDED) as crowd:
+        crowd.run(until=20)
+        for _ in range(9):
+            crowd.run(_grow(crowd, 1))
+            crowd.run(until=crowd.now_s + 2)
+        assert len(search(crowd).servers) == 12
+        gone = root_holders(crowd)[:2]
+        for server in gone:
+            server.crash()
+        partial = 0
+        for _ in range(40):
+            answer = search(crowd)
+            # Their own adverts are in force, too, while others keep them.
+            assert len(answer.servers) == 12 or not answer.complete
+            partial += not answer.complete
+            crowd.run(until=crowd.now_s + 1)
+        assert partial < 20
