@@ -7,7 +7,7 @@ relaxation is where matches may begin, and the counts are bounds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from summaries.attributes import LARGEST
@@ -65,10 +65,30 @@ class Explanation:
     relaxations: tuple[Relaxation, ...] = ()
 
 
+MAX_EXPLAINED = 16  # alternatives of a query of which each constraint is counted, and each relaxation looked for
+
+
 def why_empty(
-    schema: Schema, term: Term, views: Mapping[str, RootView]
+    schema: Schema, terms: Sequence[Term], views: Mapping[str, RootView]
 ) -> tuple[tuple[ConstraintCount, ...], tuple[Relaxation, ...]]:
-    """Each constraint's own count, and the relaxations after which something may match, cheapest first."""
+    """Each constraint's own count, and the relaxations after which something may match, cheapest first.
+
+    Of several alternatives one that is relaxed is enough; a constraint that stands in more than one is relaxed in each.
+    """
+    counts: dict[str, ConstraintCount] = {}
+    relaxed: dict[tuple[str, str], Relaxation] = {}
+    for term in terms[:MAX_EXPLAINED]:
+        of_term, found = _why_empty(schema, term, views)
+        counts.update((one.constraint, one) for one in of_term)
+        for one in found:
+            same = relaxed.get((one.constraint, one.to))
+            relaxed[one.constraint, one.to] = one if same is None else replace(one, most=one.most + same.most)
+    return tuple(counts.values()), tuple(sorted(relaxed.values(), key=lambda one: (one.share, one.constraint)))
+
+
+def _why_empty(
+    schema: Schema, term: Term, views: Mapping[str, RootView]
+) -> tuple[list[ConstraintCount], list[Relaxation]]:
     counts, found = [], []
     for place, test in enumerate(term):
         view = _view_for(test, views)
@@ -87,7 +107,7 @@ def why_empty(
             found.append(relaxed)
         elif near:
             found.append(Relaxation(text, "", sum(map(_count, near)), 1.0))
-    return tuple(counts), tuple(sorted(found, key=lambda one: (one.share, one.constraint)))
+    return counts, found
 
 
 def describe(filter_: Filter) -> str:

@@ -247,9 +247,18 @@ def _print_value(test: Comparison) -> str:
     return print_number(test.attribute, test.value, test.currency)
 
 
+_PRINTED = {
+    "B": [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)],
+    "bit/s": [("Gbps", 10**9), ("Mbps", 10**6), ("kbps", 10**3), ("bit/s", 1)],
+}
+
+
 def print_number(attribute: str, value: int, currency: str = "") -> str:
-    """A number with its unit, exactly: `268435456 B`, `0.02 USD/h`."""
+    """A number with its unit, exactly: `256 MiB`, `0.02 USD/h`. The largest unit of which it is a whole number."""
     known = ATTRIBUTES[attribute]
+    if value and known.unit in _PRINTED:
+        unit, scale = next(one for one in _PRINTED[known.unit] if not value % one[1])
+        return f"{value // scale} {unit}"
     if known.kind == "price":
         return f"{decimal(value, NANO, 9)} {currency}/{known.unit}"
     return f"{value} {known.unit}".rstrip()

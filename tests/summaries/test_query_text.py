@@ -156,6 +156,21 @@ def test_a_number_may_stand_alone_where_it_is_hardly_meant_otherwise(text: str, 
     assert parse(print_query(query)) == query
 
 
+@pytest.mark.parametrize(
+    ("text", "printed"),
+    [
+        ("memory.available >= 268435456 B", "memory.available >= 256 MiB"),
+        ("memory.available >= 1000000001 B", "memory.available >= 1000000001 B"),
+        ("disk.total < 2048 GiB", "disk.total < 2 TiB"),
+        ("net.total = 1500000 bit/s", "net.total = 1500 kbps"),
+        ("memory.total > 0", "memory.total > 0 B"),
+        ("uptime >= 3 d", "uptime >= 259200 s"),
+    ],
+)
+def test_a_query_is_printed_in_the_largest_units_that_are_exact(text: str, printed: str) -> None:
+    assert print_query(parse(text)) == printed and parse(printed) == parse(text)
+
+
 @given(st.text(max_size=80) | st.text('cores<>=4 ()[],"andornotlimit.GiB', max_size=80))
 def test_any_text_parses_or_is_refused(text: str) -> None:
     try:

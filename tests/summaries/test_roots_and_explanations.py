@@ -74,7 +74,7 @@ def test_the_bounds_of_a_constraint_and_of_a_relaxation_contain_the_truth() -> N
     result = check(world, values, query)
     assert not result.matches
     schema = world.schema
-    counts, relaxations = why_empty(schema, filter_of(query)[0].terms[0], read_roots(world, constrained(schema, query)))
+    counts, relaxations = why_empty(schema, filter_of(query)[0].terms, read_roots(world, constrained(schema, query)))
     assert counts and relaxations
     for one in counts:
         truth = sum(matches(parse(one.constraint), attributes) for attributes in values.values())  # type: ignore[arg-type]
@@ -83,6 +83,24 @@ def test_the_bounds_of_a_constraint_and_of_a_relaxation_contain_the_truth() -> N
     for relaxed in relaxations:
         truth = sum(matches(parse(relaxed.to), attributes) for attributes in values.values())  # type: ignore[arg-type]
         assert truth >= 1, relaxed  # whoever made it possible meets it
+
+
+def test_of_alternatives_one_that_is_relaxed_is_enough() -> None:
+    world, values = wide()
+    query = parse('cores >= 64 and memory.available >= 900 GiB or country = "DE" and feature = "tape"')
+    assert not check(world, values, query).matches
+    schema = world.schema
+    counts, relaxations = why_empty(schema, filter_of(query)[0].terms, read_roots(world, constrained(schema, query)))
+    assert [one.constraint for one in counts] == [
+        "cores >= 64", "memory.available >= 900 GiB", 'country = "DE"', 'feature = "tape"',
+    ]  # fmt: skip
+    germans = sum(one["country"] == "DE" for one in values.values())
+    [no_tape] = [one for one in relaxations if one.constraint == 'feature = "tape"']
+    assert not no_tape.to and no_tape.most >= germans
+    both = parse('region = "moon" and cores >= 64 or region = "moon" and cores < 64')
+    _, relaxations = why_empty(schema, filter_of(both)[0].terms, read_roots(world, constrained(schema, both)))
+    [anywhere] = [one for one in relaxations if one.constraint == 'region = "moon"']
+    assert anywhere.most >= len(values)
 
 
 def test_an_explanation_names_the_plan_and_every_node_that_was_read() -> None:

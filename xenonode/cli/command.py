@@ -11,7 +11,7 @@ import contextlib
 import inspect
 import signal
 import typing
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -50,6 +50,11 @@ _COMMON: dict[str, tuple[Any, object]] = {
 }
 
 
+WAITING_SAID_S = 4.0
+"""Longer than an answer takes from a network that is whole, and shorter than people wait without a word."""
+WAITING = "still asking: nobody who knows has answered yet; Ctrl-C gives up"
+
+
 class InterruptedByUser(XenoError):
     """Ctrl-C or SIGTERM ended a command; its clean-up has run. (typer would swallow a KeyboardInterrupt.)"""
 
@@ -85,6 +90,15 @@ class Run:
     def config(self, role: Role) -> Config:
         """The settings of a role that an argument names."""
         return configuration.load(self.config_path, role, self.overrides)
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Say so, once, when the network lets somebody wait who asked it something."""
+        said = asyncio.get_running_loop().call_later(WAITING_SAID_S, self.output.note, WAITING)
+        try:
+            yield
+        finally:
+            said.cancel()
 
     @contextlib.asynccontextmanager
     async def client(self) -> AsyncIterator[Client]:

@@ -37,7 +37,8 @@ async def market(
     if by not in ("", "country", "region", "owner", "currency"):
         raise usage_error(f"cannot tell servers apart by {by!r}", "use --by country, --by region or --by owner")
     async with run.client() as client:
-        found = await client.finding.market(query, by=by, exact=exact)
+        with run.waiting():
+            found = await client.finding.market(query, by=by, exact=exact)
         schema = await client.finding.schema()
     result = found.result
     told = {

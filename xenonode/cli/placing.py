@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from summaries.group import Group
+from summaries.query import print_query
+from summaries.rank import Order
 from xenonode import units
 from xenonode.cli.command import Run, command, usage_error
 from xenonode.cli.looking import KEY_SHOWN
@@ -43,11 +47,17 @@ async def place(
         return
     if plan is None:
         raise usage_error("no plan is named", "write one: xenonode place --example > plan.toml")
-    group = read_plan(plan.read_bytes(), str(plan))
+    try:
+        raw = plan.read_bytes()
+    except OSError as error:
+        next_step = "name a file that can be read; a whole plan: xenonode place --example > plan.toml"
+        raise usage_error(f"{plan}: {error.strerror}", next_step) from error
+    group = read_plan(raw, str(plan))
     async with run.client() as client:
-        found = await client.finding.place(group, strict=not partial)
+        with run.waiting():
+            found = await client.finding.place(group, strict=not partial)
     if not found.result.placed:
-        raise _impossible(found)
+        raise _impossible(group, found)
     run.output.rows(_told(plan, group, found), COLUMNS, _rows(group, found), "")
     run.output.note(_worth(group, found))
     if found.missing:
@@ -110,14 +120,16 @@ def _worth(group: Group, found: PlacedGroup) -> str:
     return f"{total} in all: {worth} ({took})"
 
 
-def _impossible(found: PlacedGroup) -> XenoError:
+def _impossible(group: Group, found: PlacedGroup) -> XenoError:
     """Why there is no choice, as far as is known."""
     result = found.result
+    next_step = "relax at_least or at_most, or place fewer at once"
     if result.scarce:
         why = f"too few servers match {', '.join(repr(one) for one in result.scarce)} alone"
+        scarce = next(one for one in group.members if one.name in result.scarce)
+        asked = print_query(replace(scarce.query(group.currency, None), order=Order()))
+        next_step = f"relax the plan; what {scarce.name!r} fails on: xenonode search --explain {shlex.quote(asked)}"
     else:
         why = "servers match each member, but none are as far apart, or as near together, as is asked"
     how = "" if result.proved else " among those that could be looked at"
-    return XenoError(
-        f"no placement: {why}{how}", "relax the plan; 'xenonode search --explain' shows where", "no_placement"
-    )
+    return XenoError(f"no placement: {why}{how}", next_step, "no_placement")

@@ -19,6 +19,13 @@ from xenonode.search.watching import Change, Look
 OFFER = ("server", "owner", "country", "region", "cpu free", "memory free", "disk free", "cpu price")
 COLUMNS = (*OFFER, "rtt", "seq", "age")
 EVERY_LEAST_S = 1.0
+QUERY_HELP = (
+    "What you need: conditions with 'and', 'or', 'not', then perhaps an order and a limit, such as"
+    " 'os.debian >= 12 and memory.available between [512 MiB, 8 GiB] order by price.memory limit 5',"
+    " 'region in (\"eu\", \"us\") and feature = \"ssd\"',"
+    " 'near(HOST:PORT, 30 ms) order by cost(cpu 250 ms/s, memory 256 MiB)'."
+)
+ASK_AGAIN = "others take the place of who was lost within a minute: ask again then"
 _MARKS = {"appeared": "+", "changed": "~", "gone": "-"}
 
 
@@ -29,7 +36,7 @@ def add_to(app: typer.Typer) -> None:
 
 async def search(
     run: Run,
-    query: Annotated[str, typer.Argument(help="What you need; see the example.")] = "",
+    query: Annotated[str, typer.Argument(help=QUERY_HELP)] = "",
     partial: Annotated[
         bool, typer.Option("--partial", help="Accept an answer from which unreachable ranges are missing.")
     ] = False,
@@ -65,9 +72,10 @@ async def search(
             )
             await _watch(run, looks)
             return
-        answer = await client.finding.search(
-            text, strict=not partial, doubting=doubt, explain=explain, exclude=exclude or (), within=within or ()
-        )
+        with run.waiting():
+            answer = await client.finding.search(
+                text, strict=not partial, doubting=doubt, explain=explain, exclude=exclude or (), within=within or ()
+            )
         if save:
             client.finding.save(save, text, answer)
     told = {name: getattr(answer, name) for name in answer.__slots__ if name not in ("query", "explanation")}
@@ -94,7 +102,9 @@ def _worth(answer: SearchAnswer) -> str:
     """Whether that is all, and what it cost."""
     took = f"{len(answer.servers)} servers in {answer.duration_ms:.0f} ms, {answer.counts.rpcs} questions"
     missing = ", ".join(answer.missing)
-    worth = f"complete: {took}" if answer.complete else f"PARTIAL ({took}); could not be reached: {missing}"
+    worth = f"complete: {took}"
+    if not answer.complete:
+        worth = f"PARTIAL ({took}); could not be reached: {missing}\n{ASK_AGAIN}"
     silent = sum(each.rtt_ms is None for each in answer.servers)
     if not silent:
         return worth

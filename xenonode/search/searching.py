@@ -137,9 +137,9 @@ class Searcher:
         explained = replace(
             search.explanation, bytes_out=self.asker.bytes_out - bytes_out, bytes_in=self.asker.bytes_in - bytes_in
         )
-        if not answer.servers and len(search.filter.terms) == 1:
+        if not answer.servers and search.filter.terms:
             await self.read_roots(constrained(self.schema, resolved), turn)
-            counts, relaxations = why_empty(self.schema, search.filter.terms[0], self.roots)
+            counts, relaxations = why_empty(self.schema, search.filter.terms, self.roots)
             explained = replace(explained, constraints=counts, relaxations=relaxations)
         return replace(answer, explanation=explained)
 
