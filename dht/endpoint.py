@@ -9,6 +9,7 @@ raised.
 from __future__ import annotations
 
 import asyncio
+import heapq
 import logging
 import random
 from collections import Counter
@@ -342,7 +343,7 @@ class Endpoint:
         if not heard:
             # Everybody is gone just now: those who were there last are the best that is known.
             return self.remembered[:most]
-        return sorted(heard, key=lambda address: (-heard[address], address))[:most]
+        return heapq.nsmallest(most, heard, key=lambda address: (-heard[address], address))
 
     def metrics(self) -> str:
         """All counters, gauges and histograms as Prometheus text."""

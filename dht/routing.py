@@ -249,7 +249,7 @@ class Table(RoutingTable):  # type: ignore[misc]
         buckets = [Bucket(own, level, self.ksize) for level in range(deepest + 1)]
         for bucket in buckets[:-1]:
             bucket.is_last = False
-            bucket.nodes = levels[bucket.level]
+            bucket.nodes = list(levels[bucket.level])  # without the room that appending has left
         # In the order in which they came, as if the bucket had been split whenever it was full.
         buckets[-1].nodes = [each for each in contacts if (own ^ each.number).bit_length() <= ID_BITS - deepest]
         self.levels, self._count = buckets, len(contacts)

@@ -135,6 +135,8 @@ class Placement:
             contacts = await self._look_up(place)
         finally:
             del self._finding[place]
+            if not self._finding:
+                self._finding = {}  # an emptied dictionary keeps its room, and a node has one for each dimension
             if not promise.done():
                 promise.set_result(contacts)
         return contacts

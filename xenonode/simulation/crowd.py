@@ -381,7 +381,8 @@ class Crowd(Stage):
 
     async def publish_all(self) -> None:
         """Everybody's first advert, at a moment of chance within a minute; returns when the last one stands."""
-        await asyncio.gather(*(peer.node.start(self._appear(peer), "publish") for peer in self.servers))
+        with self.growing():
+            await asyncio.gather(*(peer.node.start(self._appear(peer), "publish") for peer in self.servers))
 
     async def _appear(self, peer: CrowdPeer) -> None:
         drawn = int.from_bytes(derive(self.simulation.seed, "first advert", peer.node.host.name)[:4])

@@ -8,7 +8,8 @@ world to `world` (the whole platform) and `crowd` (thousands of search peers).
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from math import isqrt
 from typing import Any, Self, TypeVar, overload
 
@@ -164,6 +165,19 @@ class Stage:
         """Tell the garbage collector that what is alive now stays: collecting no longer walks the whole world."""
         gc.collect()
         gc.freeze()
+
+    @contextmanager
+    def growing(self) -> Iterator[None]:
+        """Nothing is collected while a world comes to be: nearly all of it stays, and to look through each new object
+        once found seven of garbage a peer in a minute and took a twenty-fifth of the time."""
+        enabled = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        finally:
+            if enabled:
+                gc.enable()
+            gc.freeze()
 
     def close(self) -> None:
         """Stop everything; raises what any task failed with."""
