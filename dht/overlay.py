@@ -1,32 +1,28 @@
 """One dimension's DHT, on an endpoint shared with the others: what a node asks of it, and its upkeep.
 
 Decides which contacts are in and what is done regularly. Leaves the way in to `joining`, answers to `serving`,
-records to `publishing`, sessions and time-outs to `endpoint`, choices to the pure cores (`routing`, `lookup`,
-`shelf`, `record`).
+values under keys to `records`, sessions and time-outs to `endpoint`, choices to the pure cores (`routing`, `lookup`).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from .chunking import Download
 from .contact import Address, Contact
-from .errors import DhtError, LocalError, RemoteError
+from .errors import DhtError, LocalError
 from .identity import NODE_ID_BYTES, node_id
 from .joining import Joining, ignore, ignore_contacts
 from .metrics import OverlayMeasures
 from .peers import Call, Peer, PeerInfo
-from .publishing import REPLICAS, Publishing
-from .reading import ReadingWalk
-from .record import Record, check_key, open_record, seal_value
+from .record import check_key
+from .records import Records
 from .reply import Reply
 from .routing import Bucket, K, Table
 from .serving import Handler, Serving, check_kind
-from .shelf import KNOWN, STORED, Shelf
 from .walk import FIND, Walk
 
 if TYPE_CHECKING:
@@ -56,7 +52,7 @@ class Survey:
 
 
 class Overlay:
-    """One DHT: `join`, `find`, `put`, `get`, `ask` and `handle`. Made by `Endpoint.overlay`."""
+    """One DHT: `join`, `find`, `ask`, `handle` and `records`. Made by `Endpoint.overlay`."""
 
     def __init__(self, endpoint: Endpoint, dimension: str, tag: int) -> None:
         self.endpoint = endpoint
@@ -67,9 +63,7 @@ class Overlay:
         self.node_id = node_id(dimension, endpoint.member.public_key, endpoint.member.issuer_nonce)
         self._contact: Contact | None = None
         self.table = Table(self.node_id, profile=endpoint.profile)
-        # What records need is made with the first one: who only sends messages to the nodes near a key has none.
-        self._shelf: Shelf | None = None
-        self._publishing: Publishing | None = None
+        self._records: Records | None = None
         self.measures = OverlayMeasures()
         self._listeners: tuple[Callable[[], None], ...] = ()
         self._change_told = True
@@ -98,8 +92,8 @@ class Overlay:
         await self.joining.leave()
         self.table.flush()
         self._missed.clear()
-        if self._publishing is not None:
-            self._publishing.clear()
+        if self._records is not None:
+            self._records.publishing.clear()
 
     def goodbye(self, contacts: Iterable[Contact]) -> None:
         """After `leave`: these were asked something since, and may have taken us in again."""
@@ -149,173 +143,12 @@ class Overlay:
         since_s = self.endpoint.time() - within_s
         return [contact for contact, lost_s in self._missed.values() if lost_s >= since_s]
 
-    # -- records -------------------------------------------------------------------------------------
-
     @property
-    def shelf(self) -> Shelf:
-        """The records that this node holds."""
-        if self._shelf is None:
-            self._shelf = Shelf()
-            self._shelf.on_contradiction = self.endpoint.contradictions.note
-        return self._shelf
-
-    @property
-    def publishing(self) -> Publishing:
-        """Records on their way to their holders."""
-        if self._publishing is None:
-            self._publishing = Publishing(self)
-        return self._publishing
-
-    def lag_ms(self, now_ms: int) -> int:
-        """How late the latest republication is."""
-        return 0 if self._publishing is None else self._publishing.lag_ms(now_ms)
-
-    @property
-    def holdings(self) -> tuple[int, int]:
-        """How many records are on the shelf, and their bytes."""
-        return (0, 0) if self._shelf is None else (len(self._shelf), self._shelf.used_bytes)
-
-    @property
-    def holds_records(self) -> bool:
-        """Whether anything is on the shelf."""
-        return self._shelf is not None and len(self._shelf) > 0
-
-    async def hand_on(self) -> tuple[int, int]:
-        """Before `leave`: have others hold what lies here. How many records, and how many nobody took."""
-        return await self._publishing.hand_on() if self._publishing is not None else (0, 0)
-
-    def publish_through(self, other: Overlay) -> None:
-        """What this node stores again goes out by another overlay of the same dimension, another endpoint's."""
-        if self._publishing is not None:
-            other.publishing.take_over(self._publishing)
-
-    async def put(self, key: bytes, envelope_raw: bytes, expires_ms: int, *, republish: bool = True) -> int:
-        """Store a signed record at the nodes nearest to a key; how many of them (we too) hold it now.
-
-        `record.seal_record` makes plain values; any envelope with integer `seq` and `expires_ms` will do.
-        It is stored again at half of its remaining life, until it expires or a newer one takes its place.
-        """
-        now_ms = self.endpoint.now_ms()
-        try:
-            record = open_record(envelope_raw, self.endpoint.scheme, self.dimension, check_key(key), now_ms)
-        except RemoteError as error:
-            raise LocalError(f"this record cannot be stored: {error}") from None
-        if record.expires_ms != expires_ms:
-            raise LocalError("the expiry that is asked for is not the one that is signed")
-        if republish:
-            self.publishing.publish(key, record)
-        future: asyncio.Future[int] = self.endpoint.loop.create_future()
-        self.publishing.store(key, record, lambda count: None if future.done() else future.set_result(count))
-        return await future
-
-    async def put_value(
-        self,
-        key: bytes,
-        payload: bytes,
-        expires_ms: int,
-        *,
-        seq: int,
-        name: str | None = None,
-        republish: bool = True,
-    ) -> int:
-        """Sign and store a value of up to 64 KiB, in parts where it must be; how many nodes hold it now.
-
-        Under a plain key it joins the set of all owners' values; with a `name` and `record.owned_key` nobody
-        else can write there. LocalError for more than 64 KiB says what to do instead.
-        """
-        raw, blob = seal_value(
-            self.endpoint.signer, self.dimension, check_key(key), seq, expires_ms, payload, name=name
-        )
-        try:
-            record = open_record(raw, self.endpoint.scheme, self.dimension, key, self.endpoint.now_ms())
-        except RemoteError as error:
-            raise LocalError(f"this value cannot be stored: {error}") from None
-        record = replace(record, blob=blob)
-        if republish:
-            self.publishing.publish(key, record)
-        future: asyncio.Future[int] = self.endpoint.loop.create_future()
-        self.publishing.store(key, record, lambda count: None if future.done() else future.set_result(count))
-        return await future
-
-    async def get_value(self, key: bytes, owner: bytes, *, holders: int = 1, disjoint: int = 1) -> bytes | None:
-        """One owner's value, checked and whole, or None; with one holder it may be a copy of up to 5 minutes."""
-        own = self.shelf.get_of(check_key(key), owner, self.endpoint.now_ms())
-        if own is not None and max(holders, disjoint) <= 1:
-            return own.payload
-        known = [own] if own is not None else []
-        for wanted in dict.fromkeys((max(holders, disjoint), REPLICAS)):
-            records, tellers = await self._read(key, wanted, disjoint, known, owner)
-            for record in records:
-                payload = await self._whole(key, record, tellers.get(record.envelope.id, []))
-                if payload is not None:
-                    return payload
-            if not records:
-                return None
-        return None
-
-    async def get_set(self, key: bytes, *, holders: int = 2, disjoint: int = 1) -> dict[bytes, bytes]:
-        """All owners' values under a key, by owner; of each the newest that `holders` nodes know."""
-        known = self.shelf.get(check_key(key), self.endpoint.now_ms())
-        records, tellers = await self._read(key, max(holders, disjoint), disjoint, known)
-        values: dict[bytes, bytes] = {}
-        for record in records:
-            payload = await self._whole(key, record, tellers.get(record.envelope.id, []))
-            if payload is not None:
-                values[record.owner] = payload
-        return values
-
-    async def _read(
-        self, key: bytes, holders: int, disjoint: int, known: list[Record], owner: bytes = b""
-    ) -> tuple[list[Record], dict[bytes, list[Contact]]]:
-        future: asyncio.Future[list[Record]] = self.endpoint.loop.create_future()
-        walk = ReadingWalk(
-            self,
-            key,
-            lambda records: None if future.done() else future.set_result(records),
-            holders=holders,
-            disjoint=disjoint,
-            owner=owner,
-        )
-        for record in known:
-            walk.add(record)
-        walk.begin()
-        return await future, walk.tellers
-
-    async def _whole(self, key: bytes, record: Record, holders: list[Contact]) -> bytes | None:
-        if record.manifest is None:
-            return record.payload
-        own = self.shelf.get_of(key, record.owner, self.endpoint.now_ms())
-        if own is not None and own.envelope.id == record.envelope.id:
-            return own.payload
-        future: asyncio.Future[bytes | None] = self.endpoint.loop.create_future()
-
-        def done(payload: bytes | None) -> None:
-            if not future.done():
-                future.set_result(payload)
-
-        Download(self, key, record, holders, done).begin()
-        return await future
-
-    def take(self, key: bytes, record: Record, now_ms: int, *, limited: bool = True) -> str:
-        """Put a record onto our own shelf; the shelf's word for what became of it."""
-        if not record.account and record.owner == self.endpoint.member.public_key:
-            record = replace(record, account=self.endpoint.member.entity)
-        outcome = self.shelf.put(key, record, now_ms, limited=limited)
-        if outcome in (STORED, KNOWN):
-            self.publishing.note_stored(key, now_ms)
-        return outcome
-
-    def unpublish(self, key: bytes, owner: bytes | None = None) -> None:
-        """Stop storing our record under this key again; the copies out there run out."""
-        self.publishing.unpublish(key, owner or self.endpoint.signer.public_key)
-
-    async def get(self, key: bytes, *, holders: int = 1, disjoint: int = 1) -> list[bytes]:
-        """The records under a key, the newest of each owner, as `holders` of the nodes near it hold them."""
-        own = self.shelf.get(check_key(key), self.endpoint.now_ms())
-        if own and max(holders, disjoint) <= 1:
-            return [record.raw for record in own]
-        records, _ = await self._read(key, holders, disjoint, own)
-        return [record.raw for record in records]
+    def records(self) -> Records:
+        """Values under keys; made at the first use, since most nodes only send messages to whoever is near a key."""
+        if self._records is None:
+            self._records = Records(self)
+        return self._records
 
     # -- messages of applications --------------------------------------------------------------------
 
@@ -448,8 +281,8 @@ class Overlay:
         elif self.active and contact.node_id not in self.shunned:
             if table.add_contact(contact):
                 self._changed()
-                if known is None and self.holds_records:
-                    self.publishing.arrived(contact)
+                if known is None and self._records is not None:
+                    self._records.publishing.arrived(contact)
             else:
                 peer.places[place + 1] = table.absent
 
@@ -480,8 +313,8 @@ class Overlay:
         waiting = self.table.remove_contact(contact)
         if len(self.table) != before:
             self._changed()
-            if self._publishing is not None:
-                self._publishing.departed(contact)
+            if self._records is not None:
+                self._records.publishing.departed(contact)
         if waiting is not None and self.endpoint.is_open:
             self.endpoint.call(waiting.address, self.tag, FIND, self.node_id, ignore, contact=waiting)
 
@@ -489,8 +322,8 @@ class Overlay:
         """What is due now, each kind of it bounded."""
         if not self.active:
             return
-        if self._shelf is not None:
-            self._shelf.expire(now_ms)
+        if self._records is not None:
+            self._records.shelf.expire(now_ms)
         if not len(self.table):
             self.joining.feel_for_seeds()
             return
@@ -501,12 +334,8 @@ class Overlay:
                 self.find_then(self.random_id(*bucket.range), ignore_contacts)
             if turn:
                 self._exchange(far, now_ms)
-            if self._publishing is not None:
-                self._publishing.replace_gone()
-                self._publishing.welcome(now_ms)
-                self._publishing.repair(now_ms)
-        if self._publishing is not None:
-            self._publishing.republish(now_ms)
+        if self._records is not None:
+            self._records.upkeep(now_ms)
 
     def _exchange(self, far: list[Bucket], now_ms: int) -> None:
         """Look for others in the far bucket whose turn it is, each once an hour: that is its refresh, too."""

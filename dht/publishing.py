@@ -113,7 +113,7 @@ class Publishing:
             remote = [contact for contact in nearest if contact.node_id != overlay.node_id]
             count, left = 0, len(remote)
             if len(remote) < len(nearest):
-                count += overlay.take(key, record, self._endpoint.now_ms(), limited=False) in (STORED, KNOWN)
+                count += overlay.records.take(key, record, self._endpoint.now_ms(), limited=False) in (STORED, KNOWN)
 
             def acknowledged(held: bool) -> None:
                 nonlocal count, left
@@ -170,7 +170,8 @@ class Publishing:
                 taken = await asyncio.gather(*(self._given(contact, key, record) for contact in others))
             return any(taken)
 
-        held = [(key, record) for key in overlay.shelf.all_keys() for record in overlay.shelf.get(key, now_ms)]
+        shelf = overlay.records.shelf
+        held = [(key, record) for key in shelf.all_keys() for record in shelf.get(key, now_ms)]
         outcomes = await asyncio.gather(*(one(key, record) for key, record in held))
         return len(outcomes), outcomes.count(False)
 
@@ -187,7 +188,7 @@ class Publishing:
 
     def arrived(self, contact: Contact) -> None:
         """A node is in the table now: it may lack what it should hold."""
-        if contact.node_id not in self._welcomed and len(self._overlay.shelf):
+        if contact.node_id not in self._welcomed and len(self._overlay.records.shelf):
             self._newcomers[contact.node_id] = contact
             if len(self._newcomers) > MAX_NEWCOMERS:
                 self._newcomers.pop_oldest()
@@ -195,7 +196,7 @@ class Publishing:
     def departed(self, contact: Contact) -> None:
         """A node is gone: what it held has one holder less."""
         self._newcomers.pop(contact.node_id, None)
-        if len(self._overlay.shelf):
+        if len(self._overlay.records.shelf):
             self._gone[contact.node_id] = contact
             if len(self._gone) > MAX_GONE:
                 self._gone.pop_oldest()
@@ -224,7 +225,7 @@ class Publishing:
             if stored_ms > now_ms - REPAIR_MS:
                 return
             del self._stored_ms[key]
-            records = overlay.shelf.get(key, now_ms)
+            records = overlay.records.shelf.get(key, now_ms)
             if not records:
                 continue
             self.note_stored(key, now_ms)
@@ -241,7 +242,7 @@ class Publishing:
             return
         overlay = self._overlay
         urgent: Aging[bytes, int] = Aging()
-        for key in overlay.shelf.all_keys():
+        for key in overlay.records.shelf.all_keys():
             target, near = int.from_bytes(key, "big"), overlay.known(key, REPLICAS)
             if near[0].node_id != overlay.node_id:
                 continue
@@ -263,12 +264,12 @@ class Publishing:
             if len(self._welcomed) > MAX_WELCOMED:
                 self._welcomed.pop_oldest()
             given, given_bytes = 0, 0
-            for key in overlay.shelf.all_keys():
+            for key in overlay.records.shelf.all_keys():
                 near = overlay.known(key, REPLICAS)
                 others = [contact.node_id for contact in near if contact.node_id != node_id]
                 if len(others) == len(near) or others[:1] != [overlay.node_id]:
                     continue
-                for record in overlay.shelf.get(key, now_ms):
+                for record in overlay.records.shelf.get(key, now_ms):
                     given, given_bytes = given + 1, given_bytes + len(record.raw) + len(record.blob)
                     if given > MAX_TRANSFER_RECORDS or given_bytes > MAX_TRANSFER_BYTES:
                         break

@@ -123,14 +123,14 @@ class Serving:
         key, position = body[:NODE_ID_BYTES], int.from_bytes(body[NODE_ID_BYTES:_GET_LENGTH], "big")
         owner, now_ms = body[_GET_LENGTH:], self._endpoint.now_ms()
         if owner:
-            one = self._overlay.shelf.get_of(key, owner, now_ms)
+            one = self._overlay.records.shelf.get_of(key, owner, now_ms)
             copy = self.copies.get(key, owner, now_ms) if one is None else None
             if copy is not None:
                 reply(COPIED + wire.pack([0, copy.raw]))
                 return
             held = [one] if one is not None else []
         else:
-            held = self._overlay.shelf.get(key, now_ms)
+            held = self._overlay.records.shelf.get(key, now_ms)
         held = held[position:]
         if not held:
             reply(NEARER + self._endpoint.vitals() + self._packed_nearest(peer, key))
@@ -153,24 +153,24 @@ class Serving:
         key, now_ms = body[:NODE_ID_BYTES], self._endpoint.now_ms()
         raw = body[NODE_ID_BYTES:]
         # Publishers store the same bytes again and again: those that lie here were checked when they came.
-        record = overlay.shelf.held_as(key, raw, now_ms) or open_record(
+        record = overlay.records.shelf.held_as(key, raw, now_ms) or open_record(
             raw, self._endpoint.scheme, overlay.dimension, key, now_ms
         )
         record = replace(record, account=self._account(record, reply.member))
         if (
             record.owner != reply.member.public_key
-            and overlay.shelf.judge(key, record, now_ms) == STORED
-            and overlay.shelf.get_of(key, record.owner, now_ms) is None
+            and overlay.records.shelf.judge(key, record, now_ms) == STORED
+            and overlay.records.shelf.get_of(key, record.owner, now_ms) is None
             and not self.writers.may_bring(reply.member.entity, record.expires_ms, now_ms)
         ):
             reply.busy(WRITE_RETRY_MS)
             return
         if record.manifest is None:
-            self._answer_outcome(overlay.take(key, record, now_ms), reply)
+            self._answer_outcome(overlay.records.take(key, record, now_ms), reply)
             return
-        outcome = overlay.shelf.judge(key, record, now_ms)
+        outcome = overlay.records.shelf.judge(key, record, now_ms)
         if outcome == KNOWN:
-            self._answer_outcome(overlay.take(key, record, now_ms), reply)
+            self._answer_outcome(overlay.records.take(key, record, now_ms), reply)
             return
         if outcome != STORED:
             reply.refuse(outcome)
@@ -208,7 +208,7 @@ class Serving:
         if whole is None:
             reply(b"\0")
         else:
-            self._answer_outcome(self._overlay.take(key, whole, now_ms), reply, b"\1")
+            self._answer_outcome(self._overlay.records.take(key, whole, now_ms), reply, b"\1")
 
     def _answer_read(self, body: bytes, reply: Reply) -> None:
         if len(body) != READ_BYTES:
@@ -216,7 +216,7 @@ class Serving:
             return
         key, owner = body[:NODE_ID_BYTES], body[NODE_ID_BYTES : NODE_ID_BYTES + KEY_BYTES]
         seq, index = int.from_bytes(body[-10:-2], "big"), int.from_bytes(body[-2:], "big")
-        record = self._overlay.shelf.get_of(key, owner, self._endpoint.now_ms())
+        record = self._overlay.records.shelf.get_of(key, owner, self._endpoint.now_ms())
         if record is None or record.manifest is None or record.seq != seq or index >= record.manifest.parts:
             reply.refuse("no such part here")
         else:
@@ -231,7 +231,7 @@ class Serving:
         key, now_ms = body[:NODE_ID_BYTES], self._endpoint.now_ms()
         record = open_record(body[NODE_ID_BYTES:], self._endpoint.scheme, overlay.dimension, key, now_ms)
         target, holders = int.from_bytes(key, "big"), overlay.known(key, REPLICAS)
-        if record.manifest is not None or overlay.shelf.get_of(key, record.owner, now_ms) is not None:
+        if record.manifest is not None or overlay.records.shelf.get_of(key, record.owner, now_ms) is not None:
             reply.refuse("no copy of this is needed here")
             return
         life_ms = copy_life_ms(overlay.table.number ^ target, holders[-1].number ^ target)

@@ -63,7 +63,7 @@ class DimensionDesk:
             "contacts": 0 if placement is None else len(placement.overlay.table),
             "trie_nodes": sum(each["nodes"] for each in counts),
             "adverts": sum(each["rows"] for each in counts),
-            "records": 0 if placement is None else placement.overlay.holdings[0],
+            "records": 0 if placement is None else placement.overlay.records.holdings[0],
         }
 
     def _named(self, caller: Caller, body: dict[str, Any]) -> str:

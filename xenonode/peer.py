@@ -211,11 +211,11 @@ class Peer:
             raise XenoError(message, "wait until another server is there", "alone")
         guest = await self._as_guest()
         others = await guest.placement(dimension)
-        records, records_lost = await placement.overlay.hand_on()
+        records, records_lost = await placement.overlay.records.publishing.hand_on()
         self._left.add(dimension)  # from here on this dimension is asked as a client asks
         holding.settle_up()
         rows = held_rows(holding)
-        placement.overlay.publish_through(others.overlay)
+        others.overlay.records.publishing.take_over(placement.overlay.records.publishing)
         await placement.overlay.leave()
         pending = await hand_on(self.growth.of(dimension), dimension, rows, self.asker)
         placement.overlay.goodbye(await holding.retire(others))
@@ -235,7 +235,7 @@ class Peer:
             self._left.add(dimension)
             raise
         if self._guest is not None and (other := self._guest.joined(dimension)) is not None:
-            other.overlay.publish_through(placement.overlay)
+            placement.overlay.records.publishing.take_over(other.overlay.records.publishing)
 
     def renew(self, credential: bytes) -> None:
         """Show a newer credential from the next handshake on."""

@@ -106,7 +106,7 @@ class Ours:
         node = self.nodes[self.turns % ASKERS]
         overlay = node.overlay(DIMENSION)
         if kind == "get":
-            records = await overlay.get(self.rng.choice(self.keys))
+            records = await overlay.records.get(self.rng.choice(self.keys))
             return lambda: float(bool(records))
         if kind == "set":
             holders = await self._set(self.rng.randbytes(20))
@@ -128,4 +128,4 @@ class Ours:
         node = self.nodes[self.turns % ASKERS]
         expires_ms = now_ms() + LIFE_MS
         raw = seal_record(node.signer, DIMENSION, key, self.turns, expires_ms, b"v" * 100)
-        return await node.overlay(DIMENSION).put(key, raw, expires_ms, republish=False)
+        return await node.overlay(DIMENSION).records.put(key, raw, expires_ms, republish=False)

@@ -63,7 +63,7 @@ def test_a_read_on_two_paths_is_not_over_with_one_colluders_outdated_record() ->
         old, new = (
             seal_record(writer.endpoint.signer, OVERLAY, key, seq, expires_ms, bytes([seq])) for seq in (1, 2)
         )
-        world.simulation.run(ask(writer, writer.overlay(OVERLAY).put(key, new, expires_ms)))
+        world.simulation.run(ask(writer, writer.overlay(OVERLAY).records.put(key, new, expires_ms)))
         # Two of the eight that hold it show what they should have forgotten.
         near = [contact.node_id for contact in world.nearest(OVERLAY, key, 8)]
         colluders = [node for node in world.nodes[1:] if node.contact(OVERLAY).node_id in near[1:3]]
@@ -73,8 +73,8 @@ def test_a_read_on_two_paths_is_not_over_with_one_colluders_outdated_record() ->
         readers = others[:60]
         for reader in readers:
             overlay = reader.overlay(OVERLAY)
-            one_path += world.simulation.run(ask(reader, overlay.get(key))) == [new]
-            two_paths += world.simulation.run(ask(reader, overlay.get(key, disjoint=2))) == [new]
+            one_path += world.simulation.run(ask(reader, overlay.records.get(key))) == [new]
+            two_paths += world.simulation.run(ask(reader, overlay.records.get(key, disjoint=2))) == [new]
         assert two_paths > one_path and two_paths >= 0.9 * len(readers)
 
 
@@ -82,5 +82,5 @@ def test_a_read_on_two_paths_ends_when_nothing_is_there() -> None:
     with OverlayWorld(13, 40) as world:
         world.begin()
         reader = world.nodes[3]
-        work = asyncio.wait_for(reader.overlay(OVERLAY).get(world.random_key(), disjoint=2), 30)
+        work = asyncio.wait_for(reader.overlay(OVERLAY).records.get(world.random_key(), disjoint=2), 30)
         assert world.simulation.run(ask(reader, work)) == []

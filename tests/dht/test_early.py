@@ -60,7 +60,7 @@ def test_a_cold_get_takes_three_datagrams_and_makes_both_known_to_one_another(ru
         asked, _ = overheard(asker)
         answered, _ = overheard(server)
         overlay.warm_start([contact])
-        assert await overlay.get(KEY) == []
+        assert await overlay.records.get(KEY) == []
         await asyncio.sleep(0.4)
         assert [data[0] for data in asked] == [datagram.HELLO, datagram.REPLY]
         assert [data[0] for data in answered] == [datagram.WELCOME]
@@ -83,11 +83,11 @@ def test_a_cold_get_brings_the_record_and_one_that_is_too_long_is_asked_for_in_t
             for size in (50, 700)
         }
         for key, raw in records.items():
-            await overlay.put(key, raw, expires_ms, republish=False)
+            await overlay.records.put(key, raw, expires_ms, republish=False)
         for number, (key, raw) in enumerate(records.items()):
             asker = await world.open(client=bool(number))
             asker.overlay("cpu").warm_start([overlay.contact])
-            assert await asker.overlay("cpu").get(key) == [raw]
+            assert await asker.overlay("cpu").records.get(key) == [raw]
             assert server.counters["early-answers"] == 1
             assert asker.calls.begun == 1
 
@@ -148,7 +148,7 @@ def test_under_load_a_cookie_is_asked_for_first_and_the_answer_comes_with_the_we
         asker, server = await world.open(), await world.open()
         asked, _ = overheard(asker)
         asker.overlay("cpu").warm_start([server.overlay("cpu").contact])
-        assert await asker.overlay("cpu").get(KEY) == []
+        assert await asker.overlay("cpu").records.get(KEY) == []
         assert [data[0] for data in asked][:2] == [datagram.HELLO, datagram.HELLO]
         assert server.counters["early-answers"] == 1
 
@@ -171,7 +171,7 @@ def test_a_node_of_before_gives_no_answer_and_is_asked_in_the_session_and_asks_i
             (asker if old_asks else server)._shaker.__class__ = Former
             asker.overlay("cpu").warm_start([server.overlay("cpu").contact])
             asked, _ = overheard(asker)
-            assert await asker.overlay("cpu").get(KEY) == []
+            assert await asker.overlay("cpu").records.get(KEY) == []
             assert [data[0] for data in asked] == [datagram.HELLO, datagram.REQUEST]
             assert server.counters["early-answers"] == 0
 

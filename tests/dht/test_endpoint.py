@@ -376,7 +376,7 @@ def test_members_that_send_nonsense_inside_their_session_break_nothing(run: Run)
             if n % 50 == 0:
                 await asyncio.sleep(0.001)
         await asyncio.sleep(0.2)
-        assert server.counters["WireError"] > 300 and len(overlay.shelf) == 0
+        assert server.counters["WireError"] > 300 and len(overlay.records.shelf) == 0
         assert len(await server.overlay("cpu").find(bytes(20))) >= 1
 
     run(scenario)
@@ -392,7 +392,7 @@ def test_lying_answers_fail_the_liar_and_never_the_lookup(run: Run) -> None:
         for node in honest:
             found = await node.overlay("cpu").find(world.rng.randbytes(20))
             assert {each.node_id for each in found} >= {each.overlay("cpu").node_id for each in honest}
-            assert await node.overlay("cpu").get(world.rng.randbytes(20)) == []
+            assert await node.overlay("cpu").records.get(world.rng.randbytes(20)) == []
             assert node.counters["hostile-answer"] >= 6
 
     run(scenario)

@@ -46,9 +46,9 @@ async def open_at(world: Any, host: str, advertise: str | None = None) -> Endpoi
 async def check_all(world: Any, nodes: list[Endpoint]) -> None:
     key, expires_ms = world.rng.randbytes(20), world.wall_ms() + 60_000
     raw = seal_record(nodes[1].signer, "cpu", key, 1, expires_ms, b"both")
-    assert await nodes[1].overlay("cpu").put(key, raw, expires_ms) == min(8, len(nodes))
+    assert await nodes[1].overlay("cpu").records.put(key, raw, expires_ms) == min(8, len(nodes))
     for node in nodes:
-        assert await node.overlay("cpu").get(key) == [raw]
+        assert await node.overlay("cpu").records.get(key) == [raw]
         assert not node.counters["fault"]
 
 

@@ -72,7 +72,7 @@ def test_late_republication_raises_an_alarm_that_names_the_overlay(run: Run) -> 
         late_ms = 0
         node = await world.open(now_ms=lambda: world.wall_ms() + late_ms)
         overlay, expires_ms = node.overlay("cpu"), world.wall_ms() + 3_600_000
-        await overlay.put(bytes(20), seal_record(node.signer, "cpu", bytes(20), 1, expires_ms, b""), expires_ms)
+        await overlay.records.put(bytes(20), seal_record(node.signer, "cpu", bytes(20), 1, expires_ms, b""), expires_ms)
         assert republish_alarm(node) == ""
         late_ms = 1_800_000 + REPUBLISH_ALARM_MS
         assert "'cpu'" in republish_alarm(node)

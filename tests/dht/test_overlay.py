@@ -96,12 +96,12 @@ def test_a_record_is_found_from_everywhere_and_the_newer_one_wins(run: Run) -> N
         key, expires_ms = world.rng.randbytes(20), world.wall_ms() + 60_000
         old = seal_record(nodes[3].signer, "cpu", key, 1, expires_ms, b"old")
         new = seal_record(nodes[3].signer, "cpu", key, 2, expires_ms, b"new")
-        assert await nodes[3].overlay("cpu").put(key, old, expires_ms) == 8
-        assert await nodes[3].overlay("cpu").put(key, new, expires_ms) == 8
-        assert await nodes[3].overlay("cpu").put(key, old, expires_ms) == 0
+        assert await nodes[3].overlay("cpu").records.put(key, old, expires_ms) == 8
+        assert await nodes[3].overlay("cpu").records.put(key, new, expires_ms) == 8
+        assert await nodes[3].overlay("cpu").records.put(key, old, expires_ms) == 0
         for node in nodes:
-            assert await node.overlay("cpu").get(key) == [new]
-        assert await nodes[0].overlay("cpu").get(world.rng.randbytes(20)) == []
+            assert await node.overlay("cpu").records.get(key) == [new]
+        assert await nodes[0].overlay("cpu").records.get(world.rng.randbytes(20)) == []
 
     run(scenario)
 
@@ -112,10 +112,10 @@ def test_many_owners_under_one_key_are_read_page_by_page(run: Run) -> None:
         key, expires_ms = world.rng.randbytes(20), world.wall_ms() + 60_000
         raws = [seal_record(node.signer, "cpu", key, 1, expires_ms, bytes(600)) for node in nodes]
         for node, raw in zip(nodes, raws, strict=True):
-            assert await node.overlay("cpu").put(key, raw, expires_ms) >= 8
+            assert await node.overlay("cpu").records.put(key, raw, expires_ms) >= 8
         reader = await world.open(client=True)
         await reader.overlay("cpu").join([nodes[0].address])
-        assert sorted(await reader.overlay("cpu").get(key, holders=3)) == sorted(raws)
+        assert sorted(await reader.overlay("cpu").records.get(key, holders=3)) == sorted(raws)
 
     run(scenario)
 
@@ -128,7 +128,7 @@ def test_a_record_for_another_key_or_overlay_or_expiry_is_not_stored(run: Run) -
         wrong = (("memory", key, expires_ms), ("cpu", bytes(20), expires_ms), ("cpu", key, 1))
         for overlay, other_key, expiry in wrong:
             with pytest.raises(LocalError):
-                await node.overlay(overlay).put(other_key, raw, expiry)
+                await node.overlay(overlay).records.put(other_key, raw, expiry)
         with pytest.raises(LocalError, match="at most"):
             seal_record(node.signer, "cpu", key, 1, expires_ms, bytes(1_000))
 

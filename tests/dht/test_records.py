@@ -20,19 +20,19 @@ OVERLAY = "cores"
 
 
 def holders(world: OverlayWorld, key: bytes) -> list[OverlayNode]:
-    return [node for node in world.living() if key in node.overlay(OVERLAY).shelf.all_keys()]
+    return [node for node in world.living() if key in node.overlay(OVERLAY).records.shelf.all_keys()]
 
 
 def put_value(
     world: OverlayWorld, node: OverlayNode, key: bytes, payload: bytes, seq: int = 1, name: str | None = None
 ) -> int:
     expires_ms = node.node.env.now_ms() + HOUR_MS
-    work = node.overlay(OVERLAY).put_value(key, payload, expires_ms, seq=seq, name=name)
+    work = node.overlay(OVERLAY).records.put_value(key, payload, expires_ms, seq=seq, name=name)
     return world.simulation.run(_on(node, work))
 
 
 def get_value(world: OverlayWorld, node: OverlayNode, key: bytes, owner: bytes, **options: int) -> bytes | None:
-    return world.simulation.run(_on(node, node.overlay(OVERLAY).get_value(key, owner, **options)))
+    return world.simulation.run(_on(node, node.overlay(OVERLAY).records.get_value(key, owner, **options)))
 
 
 async def _on(node: OverlayNode, work):  # type: ignore[no-untyped-def]
@@ -115,7 +115,7 @@ def test_a_holder_that_lies_about_a_part_is_passed_over() -> None:
         put_value(world, world.nodes[3], key, payload)
         liars = holders(world, key)[: REPLICAS // 2]
         for liar in liars:
-            record = liar.overlay(OVERLAY).shelf.get_of(key, owner, liar.node.env.now_ms())
+            record = liar.overlay(OVERLAY).records.shelf.get_of(key, owner, liar.node.env.now_ms())
             assert record is not None
             object.__setattr__(record, "blob", record.blob[:1_500] + bytes(1) + record.blob[1_501:])
         for reader in world.nodes:
@@ -133,7 +133,7 @@ def test_a_set_keeps_every_owners_newest_value_large_or_small() -> None:
                 assert put_value(world, node, key, payload, seq=seq) == REPLICAS
                 written[node.endpoint.signer.public_key] = payload
         reader = world.nodes[20]
-        assert world.simulation.run(_on(reader, reader.overlay(OVERLAY).get_set(key))) == written
+        assert world.simulation.run(_on(reader, reader.overlay(OVERLAY).records.get_set(key))) == written
 
 
 def test_a_value_of_one_writer_is_found_by_its_name() -> None:
@@ -195,7 +195,7 @@ def test_a_record_outlives_all_of_its_first_holders_when_they_go_one_by_one() ->
         writer, owner = world.nodes[0], world.nodes[0].endpoint.signer.public_key
         for key, size_bytes in ((small, 50), (large, 5_000)):
             expires_ms = writer.node.env.now_ms() + 10 * HOUR_MS
-            work = writer.overlay(OVERLAY).put_value(key, bytes(size_bytes), expires_ms, seq=1, republish=False)
+            work = writer.overlay(OVERLAY).records.put_value(key, bytes(size_bytes), expires_ms, seq=1, republish=False)
             assert world.simulation.run(_on(writer, work)) == REPLICAS
         first = {node.node.host.name: node for key in (small, large) for node in holders(world, key)}
         for node in first.values():
@@ -220,7 +220,7 @@ def test_a_newcomer_is_given_once_what_it_should_hold_and_no_more_than_the_bound
         wait(world, 60)
         own = newcomer.contact(OVERLAY).node_id
         due = [key for key in keys if own in [each.node_id for each in world.nearest(OVERLAY, key, REPLICAS)]]
-        held = newcomer.overlay(OVERLAY).shelf.all_keys()
+        held = newcomer.overlay(OVERLAY).records.shelf.all_keys()
         assert due and set(due) <= set(held)
         sent = sum(node.endpoint.counters["records-transferred"] for node in world.nodes)
         assert 0 < sent <= len(held) + 2 and sent <= MAX_TRANSFER_RECORDS * len(world.nodes)

@@ -81,8 +81,8 @@ def test_a_client_that_is_named_as_a_server_is_neither_found_nor_given_records(r
         assert named.node_id not in {contact.node_id for contact in await asker.find(named.node_id)}
         expires_ms = world.wall_ms() + 60_000
         raw = seal_record(nodes[7].signer, "cpu", named.node_id, 1, expires_ms, b"value")
-        assert await asker.put(named.node_id, raw, expires_ms, republish=False)
-        assert not len(posing.overlay("cpu").shelf)
+        assert await asker.records.put(named.node_id, raw, expires_ms, republish=False)
+        assert not len(posing.overlay("cpu").records.shelf)
         with pytest.raises(PeerIdentityError, match="clients serve nothing"):
             await asker.ask(Contact(named.node_id, posing.address), 1, b"")
 

@@ -116,8 +116,8 @@ def test_a_record_with_fields_of_a_newer_version_is_kept_as_it_is(run: Run) -> N
         body = {"overlay": "cpu", "key": KEY, "seq": 1, "expires_ms": now_ms + 60_000, "payload": b"v", "colour": "red"}
         raw = seal(other.signer, RECORD_TYPE, body).raw
         assert open_record(raw, ED25519, "cpu", KEY, now_ms).envelope.body["colour"] == "red"
-        assert await other.overlay("cpu").put(KEY, raw, now_ms + 60_000, republish=False) == 2
-        assert node.overlay("cpu").shelf.get(KEY, now_ms)[0].raw == raw
+        assert await other.overlay("cpu").records.put(KEY, raw, now_ms + 60_000, republish=False) == 2
+        assert node.overlay("cpu").records.shelf.get(KEY, now_ms)[0].raw == raw
 
     run(scenario)
 
@@ -127,7 +127,7 @@ def test_an_envelope_of_a_type_that_nobody_knows_yet_may_be_stored(run: Run) -> 
         _, other, _ = await _session(world)
         expires_ms = world.wall_ms() + 60_000
         raw = seal(other.signer, "of-version-2", {"seq": 1, "expires_ms": expires_ms}).raw
-        assert await other.overlay("cpu").put(KEY, raw, expires_ms, republish=False) == 2
-        assert await other.overlay("cpu").get(KEY) == [raw]
+        assert await other.overlay("cpu").records.put(KEY, raw, expires_ms, republish=False) == 2
+        assert await other.overlay("cpu").records.get(KEY) == [raw]
 
     run(scenario)

@@ -304,7 +304,7 @@ def _ask_something(world: World, node: Endpoint) -> None:
     if choice == 0:
         place.call(partial(overlay.find_then, key, lambda found: None))
     elif choice == 1:
-        place.start(overlay.get(key))
+        place.start(overlay.records.get(key))
     else:
         (peer,) = [each for each in node.sessions.peers.values() if each.member is not None][:1]
         place.call(partial(overlay.ask_then, overlay.contact_of(peer), TRIE, b"", lambda answer, error: None))
@@ -356,8 +356,8 @@ def _tables(node: Endpoint) -> dict[str, tuple[int, int]]:
         "greetings": (len(node.sessions.greetings), SESSION_LIMIT),
         "calls": (len(node.calls.open), MAX_CALLS),
         "contacts": (len(overlay.table), 160 * K),
-        "record bytes": (overlay.shelf.used_bytes, overlay.shelf.max_bytes),
-        "expiries": (len(overlay.shelf._expiries), 2 * len(overlay.shelf) + 1_024),
+        "record bytes": (overlay.records.shelf.used_bytes, overlay.records.shelf.max_bytes),
+        "expiries": (len(overlay.records.shelf._expiries), 2 * len(overlay.records.shelf) + 1_024),
         "counters": (len(node.counters), 64),
     }
 

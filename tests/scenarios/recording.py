@@ -96,8 +96,8 @@ async def _put_get(world: World, alice: Endpoint, bob: Endpoint) -> None:
     await overlay.join([bob.address])
     expires_ms = world.now_ms() + HOUR_MS
     raw = seal_record(alice.signer, DIMENSION, KEY, 1, expires_ms, b"value")
-    await overlay.put(KEY, raw, expires_ms, republish=False)
-    await overlay.get(KEY, holders=2)
+    await overlay.records.put(KEY, raw, expires_ms, republish=False)
+    await overlay.records.get(KEY, holders=2)
 
 
 async def _ask(world: World, alice: Endpoint, bob: Endpoint) -> None:

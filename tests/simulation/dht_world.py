@@ -52,11 +52,11 @@ def run(seed: int, loss_ppm: int = 10_000) -> tuple[str, int]:
             endpoint, expires_ms = endpoints[node.host.name], node.env.now_ms() + HOUR_MS
             key = hashlib.sha256(node.host.name.encode()).digest()[:20]
             raw = seal_record(endpoint.signer, "cores", key, 1, expires_ms, node.host.name.encode())
-            return await endpoint.overlay("cores").put(key, raw, expires_ms)
+            return await endpoint.overlay("cores").records.put(key, raw, expires_ms)
 
         async def get(node: SimulatedNode) -> int:
             keys = [hashlib.sha256(other.host.name.encode()).digest()[:20] for other in nodes]
-            found = [await endpoints[node.host.name].overlay("cores").get(key) for key in keys]
+            found = [await endpoints[node.host.name].overlay("cores").records.get(key) for key in keys]
             return sum(1 for records in found if records)
 
         async def main() -> int:

@@ -83,17 +83,17 @@ def test_values_that_lay_there_are_read_afterwards_and_go_on_being_published() -
         writer, value, now_ms = overlays[0], b"what was acknowledged", world.now_ms
         expires_ms = world.servers[0].node.env.now_ms() + 120_000
         key = owned_key(dimension, writer.endpoint.signer.public_key, "name")
-        put = writer.put_value(key, value, expires_ms, seq=1, name="name")
+        put = writer.records.put_value(key, value, expires_ms, seq=1, name="name")
         assert await world.servers[0].node.start(put) >= 3
         for server in world.servers[:3]:
             handed = await server.node.start(server.running.peer.leave(dimension))
             assert not handed.records_lost
         for server in world.servers[3:]:
             overlay = server.running.peer.endpoint.overlay(dimension)
-            got = await server.node.start(overlay.get_value(key, writer.endpoint.signer.public_key))
+            got = await server.node.start(overlay.records.get_value(key, writer.endpoint.signer.public_key))
             assert got == value
         guest = (await world.servers[0].node.start(world.servers[0].running.peer.placement(dimension))).overlay
-        assert guest.endpoint.is_client and guest.publishing.lag_ms(now_ms()) == 0
+        assert guest.endpoint.is_client and guest.records.publishing.lag_ms(now_ms()) == 0
         before = guest.endpoint.counters["records-stored-again"]
         await asyncio.sleep(90.0)
         assert guest.endpoint.counters["records-stored-again"] > before

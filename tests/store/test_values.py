@@ -133,7 +133,7 @@ def reading(payload: bytes | None, answers: list[dict[str, Any]], profile: str =
     async def call(method: str, body: dict[str, Any]) -> dict[str, Any]:
         return answers.pop(0)
 
-    overlay: Any = SimpleNamespace(dimension="cores", get_value=get_value)
+    overlay: Any = SimpleNamespace(dimension="cores", records=SimpleNamespace(get_value=get_value))
     return values.read(overlay, OWNER, "n", profile, lambda control: call)
 
 

@@ -102,13 +102,13 @@ class OverlayNode:
 
     async def get(self, dimension: str, key: bytes) -> list[bytes]:
         """A read, on the node's own host."""
-        return await self.node.start(self.overlay(dimension).get(key), "get")
+        return await self.node.start(self.overlay(dimension).records.get(key), "get")
 
     async def put(self, dimension: str, key: bytes, payload: bytes, life_ms: int, *, republish: bool = True) -> int:
         """Store a plain value of its own for so long; how many nodes hold it."""
         expires_ms = self.node.env.now_ms() + life_ms
         raw = seal_record(self.endpoint.signer, dimension, key, 1, expires_ms, payload)
-        work = self.overlay(dimension).put(key, raw, expires_ms, republish=republish)
+        work = self.overlay(dimension).records.put(key, raw, expires_ms, republish=republish)
         return await self.node.start(work, "put")
 
     def crash(self) -> None:

@@ -188,7 +188,7 @@ async def publish(
         kept = desk.keep(value, expires_ms)
         payload = kept.packed()
     key = owned_key(overlay.dimension, overlay.endpoint.signer.public_key, name)
-    holders = await overlay.put_value(key, payload, expires_ms, seq=now_ms, name=name)
+    holders = await overlay.records.put_value(key, payload, expires_ms, seq=now_ms, name=name)
     if not holders:
         if desk is not None and kept is not None:
             desk.drop(kept.digest)
@@ -216,7 +216,7 @@ def check(name: str, value: bytes, life_ms: int, is_server: bool) -> None:
 async def read(overlay: Overlay, owner: bytes, name: str, profile: str, call: Callable[[Address], Call]) -> bytes:
     """The value that `owner` has under this name, whole and checked. `call` asks the owner there. Raises XenoError."""
     key = owned_key(overlay.dimension, owner, name)
-    payload = await overlay.get_value(key, owner, holders=READERS)
+    payload = await overlay.records.get_value(key, owner, holders=READERS)
     if payload is None:
         message = f"no node has a value {name!r} of {owner.hex()[:16]}"
         raise XenoError(message, "check name and owner; it may have expired", "no_value")

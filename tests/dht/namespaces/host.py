@@ -96,14 +96,14 @@ async def main() -> None:
         await each.overlay(DIMENSION).join([endpoint.address])
     told: dict[str, Any] = {"name": name, "stored": {}, "read": {}}
     for size in sizes if "examine" not in flags else []:
-        holders = await overlay.put_value(key_of(name, size), value_of(name, size), now_ms() + HOUR_MS, seq=1)
+        holders = await overlay.records.put_value(key_of(name, size), value_of(name, size), now_ms() + HOUR_MS, seq=1)
         told["stored"][size] = holders
     if not seeds:
         print("ready", flush=True)
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     for size in sizes if "examine" not in flags and "swarm" not in flags else []:
         for attempt in range(1, ATTEMPTS + 1):
-            found = await overlay.get_value(key_of(other, size), signer_of(other).public_key)
+            found = await overlay.records.get_value(key_of(other, size), signer_of(other).public_key)
             if found == value_of(other, size):
                 told["read"][size] = attempt
                 break

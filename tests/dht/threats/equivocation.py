@@ -44,7 +44,7 @@ async def _attack(world: World, pairs: int) -> Outcome:
         else:
             for place, holder in enumerate(holders):
                 await _put(world, liar, holder, key, two[place % 2])
-            await world.nodes["reader"].start(reader.overlay(DIMENSION).get(key, holders=HOLDERS))
+            await world.nodes["reader"].start(reader.overlay(DIMENSION).records.get(key, holders=HOLDERS))
         told += any(_proves(world, proof, owner.public_key) for proof in proofs[before:])
     return Outcome(
         "equivocation",

@@ -32,7 +32,7 @@ def attack(writes: int, seed: int = 4) -> Outcome:
 
 async def _attack(world: World, writes: int) -> Outcome:
     victim, flooder = await world.node("victim"), await world.node("flooder")
-    shelf = victim.overlay(DIMENSION).shelf
+    shelf = victim.overlay(DIMENSION).records.shelf
     expires_ms = world.now_ms() + 10 * HOUR_MS
     honest = await _honest(world, victim, expires_ms)
     first = world.rng.randbytes(20)
@@ -86,7 +86,8 @@ async def _honest(world: World, victim: Endpoint, expires_ms: int) -> list[tuple
     for _ in range(20):
         owner, key = world.signer(), world.rng.randbytes(20)
         honest.append((owner.public_key, key))
-        await ours.put(key, seal_record(owner, DIMENSION, key, 1, expires_ms, b"x" * 500), expires_ms, republish=False)
+        raw = seal_record(owner, DIMENSION, key, 1, expires_ms, b"x" * 500)
+        await ours.records.put(key, raw, expires_ms, republish=False)
     return honest
 
 

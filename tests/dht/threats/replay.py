@@ -66,7 +66,7 @@ async def _attack(world: World, replays: int) -> Outcome:
         accepted_records += await _put(world, theirs, ours, key, raw)
         if number == replays // 4:
             await asyncio.sleep(HOUR_MS / 1_000)
-            live = sum(len(ours.shelf.get(key, world.now_ms())) for key, _ in stale)
+            live = sum(len(ours.records.shelf.get(key, world.now_ms())) for key, _ in stale)
             assert not live  # the newest have run out
     accepted = accepted_datagrams + accepted_records
     return Outcome(

@@ -73,7 +73,8 @@ async def _attack(
         publisher = good[number % len(good)]
         key = world.rng.randbytes(20)
         raw = seal_record(nodes[publisher].signer, DIMENSION, key, 1, expires_ms, b"value")
-        await world.nodes[names[publisher]].start(overlays[publisher].put(key, raw, expires_ms, republish=False))
+        put = overlays[publisher].records.put(key, raw, expires_ms, republish=False)
+        await world.nodes[names[publisher]].start(put)
         keys.append(key)
     askers = [world.rng.choice(good) for _ in keys]
     before, missed_before = await _look_up(world, nodes, names, askers, keys)
@@ -111,13 +112,13 @@ async def _look_up(
     for number, (asker, key) in enumerate(zip(askers, keys, strict=True)):
         operation = OPERATIONS[number % len(OPERATIONS)]
         overlay = nodes[asker].overlay(DIMENSION)
-        if overlay.shelf.get(key, world.now_ms()):
+        if overlay.records.shelf.get(key, world.now_ms()):
             continue  # it holds the record itself
         began_s = loop.time()
         if operation == "find":
             found: object = await world.nodes[names[asker]].start(overlay.find(key))
         else:
-            found = await world.nodes[names[asker]].start(overlay.get(key))
+            found = await world.nodes[names[asker]].start(overlay.records.get(key))
         took_ms[operation].append((loop.time() - began_s) * 1_000)
         missed += not found
     return took_ms, missed
