@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 from dht import contact, datagram, wire
+from dht.answering import CALL, CALL_BACK, KNOCK
 from dht.calls import MAX_CALLS
 from dht.contact import pack_contacts
 from dht.early import Question
@@ -53,10 +54,25 @@ from xenonode.search.placement import Placement
 
 from .mutator import Mutator
 
-NAMES = {-1: "ping", -2: "find", -3: "put", -4: "get", -5: "leave", -6: "part", -7: "read", -8: "cache", TRIE: "trie"}
+NAMES = {
+    -1: "ping",
+    -2: "find",
+    -3: "put",
+    -4: "get",
+    -5: "leave",
+    -6: "part",
+    -7: "read",
+    -8: "cache",
+    CALL_BACK: "call back",
+    CALL: "call",
+    KNOCK: "knock",
+    TRIE: "trie",
+}
 # Keys that sign records; a new one for each would be remembered by the simulated scheme.
 OWNERS = 200
-SERVED = (-1, -2, -3, -4, -6, -7, -8, TRIE)
+SERVED = (-1, -2, -3, -4, -5, -6, -7, -8, TRIE)
+# What is asked of a node and of none of its overlays.
+OF_THE_NODE = (CALL_BACK, CALL, KNOCK)
 ATTRIBUTES = {
     "cpu.available": 500,
     "cpu.total": 1_000,
@@ -92,7 +108,7 @@ class Report:
         if self.longest_unproved_ratio > 1:
             found.append(f"an unproved packet drew {self.longest_unproved_ratio:.2f} times its size")
         found += [f"{name}: {held} of {bound}" for name, (held, bound) in self.tables.items() if held > bound]
-        missing = [name for kind, name in NAMES.items() if kind != -5 and not self.reached[f"asked {name}"]]
+        missing = [name for name in NAMES.values() if not self.reached[f"asked {name}"]]
         if missing:
             found.append(f"nothing reached {', '.join(missing)}")
         return found
@@ -183,7 +199,7 @@ class Forger:
 
     def request(self) -> bytes:
         rng, mutator = self._rng, self._mutator
-        kind = rng.choice(SERVED)
+        kind = rng.choice((*SERVED, *OF_THE_NODE))
         body = rng.choice(self._requests[kind])()
         fields: list[Any] = [rng.getrandbits(32), kind, body]
         choice = rng.randrange(4)
@@ -195,7 +211,10 @@ class Forger:
         else:
             fields[2] = mutator.bytes_of(body)
             packed = mutator.packed(fields)
-        tag = self._overlay_tag if rng.random() < 0.95 else self._network_tag
+        likely, other = self._overlay_tag, self._network_tag
+        if kind in OF_THE_NODE:
+            likely, other = other, likely
+        tag = likely if rng.random() < 0.95 else other
         return _sealed(self._session, datagram.REQUEST, tag, packed)
 
     def reply(self) -> bytes:
@@ -285,9 +304,13 @@ def _requests(world: World, node: Endpoint) -> dict[int, list[Callable[[], bytes
         -2: [lambda: rng.randbytes(20)],
         -3: [record],
         -4: [lambda: key + bytes(2), lambda: key + bytes(2) + owners[0].public_key],
+        -5: [lambda: b""],
         -6: [record, lambda: rng.randbytes(300)],
         -7: [lambda: key + rng.randbytes(20), lambda: rng.randbytes(60)],
         -8: [record],
+        CALL_BACK: [lambda: b""],
+        CALL: [lambda: contact.pack_address((f"10.9.{rng.randrange(256)}.{rng.randrange(256)}", 4_000))],
+        KNOCK: [lambda: b""],
         TRIE: [lambda each=each: each for each in packed],  # type: ignore[misc]
     }
 
@@ -300,8 +323,11 @@ def _ask_something(world: World, node: Endpoint) -> None:
     """Begin a question of the node's own, which only a spoiled reply will answer."""
     overlay, key = node.overlay(DIMENSION), world.rng.randbytes(20)
     place = world.nodes["node"]
-    choice = world.rng.randrange(3)
-    if choice == 0:
+    choice = world.rng.randrange(4)
+    if choice == 3:
+        (peer,) = [each for each in node.sessions.peers.values() if each.member is not None][:1]
+        place.call(partial(node.check, peer.address))
+    elif choice == 0:
         place.call(partial(overlay.find_then, key, lambda found: None))
     elif choice == 1:
         place.start(overlay.records.get(key))
