@@ -212,6 +212,11 @@ class Endpoint:
         bound = self.address if self._socket is None else self._socket.bound
         return self.address if bound[0] in ("0.0.0.0", "::") else bound
 
+    def source_host(self, address: Address) -> str:
+        """What to bind another socket to that is to reach this address as we would."""
+        host = self.own_address[0] if self._socket is None else self._socket.bound[0]
+        return host if host not in ("0.0.0.0", "::") else "::" if ":" in address[0] else "0.0.0.0"
+
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The loop that the endpoint was opened in."""
@@ -433,7 +438,7 @@ class Endpoint:
             return
         session = self.sessions.by_number.get(session_id)
         if session is None or session.address != address:
-            if session is not None and self._is_knock(session, counter, data):
+            if session is not None and self.reach.awaits_knock(address) and self._is_knock(session, counter, data):
                 self.reach.knocked()
             else:
                 self.sessions.stray(session_id, counter, address)

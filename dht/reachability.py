@@ -37,6 +37,8 @@ class Reachability:
     def __init__(self, profile: str) -> None:
         self._profile = profile
         self._told: Aging[object, Address] = Aging()
+        # What each of them said last, also of those who share a place and so a voice.
+        self._said: Aging[Address, Address] = Aging()
         self._reached_s = self._knocked_s = float("-inf")
         self._missed = self._shut_out = 0
 
@@ -47,6 +49,10 @@ class Reachability:
         self._told[place] = seen
         if len(self._told) > MAX_TELLERS:
             self._told.pop_oldest()
+        self._said.pop(by, None)
+        self._said[by] = seen
+        if len(self._said) > MAX_TELLERS:
+            self._said.pop_oldest()
 
     def forget(self) -> None:
         """Our address is another one: what was learned of the former one is void."""
@@ -57,10 +63,11 @@ class Reachability:
     def forget_told(self) -> None:
         """Where others see us is to be told anew."""
         self._told.clear()
+        self._said.clear()
 
     def says(self, by: Address) -> Address | None:
-        """What this peer's place said last."""
-        return self._told.get(group(by, self._profile))
+        """What this peer said last."""
+        return self._said.get(by)
 
     def reached(self, now_s: float) -> None:
         """A stranger, to whom we never wrote, got through."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from . import datagram
 from .answering import CALL, CALL_BACK, KNOCK, PING, TELL_ADDRESS
 from .calls import into
-from .contact import Address, pack_address, unpack_address
+from .contact import Address, admits, pack_address, unpack_address
 from .errors import DhtError, LocalError, RemoteError
 from .identity import KEY_BYTES
 from .limits import Allowance, Places
@@ -50,6 +50,8 @@ FIRST_LOOK_S = 60.0
 LOOK_AGAIN_S = 1_800.0
 # Whom a node asks each time that follows its address behind a translator: one may have gone, and one lie.
 WATCHERS = 3
+# All are asked anew at most so often, whatever is said: one who says something else each time must not keep us asking.
+DOUBT_AGAIN_S = 6.0
 
 
 class Reaching:
@@ -63,7 +65,10 @@ class Reaching:
         self._next_look_s = -1.0
         # Whether what one peer says of another address than before is looked into at once.
         self.follows = False
-        # Set while somebody is expected to call.
+        self._doubted_s = float("-inf")
+        # One examination at a time: two would take each other's calls and knocks.
+        self._examining = asyncio.Lock()
+        # There while somebody is expected to call, or to knock.
         self._came: asyncio.Event | None = None
         self._knocks: asyncio.Event | None = None
         self._knock_places = Places(KNOCKS_PER_PLACE)
@@ -73,9 +78,13 @@ class Reaching:
 
     async def examine(self) -> str:
         """Ask peers how they see us and have strangers call; the verdict."""
-        peers = self._some_peers()
-        await self.learn()
-        await asyncio.gather(self._have_called(peers), self._have_knocked(peers))
+        async with self._examining:
+            peers = self._some_peers()
+            await self.learn()
+            try:
+                await asyncio.gather(self._have_called(peers), self._have_knocked(peers))
+            finally:
+                self._came = self._knocks = None
         return self.verdict()
 
     async def _have_called(self, peers: list[Peer]) -> None:
@@ -153,8 +162,10 @@ class Reaching:
             self._look(WATCHERS)
 
     def _look(self, most: int) -> None:
+        endpoint = self._endpoint
         for peer in self._some_peers()[:most]:
-            self._endpoint.call(peer.address, self._endpoint.network_tag, PING, TELL_ADDRESS, self._heard_how_seen)
+            with contextlib.suppress(LocalError):  # more calls are open than may be: another look comes
+                endpoint.call(peer.address, endpoint.network_tag, PING, TELL_ADDRESS, self._heard_how_seen)
 
     def stranger(self) -> None:
         """Somebody whom we never wrote to has begun with us, and proved its address."""
@@ -162,6 +173,10 @@ class Reaching:
             self._came.set()
         self.state.reached(self._endpoint.loop.time())
         self._endpoint.counters["strangers"] += 1
+
+    def awaits_knock(self, address: Address) -> bool:
+        """Whether a knock from there would prove anything: it was asked for, and we never wrote to this address."""
+        return self._knocks is not None and address not in self._endpoint.sessions.peers
 
     def knocked(self) -> None:
         """A peer got through from a port that we never wrote to."""
@@ -189,7 +204,11 @@ class Reaching:
         # An older peer ends with its vitals, and so tells nothing.
         if len(body) > VITALS_BYTES:
             seen, said = unpack_address(body[VITALS_BYTES:]), self.state.says(peer.address)
-            if self.follows and said is not None and said != seen:
+            now_s = self._endpoint.loop.time()
+            # By hosts alone: a translator may have a port for each whom we write to.
+            changed = said is not None and said[0] != seen[0]
+            if self.follows and changed and now_s >= self._doubted_s + DOUBT_AGAIN_S:
+                self._doubted_s = now_s
                 # What the others said is of before, and would outvote what is so now.
                 self.state.forget_told()
                 self._look(ASKED_PEERS)
@@ -239,7 +258,7 @@ class Reaching:
         endpoint = self._endpoint
         try:
             transport, _ = await endpoint.loop.create_datagram_endpoint(
-                asyncio.DatagramProtocol, local_addr=(endpoint.own_address[0], 0)
+                asyncio.DatagramProtocol, local_addr=(endpoint.source_host(peer.address), 0)
             )
         except OSError as error:
             reply.refuse(f"no port to call from: {error.strerror}")
@@ -261,7 +280,9 @@ class Reaching:
         """A peer vouches for an address that it has a session with: greet it, unless we know it."""
         endpoint = self._endpoint
         address = unpack_address(body)
-        if not self._places.take(reply.peer.address, endpoint.loop.time()):
+        if not admits(address[0], endpoint.profile):
+            reply.refuse("no address of this network")
+        elif not self._places.take(reply.peer.address, endpoint.loop.time()):
             reply.busy(60_000)
         elif endpoint.peer(address) is not None:
             reply.refuse("no stranger to that one")

@@ -87,7 +87,7 @@ class Scene:
         self._caplog.clear()
         if has_address is not None:
             self.endpoint.has_address = has_address
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.3)  # three hundred looks, or a few on a busy machine
         return [record.getMessage() for record in self._caplog.records if record.name == LOGGER.name]
 
 
@@ -126,6 +126,28 @@ def test_who_follows_goes_on_at_the_address_that_the_machine_has_now_and_says_so
         unusable, there = await scene.said()
         assert "cannot be used yet" in unusable and "10.0.0.9 now, and no longer 10.0.0.7" in there
         assert server.moves == ["10.0.0.9"] and await scene.said() == []
+        looking.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_who_goes_on_behind_the_same_translator_tells_others_its_address_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene = Scene(monkeypatch, caplog, "10.0.0.9")
+    endpoint: Any = scene.endpoint
+    server = Server(endpoint)
+
+    async def scenario() -> None:
+        outside = endpoint.observed_address = ("10.9.9.9", 7_410)
+        looking = asyncio.create_task(scene.roaming(server).watch())
+        await scene.said()
+        endpoint.observed_address = None  # as `rebind` forgets it
+        await scene.said(False)
+        assert server.moves == ["10.0.0.9"] and endpoint.address == ("10.0.0.9", 7_410)
+        endpoint.observed_address = outside
+        await scene.said()
+        assert server.shown == ["10.9.9.9", "10.9.9.9"] and endpoint.address == outside
         looking.cancel()
 
     asyncio.run(scenario())

@@ -83,7 +83,9 @@ class Roaming:
         seen, looked_s, asked_s = endpoint.observed_address, loop.time(), loop.time()
         while True:
             await asyncio.sleep(LOOK_S if self._mobile is None else FOLLOW_LOOK_S)
-            has_address = endpoint.has_address or await self._follow()
+            has_address = endpoint.has_address
+            if not has_address and await self._follow():
+                has_address, seen = True, None  # whatever others see now is news
             if self._has_address != has_address:
                 self._has_address = has_address
                 self._tell(has_address)
@@ -91,6 +93,7 @@ class Roaming:
             if self._mobile is not None and now_s >= asked_s + TRANSLATOR_LOOK_S:
                 asked_s = now_s
                 endpoint.reach.look_out()
+            self._show()
             now = endpoint.observed_address
             moved = now is not None and now != seen
             again_s = UNREACHABLE_LOOK_S if endpoint.reachability == UNREACHABLE else REACHABLE_LOOK_S
@@ -100,7 +103,6 @@ class Roaming:
                         "others see this node at %s now, and no longer at %s", address_text(now), address_text(seen)
                     )
                 seen, looked_s = now or seen, now_s
-                self._show()
                 await self.look(LOGGER)
 
     async def _follow(self) -> bool:
@@ -132,9 +134,10 @@ class Roaming:
         endpoint = self._endpoint
         seen = endpoint.observed_address
         if seen is None and not admits(endpoint.address[0], self._peer.profile):
-            seen = endpoint.reach.state.likely  # a private address in a public network: the seeds' word must do
-            seen = seen if seen is not None and admits(seen[0], self._peer.profile) else None
-        if self._mobile is not None and seen is not None and seen[0] != endpoint.address[0]:
+            seen = endpoint.reach.state.likely  # a private address in a public network: what few say must do
+        if self._mobile is None or seen is None or not admits(seen[0], self._peer.profile):
+            return
+        if seen[0] != endpoint.address[0]:
             endpoint.seen_at(seen[0])
             endpoint.announce()
             self._mobile.seen(seen[0])

@@ -139,9 +139,11 @@ class ServerNode(Node):
         moved = await self._own_host(held) if config.follows else None
         udp, control = config.udp, config.control
         if moved is not None:
-            udp, control = Address(moved, udp.port), Address(moved, control.port)
-            if isinstance(hypervisor, ForwardedHypervisor):
-                await hypervisor.move(moved)
+            udp = Address(moved, udp.port)
+            if not await has_host(control.host):
+                control = Address(moved, control.port)
+                if isinstance(hypervisor, ForwardedHypervisor):
+                    await hypervisor.move(moved)
         advertise = "" if config.follows else config.advertise
         await self._open(held, udp, advertise, self if config.follows else None)
         self.peer.stay_out(_names(home.disk.read(LEFT_FILE)))
@@ -229,15 +231,18 @@ class ServerNode(Node):
                 await self._hypervisor.move(host)
             await self.control.open(host, port)
             self._note_control()
-        self.env.spawn(self._pool.close(), "hang up what was connected from the former address")
+        self.env.spawn(self._pool.hang_up(), "hang up what was connected from the former address")
         await self.peer.rebind(host)
         self.seen(host)
 
     def seen(self, host: str) -> None:
         """Tell others this address: in the advert, and where large values are; clients, where guests are."""
-        control = self.config.advertise_control or Address(host, self.control.address[1])
+        listening = Address(*self.control.address)
+        # Who has given control, and so guests, another address of this machine has them there still.
+        beside = listening.host == self.peer.endpoint.own_address[0] or ip_address(listening.host).is_unspecified
+        control = self.config.advertise_control or (Address(host, listening.port) if beside else listening)
         self._desk.control = control
-        if isinstance(self._hypervisor, ForwardedHypervisor):
+        if beside and isinstance(self._hypervisor, ForwardedHypervisor):
             self._hypervisor.show(host)
         self.advertiser.moved(Address(*self.peer.endpoint.address), control)
         self.env.spawn(self.sessions.relocate(), "say where guests are")

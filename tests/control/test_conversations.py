@@ -285,3 +285,43 @@ def test_the_pool_shares_reopens_and_bounds_connections(play: Play) -> None:
             assert len(pool) == 0
 
     play(scenario)
+
+
+@both_transports
+def test_the_pool_asks_nothing_twice_for_being_late_and_doubts_the_connection(play: Play) -> None:
+    async def scenario(world: World) -> None:
+        async with serving(world) as server:
+            pool = ConnectionPool(world.transport("client"))
+            key = world.key("server")
+            await pool.call(server.address, key, "echo", {})
+            before = server.statistics.requests
+            going = asyncio.ensure_future(pool.call(server.address, key, "slow", {"delay_ms": 400, "number": 1}))
+            await asyncio.sleep(0.05)
+            late = pool.call(server.address, key, "slow", {"delay_ms": 400, "number": 2}, timeout_ms=50)
+            assert (await refusal_of(late)).code == "timeout"
+            assert server.statistics.requests == before + 2 and len(pool) == 0
+            await going  # what was asked over it before still comes, and then it is closed
+            await asyncio.sleep(0.1)
+            await pool.call(server.address, key, "echo", {})
+            assert server.statistics.connections == 2
+            await pool.close()
+
+    play(scenario)
+
+
+@both_transports
+def test_to_hang_up_ends_connections_and_nobodys_call_that_still_connects(play: Play) -> None:
+    async def scenario(world: World) -> None:
+        async with serving(world) as server:
+            pool = ConnectionPool(world.transport("client"))
+            key = world.key("server")
+            connecting = asyncio.ensure_future(pool.call(server.address, key, "echo", {"number": 1}))
+            await asyncio.sleep(0)
+            await pool.hang_up()
+            assert (await connecting)["body"] == {"number": 1}
+            await pool.hang_up()
+            assert len(pool) == 0
+            await pool.call(server.address, key, "echo", {})
+            await pool.close()
+
+    play(scenario)

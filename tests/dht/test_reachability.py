@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dht.contact import pack_address
 from dht.datagram import REQUEST, seal
 from dht.endpoint import Endpoint
-from dht.errors import LocalError
+from dht.errors import LocalError, PeerRefusedError
 from dht.identity import KEY_BYTES
 from dht.reachability import MAX_TELLERS, MIN_MISSED, Reachability, UnreachableError
 
@@ -31,12 +32,12 @@ class Translator(asyncio.DatagramProtocol):
         self.address: Any = None
         self._transport: Any = None
 
-    async def move(self) -> None:
+    async def move(self, host: str = "127.0.0.1") -> None:
         """Give the endpoint another address outside."""
         if self._transport is not None:
             self._transport.close()
         loop = asyncio.get_running_loop()
-        self._transport, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=("127.0.0.1", 0))
+        self._transport, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=(host, 0))
         self.address = self._transport.get_extra_info("sockname")
         self._endpoint._socket.send = self.send  # type: ignore[union-attr, method-assign]
 
@@ -113,7 +114,9 @@ def test_a_peer_knocks_only_so_often_and_only_where_its_session_is(run: Run) -> 
         granted = [each for each in await asyncio.gather(*answers, return_exceptions=True) if each == b""]
         assert len(granted) <= 24
         await asyncio.sleep(0.1)
-        assert asker.reachability == "direct" and not asker.counters["unknown-session"]
+        # What no examination waits for proves nothing: who sends it may have been written to.
+        assert asker.reachability == "unknown" and asker.counters["unknown-session"]
+        assert await (await world.open()).examine_reachability() == "unknown"
 
     run(scenario)
 
@@ -126,7 +129,12 @@ def test_a_knock_that_was_heard_is_not_believed_twice_nor_a_forged_one(run: Run)
         session.counter += 1
         knock = seal(REQUEST, node.network_tag, session.send_session, session.counter, b"", session.keys[:KEY_BYTES])
         elsewhere = ("127.0.0.1", 9)
+        node.reach._knocks = asyncio.Event()  # as while it examines itself
         node._received(knock[:-1] + bytes([knock[-1] ^ 1]), elsewhere)
+        assert node.reachability == "unknown"
+        written_to = await world.open()
+        await node.ping(written_to.address)
+        node._received(knock, written_to.address)
         assert node.reachability == "unknown"
         node._received(knock, elsewhere)
         assert node.reachability == "direct"
@@ -185,11 +193,51 @@ def test_who_follows_a_translator_asks_again_and_again_and_believes_the_new_addr
         node.reach.follows = True
         before = translator.address
         assert node.observed_address == before
-        await translator.move()
+        await translator.move("127.0.0.2")
         node.reach.look_out()
         await asyncio.sleep(0.5)
         assert node.observed_address == translator.address != before
         assert await node.examine_reachability() == "mapped"
+
+    run(scenario)
+
+
+def test_who_says_something_else_each_time_does_not_keep_a_node_asking(run: Run) -> None:
+    async def scenario(world: Any) -> None:
+        nodes = await world.grow(8, ["cpu"])
+        node = await world.open()
+        for peer in nodes:
+            await node.ping(peer.address)
+        node.reach.follows = True
+        await node.reach.learn()
+        before = node.counters["sent"]
+        for number in range(50):
+            body = node.vitals() + pack_address((f"10.9.9.{number}", 4_000))
+            node.reach._take_seen(node.peer(nodes[0].address), body)
+        await asyncio.sleep(0.3)
+        assert node.counters["sent"] - before <= 16 and node.observed_address == node.address
+
+    run(scenario)
+
+
+def test_a_call_to_what_is_no_address_of_this_network_is_refused(run: Run) -> None:
+    async def scenario(world: Any) -> None:
+        node, asker = await world.open(), await world.open()
+        with pytest.raises(PeerRefusedError, match="no address of this network"):
+            await asker.ask(node.address, -10, pack_address(("8.8.8.8", 4_000)))
+        assert not node.counters["fault"] and node.peer(("8.8.8.8", 4_000)) is None
+
+    run(scenario)
+
+
+def test_two_examinations_at_once_do_not_take_each_others_knocks(run: Run) -> None:
+    async def scenario(world: Any) -> None:
+        nodes = await world.grow(8, ["cpu"])
+        node = await world.open()
+        for peer in nodes:
+            await node.ping(peer.address)
+        verdicts = await asyncio.gather(*(node.examine_reachability() for _ in range(3)))
+        assert verdicts == ["direct"] * 3
 
     run(scenario)
 

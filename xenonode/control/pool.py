@@ -45,17 +45,18 @@ class ConnectionPool:
             return await connection.call(method, body, timeout_ms=timeout_ms)
         except ControlError as error:
             if error.code == TIMEOUT:
-                await self._doubt(key, connection)
-            if connection is not kept or connection.open:
+                self._doubt(key, connection)
+            if error.code == TIMEOUT or connection is not kept or connection.open:
                 raise
+        finally:
+            if self._connections.get(key) is not connection and not connection.busy:
+                await connection.close()  # doubted meanwhile, and this was its last call
         return await (await self._connection(key)).call(method, body, timeout_ms=timeout_ms)
 
-    async def _doubt(self, key: Key, connection: Connection) -> None:
+    def _doubt(self, key: Key, connection: Connection) -> None:
         """Nobody answered: one of the two may have another address now, and then nothing ever ends the connection."""
         if self._connections.get(key) is connection:
             del self._connections[key]
-        if not connection.busy:
-            await connection.close()
 
     async def _connection(self, key: Key) -> Connection:
         connection = self._connections.pop(key, None)
@@ -91,6 +92,10 @@ class ConnectionPool:
         for task in list(self._opening.values()):
             task.cancel()
             await asyncio.wait([task])
-        for connection in list(self._connections.values()):
+        await self.hang_up()
+
+    async def hang_up(self) -> None:
+        """Close what is open; whoever calls next connects anew."""
+        kept, self._connections = list(self._connections.values()), {}
+        for connection in kept:
             await connection.close()
-        self._connections.clear()
