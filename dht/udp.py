@@ -11,7 +11,7 @@ import asyncio
 import errno
 import socket as sockets
 from collections import Counter
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Iterable, Sized
 from typing import Any
 
 from asyncio_dgram.aio import DatagramServer, Protocol
@@ -137,6 +137,13 @@ async def host_towards(address: Address) -> str | None:
     host: str = transport.get_extra_info("sockname")[0]
     transport.close()
     return host
+
+
+def any_host(others: Iterable[Address]) -> str:
+    """What to bind to in order to ask these from whatever address this machine has: of both families where any of them
+    is of IPv6 and this machine has both."""
+    newer = {":" in host for host, _ in others}
+    return "::" if newer == {True} or (True in newer and sockets.has_dualstack_ipv6()) else "0.0.0.0"
 
 
 class _Arrivals(Protocol):

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
+from ipaddress import ip_address
 
 from dht.contact import Address, Contact
 from dht.endpoint import Endpoint
@@ -18,6 +19,7 @@ from dht.handshake import Member
 from dht.identity import Signer
 from dht.overlay import Overlay
 from dht.patience import until_answered
+from dht.udp import any_host
 from summaries.holder import Holder
 from summaries.schema import LOCATION, Schema
 from summaries.trie import trie_key
@@ -91,7 +93,8 @@ class Peer:
         self._joined: dict[str, Placement] = {}
         self._seeds: list[Address] = []
         self._left: set[str] = set()
-        self._guest: Peer | None = None  # asks in the dimensions that were left
+        self._guest: Peer | None = None  # asks in the dimensions that were left; open
+        self._opening: asyncio.Task[Peer] | None = None
 
     @property
     def schema(self) -> Schema:
@@ -252,25 +255,40 @@ class Peer:
     async def rebind(self, host: str) -> None:
         """Go on at another address of this machine. Raises OSError or LocalError, and may then be tried again."""
         for each in reversed(self._endpoints()):  # the own one last: by its address others see whether all is done
-            if each.own_address[0] != host:
+            bound = each.own_address[0]
+            if ip_address(bound).is_unspecified:
+                each.sessions.begin_anew()  # it stays open, and others know its sessions by the former address
+            elif bound != host:
                 await each.rebind(host)
 
     def _endpoints(self) -> list[Endpoint]:
         return [self.endpoint, *([] if self._guest is None else [self._guest.endpoint])]
 
     async def _as_guest(self) -> Peer:
-        if self._guest is None:
-            guest = Peer(self.env, self._papers[0], self._papers[1], self.trust, self._papers[2], client=True)
-            guest.growth = self.growth
-            known = [*self._seeds, *self.endpoint.known_addresses(SEEDS_MAX)]
-            seeds = [each for each in known if each != self.endpoint.address]
-            self._guest = guest  # nobody else makes another meanwhile
-            await guest.open((self.endpoint.own_address[0], 0), seeds)
-            guest.endpoint.shun(self.endpoint.shunned)
-        return self._guest
+        """Who asks for this node where it takes no part; several who need it at once wait for the same one."""
+        if self._guest is not None:
+            return self._guest
+        if self._opening is None or self._opening.done():
+            opening = self._open_guest()
+            self._opening = asyncio.get_running_loop().create_task(opening, name="open a socket to ask from")
+        return await asyncio.shield(self._opening)
+
+    async def _open_guest(self) -> Peer:
+        guest = Peer(self.env, self._papers[0], self._papers[1], self.trust, self._papers[2], client=True)
+        guest.growth = self.growth
+        known = [*self._seeds, *self.endpoint.known_addresses(SEEDS_MAX)]
+        seeds = [each for each in known if each != self.endpoint.address]
+        # As clients do: a server's own address may be one that only a router's makes good.
+        await guest.open((any_host(known), 0), seeds)
+        guest.endpoint.renew(self._papers[1])
+        guest.endpoint.shun(self.endpoint.shunned)
+        self._guest = guest
+        return guest
 
     async def close(self) -> None:
         """Stop holding, say goodbye, close the socket."""
+        if self._opening is not None:
+            self._opening.cancel()
         if self._guest is not None:
             await self._guest.close()
         for holding in self.holdings.values():

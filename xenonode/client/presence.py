@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket
 
 from dht import wire
 from dht.contact import Contact, address_text
@@ -17,6 +16,7 @@ from dht.contradictions import Contradiction
 from dht.errors import RemoteError
 from dht.routing import K
 from dht.tracing import Hop, trace
+from dht.udp import any_host
 from xenonode.client.member import Member
 from xenonode.config import ClientConfig
 from xenonode.control.errors import ControlError
@@ -24,7 +24,6 @@ from xenonode.env import Env
 from xenonode.errors import XenoError
 from xenonode.home import Home
 from xenonode.known_peers import known_peers, remember_peers, remember_silent, silent_peers
-from xenonode.model.entity import Address
 from xenonode.peer import EXTENSIONS_FILE, Peer
 from xenonode.search.looking import members_of
 
@@ -57,7 +56,8 @@ class Presence:
             self._silent = silent_peers(self._home, self._env.now_ms())
             peer.endpoint.sessions.suspects = self._silent
             udp = self._config.udp
-            await peer.start(_anywhere([*held.network.seeds], known) if udp is None else udp.pair, known)
+            seeds = [seed.pair for seed in held.network.seeds]
+            await peer.start((any_host([*seeds, *known]), 0) if udp is None else udp.pair, known)
             now_ms = self._env.now_ms()
             peer.growth.restore(self._home.disk.read(EXTENSIONS_FILE), now_ms)
             peer.on_growth = lambda: self._home.disk.replace(EXTENSIONS_FILE, peer.growth.stored())
@@ -134,9 +134,3 @@ class Presence:
                 self._home.disk.replace(SHUNNED_FILE, packed)
         except (XenoError, ControlError, OSError) as error:
             LOGGER.info("XenoCorp did not tell whom to shun, or it cannot be kept: %s", error)
-
-
-def _anywhere(seeds: list[Address], known: list[tuple[str, int]]) -> tuple[str, int]:
-    """Any port of this machine, of both families where the network has nodes of IPv6 and this machine has both."""
-    newer = {":" in host for host in [*(seed.host for seed in seeds), *(host for host, _ in known)]}
-    return ("::" if newer == {True} or (True in newer and socket.has_dualstack_ipv6()) else "0.0.0.0"), 0
