@@ -79,10 +79,10 @@ class Holder:
 
     `now_ms` never goes back nor jumps; `ahead_ms()` is what the wall clock, by which adverts expire, shows beyond it.
 
-    `me` is this node's packed contact; `incarnation` grows with every start (its start time will
-    do). `verify(advert, wall_ms)` returns the point of an advert whose signature, credential and
-    expiry are good, else None. `turn` says the how-manieth of a prefix's holders this one is, from 0, or
-    `replicas` where so many others are nearer. A root has `root_groups` groups of holders, one of them its own:
+    `me` is this node's packed contact, of which the node id stays as it is when the node moves; `incarnation` grows
+    with every start (its start time will do). `verify(advert, wall_ms)` returns the point of an advert whose signature,
+    credential and expiry are good, else None. `turn` says the how-manieth of a prefix's holders this one is, from 0,
+    or `replicas` where so many others are nearer. A root has `root_groups` groups of holders, one of them its own:
     copying.py.
     """
 

@@ -20,6 +20,7 @@ MAX_PUSHES = 1_024  # pushes in flight
 RETRY_MS = 150  # about one round trip across an ocean
 REBUILD_MS = 15_000
 NEVER_MS = 1 << 62
+ID_BYTES = 20  # with which a packed contact begins; its address follows, and may change
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,11 @@ class HolderState:
 
     def told_split(self, node: TrieNode, splits: int, voter: bytes) -> bool:
         """Somebody says what is split: we believe ourselves, and any two others. Whether anything new is split."""
-        return node.mark(splits) if voter == self.me else node.vote(splits, voter)
+        return node.mark(splits) if self.is_me(voter) else node.vote(splits, voter[:ID_BYTES])
+
+    def is_me(self, contact: bytes) -> bool:
+        """Whether this is our contact: a node that has moved answers itself from another address."""
+        return contact[:ID_BYTES] == self.me[:ID_BYTES]
 
     def reply(self, request: object, message: Result) -> None:
         self._out.append(Reply(request, message))

@@ -67,7 +67,7 @@ class Recovering:
             recovery.open -= 1
         else:
             recovery.asked, recovery.answers = asked, recovery.answers + 1
-            recovery.others += sender != self._state.me
+            recovery.others += not self._state.is_me(sender)
         self._fetch_more(node, recovery, now_ms)
 
     def abandoned(self, pending: Pending) -> None:

@@ -23,8 +23,9 @@ from summaries.messages import (
     Refused,
     ZoneUpdate,
 )  # fmt: skip
+from summaries.node import TrieNode
 from summaries.parse import parse
-from summaries.point import Point
+from summaries.point import Point, Rows
 from summaries.publish import Publication
 from summaries.rank import Order
 from summaries.schema import Schema
@@ -169,3 +170,12 @@ def test_a_shredder_among_the_holders_leaves_the_tries_of_the_others_as_they_mus
     assert len(found) > 5
     result = world.search(parse("cores >= 0"), dimension=NAME)
     assert result.complete and len(result.matches) == 60
+
+
+def test_who_has_moved_has_one_voice_and_believes_itself() -> None:
+    for who, others in ((b"l" * 20, 0), (b"i" * 20, 1)):
+        holder = Holder(SCHEMA, NAME, b"i" * 20 + b"address", lambda raw, now: None, incarnation=1)
+        holder.install(TrieNode(ROOT, SCHEMA, Rows(SCHEMA), ready=True))
+        for address in (b"former", b"latter"):
+            tell(holder, Marked(ROOT, 1), who + address)
+        assert holder.nodes()[ROOT].splits == others

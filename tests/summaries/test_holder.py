@@ -293,3 +293,16 @@ def test_who_knows_three_nearer_to_the_roots_key_answers_for_no_root_and_asks_wh
     rank[0] = 2
     heard = holder.received(questions[1], b"x" * 26, 3, 3_000)
     assert any(isinstance(one, Reply) and not isinstance(one.message, Refused) for one in heard)
+
+
+def test_a_node_that_has_moved_makes_up_for_no_other_holders_silence() -> None:
+    """It answers itself from where it is now. Two of three have each row: it was one, perhaps, the silent the other."""
+    here, there = (b"i" * 20 + bytes((10, 0, 0, host, 4, 0)) for host in (1, 2))
+    nothing = Digest(ROOT, False, 0, (), ())
+    for name in (here, there):
+        holder = Holder(SCHEMA, NAME, here, lambda raw, now: None, incarnation=1)
+        actions = holder.received(Read(ROOT, Filter(), Order()), b"r", 0, 1_000)
+        (pull,) = [one for one in actions if isinstance(one, Push)]
+        for sender, reply in ((name, nothing), (b"other", nothing), (b"silent", None)):
+            holder.answered(pull.token, 3, sender, reply, 1_000)
+        assert not holder.nodes()[ROOT].ready
