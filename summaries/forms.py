@@ -68,6 +68,7 @@ MAX_ITEMS = 128  # children, rows or postings in one message; the size bound is 
 MAX_TOTAL = 1 << 20  # items of one answer: eight times the rows that a holder keeps
 MAX_RETRY_MS = 60_000
 MAX_AGE_MS = 1 << 40
+ANY_WORD = (1 << WORD_BITS) - 1
 
 
 def to_fields(message: Message) -> list[Any]:
@@ -119,8 +120,14 @@ def _read_zone(value: object) -> Zone:
         raise MessageError("a box has six bounds")
     environments, height = _U64[1](value[2]), integer(0, MAX_HEIGHT_STEPS)[1](value[4])
     price, count, leaves = integer(0, LARGEST)[1](value[5]), _COUNT[1](value[6]), _COUNT[1](value[7])
-    words = int.from_bytes(_WORDS[1](value[8]), "big")
-    return Zone(lows, highs, environments, box, height, price, count, leaves, words)
+    return Zone(lows, highs, environments, box, height, price, count, leaves, _read_words(value[8]))
+
+
+def _read_words(value: object) -> int:
+    """A former version writes 64 other bits as an integer: whatever word may be there, if there is any."""
+    if type(value) is int:
+        return ANY_WORD if _U64[1](value) else 0
+    return int.from_bytes(_WORDS[1](value), "big")
 
 
 def _write_zone(zone: Zone) -> list[Any]:

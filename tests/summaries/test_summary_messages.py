@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import msgpack
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from summaries_world import World, attributes
@@ -112,6 +114,20 @@ def test_every_message_survives_its_fields_and_its_size_is_known() -> None:
         packed = msgpack.packb(fields)
         assert len(packed) == packed_size(fields), message
         assert from_fields(msgpack.unpackb(packed)) == message
+
+
+def test_a_zone_of_the_former_form_may_hold_any_word_unless_it_held_none() -> None:
+    """It had one of 64 bits a word, others than ours, as an integer."""
+    for former, words in ((0, 0), (1, 2**256 - 1), (2**64 - 1, 2**256 - 1)):
+        fields = to_fields(ZoneUpdate(DEEP, 1, 1, ZONE, 0))
+        fields[4][8] = former
+        update = from_fields(msgpack.unpackb(msgpack.packb(fields)))
+        assert update == ZoneUpdate(DEEP, 1, 1, replace(ZONE, words=words), 0)
+        assert from_fields(to_fields(update)) == update
+    for neither in (-1, 2**64, True, b"w" * 33, None):
+        fields[4][8] = neither
+        with pytest.raises(MessageError):
+            from_fields(fields)
 
 
 @given(junk | st.tuples(st.integers(0, 27), junk).map(lambda pair: [pair[0], *(pair[1] or [])]
