@@ -110,6 +110,7 @@ class CorpNode(Node):
         transport = self.home.transport(papers.certificate, [papers.authority])
         await self._open(held, config.udp)
         self.service.shun = self.peer.endpoint.shun
+        self.service.dimensions = lambda: self.peer.schema.by_name
         await self._join()
         desk = SchemaDesk(self.peer, keys.issuing, keys.operator.public_key)
         handlers = {**self.service.handlers, **desk.handlers}

@@ -95,3 +95,23 @@ def test_testimony_that_nobody_may_give_is_refused() -> None:
             world.do(who, "holders.testify", dimension="cores", seen=seen)
     with pytest.raises(ControlError):
         world.do(server, "holders.testify", dimension="cores", seen=[[server.public_key, False]])
+
+
+def test_a_dimension_that_the_schema_does_not_have_is_nobodys_to_speak_of() -> None:
+    world = World()
+    accused = world.member("accused", "server")
+    for number in range(VOICES_AHEAD):
+        liar = world.member(f"liar-{number}", "server")
+        for invented in ("invented", "Cores", "cores ", ""):
+            with pytest.raises(ControlError):
+                world.do(liar, "holders.testify", dimension=invented, seen=[[accused.public_key, False]])
+    assert world.do(accused, "holders.shunned") == {"shunned": []}
+
+
+def test_thirty_six_that_agree_outvote_any_number() -> None:
+    """What voices in a chosen order can do: the bound that court.py names."""
+    for liars in (35, 36):
+        court = Court()
+        tell(court, range(300), True, holder=HONEST)
+        tell(court, range(300, 300 + liars), False, holder=HONEST)
+        assert bool(court.shunned(0)) == (liars == 36)

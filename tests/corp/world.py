@@ -84,6 +84,7 @@ class World:
             terms=terms,
             **service,
         )
+        self.service.dimensions = lambda: ("cores", "price.cpu")
         self._counter = 0
 
     async def ask(self, signer: Signer | None, method: str, **body: Any) -> dict[str, Any]:

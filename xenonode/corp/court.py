@@ -9,6 +9,10 @@ It is Wald's sequential test, since voices come one by one and judgement may be 
 the voices lies, they are ahead by n at some time with a chance of (q / (1 - q)) ** n. With n = 8 and a fifth of liars
 that is 1 in 65,000 a holder and dimension, with three in ten of them 1 in 900.
 
+That holds for voices in an order that nobody chose. Entities that agree speak when and where they like: eight more than
+the honest ones that lately looked at a holder in one dimension, be these few, convict it for a day, and 36 do whatever
+the others say, since 64 voices are kept. What they can do is bounded by how many entities XenoCorp admits to them.
+
 Testimony is soft state: it is told anew every period, and a judgement ends after a day, when the holder is tried again.
 It costs a holder its part in the network, never money.
 """

@@ -6,7 +6,7 @@ those who are shunned now, each by its key and the issuer's nonce, from which it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
 
 from xenonode.corp.books import Books
@@ -19,13 +19,17 @@ from xenonode.corp.requests import Body, Caller, Method, words
 SEEN_MAX = 256
 """Holders in one report: three for each of the few levels of a trie are usual."""
 Shun = Callable[[Sequence[tuple[bytes, bytes]]], None]
+Dimensions = Callable[[], Container[str]]
 
 
 class HolderMethods:
-    """Answers for the court. `shun` is called where the list has changed."""
+    """Answers for the court. `shun` is called where the list has changed; `dimensions` are those that the schema has.
 
-    def __init__(self, desk: Desk, shun: Shun) -> None:
-        self._desk, self._shun = desk, shun
+    In a dimension that they invented liars would be the only ones who speak.
+    """
+
+    def __init__(self, desk: Desk, shun: Shun, dimensions: Dimensions) -> None:
+        self._desk, self._shun, self._dimensions = desk, shun, dimensions
         self.court = Court()
         self._shunned: list[bytes] = []
         self._members: list[tuple[bytes, bytes]] = []
@@ -37,8 +41,10 @@ class HolderMethods:
 
     async def _testify(self, caller: Caller, body: Body) -> Body:
         key, dimension, seen = proved_key(caller), words(body, "dimension"), body.get("seen")
-        if not isinstance(seen, list) or len(seen) > SEEN_MAX or len(dimension) > SEEN_MAX:
+        if not isinstance(seen, list) or len(seen) > SEEN_MAX:
             raise RefusedError("bad_request", f"the request needs seen, a list of at most {SEEN_MAX}", "send it")
+        if dimension not in self._dimensions():
+            raise RefusedError("no_dimension", "the schema has no dimension of this name", "name one that it has")
         told: dict[bytes, bool] = {}
         for one in seen:
             match one:

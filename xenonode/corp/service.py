@@ -20,7 +20,7 @@ from xenonode.corp.claimbook import ClaimBook
 from xenonode.corp.desk import Desk, proved_key
 from xenonode.corp.errors import RefusedError
 from xenonode.corp.founding import CorpKeys
-from xenonode.corp.holder_methods import HolderMethods, Shun
+from xenonode.corp.holder_methods import Dimensions, HolderMethods, Shun
 from xenonode.corp.member_methods import MemberMethods
 from xenonode.corp.members import Certify, Member, Registry, need
 from xenonode.corp.money_methods import MoneyMethods
@@ -59,7 +59,9 @@ class CorpService:
         self._audits = Places(AUDITS)
         self.shun: Shun = _nobody_is_told
         """Called with whom all members shun from now on; XenoCorp's node is a member, too."""
-        self.holders = HolderMethods(self._desk, lambda members: self.shun(members))
+        self.dimensions: Dimensions = frozenset
+        """The schema's by now: XenoCorp's node knows how it has grown."""
+        self.holders = HolderMethods(self._desk, lambda members: self.shun(members), lambda: self.dimensions())
 
     @property
     def handlers(self) -> Mapping[str, Handler]:
