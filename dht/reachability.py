@@ -79,6 +79,13 @@ class Reachability:
         if self._reached_s < now_s - PROOF_S:
             self._missed += 1
 
+    def acquit(self) -> None:
+        """Knocks got through, and no call that was promised failed to come.
+
+        Where many nodes start together, a stranger who is to call may meet us on another way first, and is none then.
+        """
+        self._missed = 0
+
     def knocked(self, now_s: float) -> None:
         """Somebody got through from a port that we never wrote to."""
         self._knocked_s = now_s

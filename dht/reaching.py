@@ -82,13 +82,15 @@ class Reaching:
             peers = self._some_peers()
             await self.learn()
             try:
-                await asyncio.gather(self._have_called(peers), self._have_knocked(peers))
+                missed, knocked = await asyncio.gather(self._have_called(peers), self._have_knocked(peers))
+                if knocked and not missed:
+                    self.state.acquit()
             finally:
                 self._came = self._knocks = None
         return self.verdict()
 
-    async def _have_called(self, peers: list[Peer]) -> None:
-        """Have strangers call."""
+    async def _have_called(self, peers: list[Peer]) -> int:
+        """Have strangers call; how many promised to, where none came."""
         endpoint, came = self._endpoint, asyncio.Event()
         self._came = came
         # Whoever knows few peers has each of them find several strangers, or silence would prove nothing.
@@ -99,12 +101,14 @@ class Reaching:
         if promised:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(came.wait(), CALL_BACK_S)
-        if not came.is_set():
-            for _ in range(promised):
-                self.state.missed(endpoint.loop.time())
+        if came.is_set():
+            return 0
+        for _ in range(promised):
+            self.state.missed(endpoint.loop.time())
+        return promised
 
-    async def _have_knocked(self, peers: list[Peer]) -> None:
-        """Have peers knock from ports that we never wrote to.
+    async def _have_knocked(self, peers: list[Peer]) -> bool:
+        """Have peers knock from ports that we never wrote to; whether a knock came.
 
         Translators let in whom a node has written to, also in a run before this one: who is no stranger to the
         translator proves nothing, and in a small network there are no others.
@@ -120,6 +124,7 @@ class Reaching:
                 await asyncio.wait_for(knocked.wait(), KNOCK_S)
             if not knocked.is_set():
                 self.state.shut_out(promised)
+        return knocked.is_set()
 
     async def learn(self) -> None:
         """Ask peers how they see us, and nothing else."""

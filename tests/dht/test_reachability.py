@@ -220,6 +220,22 @@ def test_who_says_something_else_each_time_does_not_keep_a_node_asking(run: Run)
     run(scenario)
 
 
+def test_calls_that_did_not_come_at_first_do_not_count_once_knocks_get_through(run: Run) -> None:
+    """Simulated seed 41: all who were to call had met the node meanwhile, as many started together."""
+
+    async def scenario(world: Any) -> None:
+        nodes = await world.grow(6, ["cpu"])
+        node = await world.open()
+        for peer in nodes:
+            await node.ping(peer.address)
+        for _ in range(MIN_MISSED):
+            node.reach.state.missed(node.loop.time())
+        assert node.reachability == "unreachable"
+        assert await node.examine_reachability(serve=True) == "direct"
+
+    run(scenario)
+
+
 def test_a_call_to_what_is_no_address_of_this_network_is_refused(run: Run) -> None:
     async def scenario(world: Any) -> None:
         node, asker = await world.open(), await world.open()
