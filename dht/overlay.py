@@ -243,6 +243,10 @@ class Overlay:
         """Call this after the table's live contacts changed; many changes at once make one call."""
         self._listeners = (*self._listeners, callback)
 
+    def off_change(self, callback: Callable[[], None]) -> None:
+        """Call this no more."""
+        self._listeners = tuple(each for each in self._listeners if each != callback)
+
     # -- for the endpoint ----------------------------------------------------------------------------
 
     def contact_of(self, peer: Peer) -> Contact:

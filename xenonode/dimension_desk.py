@@ -16,7 +16,8 @@ class DimensionDesk:
     """Answers `owner.dimensions`, `owner.leave` and `owner.enter`; `note` keeps what was left for the next start."""
 
     def __init__(self, peer: Peer, owner: bytes, note: Callable[[list[str]], None]) -> None:
-        self._peer, self._owner, self._note = peer, owner, note
+        self._peer, self._owner = peer, owner
+        peer.on_left = note
         self._turn = asyncio.Lock()
 
     def handlers(self) -> Mapping[str, Handler]:
@@ -34,7 +35,6 @@ class DimensionDesk:
                 handed = await self._peer.leave(name)
             except XenoError as error:
                 raise ControlError(error.code, error.message, error.next_step) from error
-            self._note(self._peer.left)
         return {
             **self._state(name),
             "records_handed_on": handed.records - handed.records_lost,
@@ -50,7 +50,6 @@ class DimensionDesk:
                 await self._peer.enter(name)
             except XenoError as error:
                 raise ControlError(error.code, error.message, error.next_step) from error
-            self._note(self._peer.left)
         return self._state(name)
 
     def _state(self, name: str) -> dict[str, Any]:

@@ -93,6 +93,8 @@ class Peer:
         self._joined: dict[str, Placement] = {}
         self._seeds: list[Address] = []
         self._left: set[str] = set()
+        self._leaving: dict[str, asyncio.Task[HandedOn]] = {}
+        self.on_left: Callable[[list[str]], None] = lambda names: None  # keeps what is left for the next start
         self._guest: Peer | None = None  # asks in the dimensions that were left; open
         self._opening: asyncio.Task[Peer] | None = None
 
@@ -201,44 +203,75 @@ class Peer:
         """Hold no part of this dimension any more, once others have what was held; asking there goes on. XenoError.
 
         What a server asks in such a dimension, such as to hold its own advert, it asks as clients do, from a socket of
-        its own: others lead nobody to a client.
+        its own: others lead nobody to a client. Once begun it is carried through, also where whoever asked for it waits
+        no longer; who asks again waits for the same.
         """
-        placement, holding = self._joined.get(dimension), self.holdings.get(dimension)
-        if placement is None or holding is None or dimension in self._left:
-            held = ", ".join(sorted(set(self._joined) - self._left))
-            raise XenoError(f"this node holds no part of {dimension!r}", f"it does of {held}", "not_joined")
-        if len(self._joined) < 2:  # what was left is no more among them
-            raise XenoError("this is the last dimension that this node holds a part of", "stop it instead", "last")
-        if not len(placement.overlay.table):
-            message = f"nobody else is in {dimension!r}, who could hold what is held here"
-            raise XenoError(message, "wait until another server is there", "alone")
-        guest = await self._as_guest()
-        others = await guest.placement(dimension)
-        records, records_lost = await placement.overlay.records.publishing.hand_on()
-        self._left.add(dimension)  # from here on this dimension is asked as a client asks
-        holding.settle_up()
-        rows = held_rows(holding)
-        others.overlay.records.publishing.take_over(placement.overlay.records.publishing)
-        await placement.overlay.leave()
-        pending = await hand_on(self.growth.of(dimension), dimension, rows, self.asker)
-        placement.overlay.goodbye(await holding.retire(others))
-        for kept in (self.holdings, self._joined, self._placements, self._joining):
-            kept.pop(dimension, None)
+        task = self._leaving.get(dimension)
+        if task is None:
+            placement, holding = self._joined.get(dimension), self.holdings.get(dimension)
+            if placement is None or holding is None or dimension in self._left:
+                held = ", ".join(sorted(set(self._joined) - self._left))
+                raise XenoError(f"this node holds no part of {dimension!r}", f"it does of {held}", "not_joined")
+            if len(self._joined.keys() - self._leaving.keys()) < 2:  # what was left is no more among them
+                raise XenoError("this is the last dimension that this node holds a part of", "stop it instead", "last")
+            if not len(placement.overlay.table):
+                message = f"nobody else is in {dimension!r}, who could hold what is held here"
+                raise XenoError(message, "wait until another server is there", "alone")
+            leaving = self._leave(dimension, placement, holding)
+            task = asyncio.get_running_loop().create_task(leaving, name=f"leave {dimension}")
+            self._leaving[dimension] = task
+            task.add_done_callback(lambda done: self._leaving.pop(dimension, None))
+        return await asyncio.shield(task)
+
+    async def _leave(self, dimension: str, placement: Placement, holding: TrieHolding) -> HandedOn:
+        others = await (await self._as_guest()).placement(dimension)
+        publishing = placement.overlay.records.publishing
+        records, records_lost = await publishing.hand_on()
+        self.on_left(sorted({*self._left, dimension}))  # first: where it cannot be kept, nothing has changed
+        self._left.add(dimension)  # from here on this dimension is asked as a client asks, whatever happens
+        try:
+            holding.settle_up()
+            rows = held_rows(holding)
+            others.overlay.records.publishing.take_over(publishing)
+            await placement.overlay.leave()
+            pending = await hand_on(self.growth.of(dimension), dimension, rows, self.asker)
+        except Exception:
+            LOGGER.exception("%s was left, but not all that was held of it was handed on", dimension)
+            raise
+        finally:
+            try:
+                placement.overlay.goodbye(await holding.retire(others))
+            finally:
+                self._forget(dimension)
         return HandedOn(records, records_lost, len(rows), pending)
 
     async def enter(self, dimension: str) -> None:
         """Hold a part of a dimension again that was left. Raises XenoError."""
+        if dimension in self._leaving:
+            raise XenoError(f"this node is still leaving {dimension!r}", "try again when it has left", "leaving")
         if dimension not in self._left:
             names = ", ".join(self.left) or "none is left out"
             raise XenoError(f"this node has not left {dimension!r}", f"what it has left: {names}", "not_left")
         self._left.remove(dimension)
         try:
             placement = await self.placement(dimension)
-        except XenoError:
+            self.on_left(self.left)
+        except BaseException:
             self._left.add(dimension)
+            self._forget(dimension)
+            await self.endpoint.overlay(dimension).leave()  # or it would go on looking for a way in
             raise
         if self._guest is not None and (other := self._guest.joined(dimension)) is not None:
             placement.overlay.records.publishing.take_over(other.overlay.records.publishing)
+
+    def _forget(self, dimension: str) -> None:
+        """Have no part in a dimension, nor anything left of it."""
+        if (placement := self._placements.get(dimension)) is not None:
+            placement.close()
+        if (holding := self.holdings.get(dimension)) is not None:
+            holding.stop()
+        for kept in (self.holdings, self._joined, self._placements, self._joining):
+            kept.pop(dimension, None)
 
     def renew(self, credential: bytes) -> None:
         """Show a newer credential from the next handshake on."""
@@ -287,6 +320,9 @@ class Peer:
 
     async def close(self) -> None:
         """Stop holding, say goodbye, close the socket."""
+        for leaving in self._leaving.values():
+            leaving.cancel()  # what it holds has other holders; that it holds nothing any more is still said
+        await asyncio.gather(*self._leaving.values(), return_exceptions=True)
         if self._opening is not None:
             self._opening.cancel()
         if self._guest is not None:
@@ -325,10 +361,13 @@ class Peer:
         try:
             await asyncio.shield(task)
         except JoinError as error:
-            self._joining.pop(dimension, None)  # the next one who needs it tries again
+            if self._joining.get(dimension) is task:
+                del self._joining[dimension]  # the next one who needs it tries again
             raise XenoError(
                 str(error), "start XenoCorp ('xenonode corp serve') or another seed first", "no_seed"
             ) from error
+        if self._placements.get(dimension) is not placement:  # left meanwhile
+            return await self.placement(dimension)
         self._joined[dimension] = placement
         return placement
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from dht.record import owned_key
+from xenonode import peer as peer_module
 from xenonode.client.owner import Owner
 from xenonode.control.client import connect
 from xenonode.control.errors import ControlError
@@ -114,7 +115,7 @@ def test_the_owner_alone_takes_a_server_out_and_in_and_is_told_what_became_of_it
             assert all(each["joined"] and each["contacts"] == 6 for each in before.values()) and len(before) == 11
             told = await owner.leave(NAME)
             assert not told["joined"] and not told["adverts_not_taken"] and told["adverts"] == 0
-            assert told["adverts_handed_on"] >= 0 and not told["records_not_taken"]
+            assert told["adverts_handed_on"] == before[NAME]["adverts"] > 0 and not told["records_not_taken"]
             assert [each["dimension"] for each in await owner.dimensions() if not each["joined"]] == [NAME]
             for again, code in ((owner.leave(NAME), "not_joined"), (owner.leave("x"), "no_dimension")):
                 with pytest.raises(ControlError) as caught:
@@ -147,7 +148,6 @@ def test_what_was_left_stays_left_over_a_restart_and_the_last_one_is_not_left() 
         await world.begin()
         server = world.servers[0]
         await server.node.start(server.running.peer.leave(NAME))
-        server.running._note_left(server.running.peer.left)
         server.crash()
         await asyncio.sleep(5.0)
         await server.restart()
@@ -189,3 +189,100 @@ def test_a_server_that_has_left_a_dimension_and_then_moves_is_found_by_it_at_its
         assert not server.running.publisher.last.pending
 
     play(8, 6, story)
+
+
+def test_leaving_goes_on_where_whoever_asked_waits_no_longer_and_entering_waits_for_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = peer_module.hand_on
+
+    async def slowly(*args: Any) -> int:
+        await asyncio.sleep(400.0)
+        return await real(*args)
+
+    async def story(world: World) -> None:
+        await world.begin()
+        await asyncio.sleep(30.0)
+        server = world.servers[0]
+        peer, overlay = server.running.peer, server.running.peer.endpoint.overlay(NAME)
+        listeners = len(overlay._listeners)
+
+        async def cut_off() -> None:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(300.0):
+                    await peer.leave(NAME)
+
+        monkeypatch.setattr(peer_module, "hand_on", slowly)
+        await server.node.start(cut_off())
+        assert peer.left == [NAME] and server.running.home.disk.read("left") == NAME.encode()
+        with pytest.raises(XenoError) as caught:
+            await server.node.start(peer.enter(NAME))
+        assert caught.value.code == "leaving" and caught.value.next_step
+        handed = await server.node.start(peer.leave(NAME))
+        assert handed.rows and not peer._leaving and NAME not in peer.holdings  # renewed by their owners meanwhile
+        await everybody_is_found(world)
+        await server.node.start(peer.enter(NAME))
+        assert overlay.active and len(overlay.table) == len(world.servers) and len(overlay._listeners) == listeners
+        assert server.running.home.disk.read("left") == b""
+        await asyncio.sleep(30.0)
+        await everybody_is_found(world)
+        monkeypatch.setattr(peer_module, "hand_on", slowly)
+        leaving = server.node.start(peer.leave(NAME))
+        await asyncio.sleep(60.0)
+        await server.stop()  # and does not wait for it
+        assert leaving.done() and not peer._leaving
+
+    play(9, 5, story)
+
+
+def test_what_fails_while_it_leaves_or_enters_leaves_nothing_half_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = peer_module.hand_on
+
+    async def fails(*args: Any) -> int:
+        raise RuntimeError("a defect")
+
+    def unkept(names: list[str]) -> None:
+        raise OSError(28, "no space left")
+
+    async def story(world: World) -> None:
+        await world.begin()
+        await asyncio.sleep(30.0)
+        server, network = world.servers[0], world.simulation.network
+        peer, overlay = server.running.peer, server.running.peer.endpoint.overlay(NAME)
+        keep, peer.on_left = peer.on_left, unkept
+        with pytest.raises(OSError, match="no space"):
+            await server.node.start(peer.leave(NAME))
+        assert peer.left == [] and overlay.active and NAME in peer.holdings
+        peer.on_left = keep
+        monkeypatch.setattr(peer_module, "hand_on", fails)
+        with pytest.raises(RuntimeError, match="a defect"):
+            await server.node.start(peer.leave(NAME))
+        monkeypatch.setattr(peer_module, "hand_on", real)
+        assert peer.left == [NAME] and NAME not in peer.holdings and not overlay.active
+        await everybody_is_found(world)
+        everybody_else = set(network.names().values()) - {server.node.host.name}
+        network.partition("alone", [server.node.host.name], everybody_else)
+        entering = [server.node.start(peer.enter(NAME)), server.node.start(peer.placement(NAME))]
+        for outcome in await asyncio.gather(*entering, return_exceptions=True):
+            assert isinstance(outcome, XenoError) and outcome.code == "no_seed"
+        network.heal("alone")
+        await asyncio.sleep(60.0)
+        assert peer.left == [NAME] and NAME not in peer.holdings and not overlay.active and not len(overlay.table)
+        assert server.running.home.disk.read("left") == NAME.encode()
+
+        async def cut_off() -> None:
+            entering = asyncio.create_task(peer.enter(NAME))
+            await asyncio.sleep(0.01)
+            entering.cancel()
+            await asyncio.gather(entering, return_exceptions=True)
+
+        waiting = server.node.start(cut_off()), server.node.start(peer.placement(NAME))
+        assert (await asyncio.gather(*waiting))[1].overlay.endpoint.is_client
+        await asyncio.sleep(60.0)
+        assert peer.left == [NAME] and NAME not in peer.holdings and not overlay.active and not len(overlay.table)
+        await server.node.start(peer.enter(NAME))
+        assert overlay.active and len(overlay.table) == len(world.servers)
+        await asyncio.sleep(30.0)
+        await everybody_is_found(world)
+
+    play(10, 5, story)

@@ -80,6 +80,10 @@ class Placement:
         self._ranks: dict[_Place, int] = {}  # since the table last changed
         overlay.on_change(self._table_changed)
 
+    def close(self) -> None:
+        """The overlay is left: it may be entered again, with another one of these."""
+        self.overlay.off_change(self._table_changed)
+
     def remembered(self, prefix: Prefix, group: int = 0) -> list[Contact] | None:
         """The holders of a prefix or of a copy of it, if a lookup that is still believed told them."""
         now_s = asyncio.get_running_loop().time()
