@@ -10,13 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from summaries.asks import REPLICAS
+from summaries.claims import Claims
 from summaries.messages import Question, Result
 from summaries.point import Point
 from summaries.trie import Prefix
 
-MAX_PAGES = 64  # of digests in one recovery: twice what a full level of entries takes
+MAX_PAGES = 128  # of one holder's digest: a leaf of twice its capacity (2,048) takes 118
 MAX_GENERATIONS = 4  # attempts of one recovery to learn everything: about ten seconds
-MAX_WANTED = 8_192  # adverts that one recovery fetches
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +66,19 @@ class Recovery:
     """What a starting trie node still waits for."""
 
     __slots__ = (
-        "answers", "asked", "asking", "failed", "fetching", "generation", "lost", "open", "others", "pages", "wanted",
+        "answers", "asked", "asking", "claims", "failed", "generation", "lost", "open", "others", "pages",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.wanted: dict[int, tuple[bytes, list[int]]] = {}
-        self.fetching: dict[int, list[int]] = {}
         self.generation = 0
         self.restart()
 
     def restart(self) -> None:
         self.generation += 1
         self.asking, self.lost = False, False
-        self.asked = self.answers = self.others = self.failed = self.open = self.pages = 0
-        self.wanted.clear()
-        self.fetching.clear()
+        self.asked = self.answers = self.others = self.failed = self.open = 0
+        self.pages: dict[bytes, int] = {}  # asked for, by sender: nobody's many cost another's
+        self.claims = Claims()
 
     @property
     def suffices(self) -> bool:
@@ -94,10 +92,3 @@ class Recovery:
             replicas, among_them = min(self.asked, REPLICAS), self.asked != self.others
             return not self.lost and self.failed <= max(0, replicas - quorum(replicas) - among_them)
         return self.others - self.failed >= min(1, self.others)
-
-    def want(self, id: int, key: int, sender: bytes) -> None:
-        if id in self.wanted:
-            if key not in self.wanted[id][1]:
-                self.wanted[id][1].append(key)
-        elif len(self.wanted) < MAX_WANTED:
-            self.wanted[id] = (sender, [key])

@@ -43,6 +43,8 @@ class Recovering:
         if not recovery.asking:
             token = self._state.push(node.prefix, Pull(node.prefix), now_ms, hops=recovery.generation)
             recovery.asking = token is not None
+        else:
+            self._fetch_more(node, recovery, now_ms)  # what had no room among the pushes in flight
 
     def pulled(
         self, token: int, pending: Pending, asked: int, sender: bytes, reply: Message | None, now_ms: int
@@ -55,12 +57,12 @@ class Recovering:
             self._state.pushes.pop(token, None)
         if recovery is None or node is None or recovery.generation != pending.hops:
             return
-        if isinstance(reply, Digest) and reply.known and reply.prefix == node.prefix:
+        if isinstance(pending.message, Fetch):
+            self._take_advert(node, recovery, pending.message.id, reply, now_ms)
+        elif isinstance(reply, Digest) and reply.known and reply.prefix == node.prefix:
             self._take_digest(node, recovery, sender, reply, now_ms)
-        elif isinstance(reply, AdvertIs) and isinstance(pending.message, Fetch):
-            self._take_advert(node, recovery, pending.message.id, reply.advert, now_ms)
         elif directed:
-            recovery.lost = recovery.lost or not isinstance(reply, (Digest, AdvertIs))
+            recovery.lost = True
         elif not isinstance(reply, Digest):
             recovery.failed += 1
         if directed:
@@ -97,40 +99,46 @@ class Recovering:
         self._state.told_split(node, reply.splits, sender)
         self._state.take_facts(node, reply, now_ms)
         for posting in reply.postings:
-            held = node.rows.find(posting.id, posting.key)
-            if node.prefix.contains(posting.key) and (held is None or held.seq < posting.seq):
-                recovery.want(posting.id, posting.key, sender)
-        more = reply.next and recovery.pages < MAX_PAGES
-        question = Pull(node.prefix, reply.next)
-        if more and self._state.push(node.prefix, question, now_ms, to=sender, hops=recovery.generation) is not None:
+            if node.prefix.contains(posting.key) and _newest(node, posting.id, posting.key) < posting.seq:
+                recovery.claims.note(posting.id, posting.key, posting.seq, sender)
+        pages = recovery.pages.get(sender, 0)
+        if reply.next and pages < MAX_PAGES:
+            question = Pull(node.prefix, reply.next)
+            if self._state.push(node.prefix, question, now_ms, to=sender, hops=recovery.generation) is None:
+                recovery.lost = True
+                return
             recovery.open += 1
-            recovery.pages += 1
+            recovery.pages[sender] = pages + 1
 
-    def _take_advert(self, node: TrieNode, recovery: Recovery, id: int, advert: bytes, now_ms: int) -> None:
-        keys = recovery.fetching.pop(id, [])
+    def _take_advert(self, node: TrieNode, recovery: Recovery, id: int, reply: Message | None, now_ms: int) -> None:
+        if not isinstance(reply, AdvertIs):
+            recovery.claims.unanswered(id)
+            return
+        keys = recovery.claims.answered(id)
         wall_ms = self._state.wall_ms(now_ms)
-        point = self._state.verify(advert, wall_ms) if advert else None
+        point = self._state.verify(reply.advert, wall_ms) if reply.advert else None
         if point is None or point.id != id or point.gone or point.expires_s <= wall_ms // 1000:
             return
         own = keys_of(self._state.schema, self._state.dimension, point)
-        for key in keys:
-            held = node.rows.find(id, key)
+        for key in sorted(keys):
             near = any(is_near(self._state.axis, key, one) for one in own)
-            if near and (held is None or held.seq < point.seq):
-                node.rows.put(point, key, advert)
+            if near and _newest(node, id, key) < point.seq:
+                node.rows.put(point, key, reply.advert)
                 node.zone = node.zone.union(Zone.of_point(self._state.schema, point))
 
     def _fetch_more(self, node: TrieNode, recovery: Recovery, now_ms: int) -> None:
-        while recovery.wanted and len(recovery.fetching) < FETCH_WINDOW:
-            id = next(iter(recovery.wanted))
-            sender, keys = recovery.wanted.pop(id)
-            question = Fetch(node.prefix, id)
-            if self._state.push(node.prefix, question, now_ms, to=sender, hops=recovery.generation) is None:
-                break
-            recovery.fetching[id] = keys
+        claims = recovery.claims
+
+        def newest(id: int, key: int) -> int:
+            return _newest(node, id, key)
+
+        while claims.coming < FETCH_WINDOW and self._state.has_room(1) and (asked := claims.next(newest)):
+            id, sender = asked
+            self._state.push(node.prefix, Fetch(node.prefix, id), now_ms, to=sender, hops=recovery.generation)
             recovery.open += 1
-        if recovery.answers < recovery.asked or not recovery.asked or recovery.open or recovery.wanted:
+        if recovery.answers < recovery.asked or not recovery.asked or recovery.open or claims.waiting:
             return
+        recovery.lost = recovery.lost or claims.missing(newest)
         if not recovery.suffices:
             recovery.restart()  # the next tick asks again
             return
@@ -140,3 +148,9 @@ class Recovering:
         self._handing.split(node, now_ms)
         self._climbing.settle(node, now_ms)
         self._handing.hand_over(node, now_ms)
+
+
+def _newest(node: TrieNode, id: int, key: int) -> int:
+    """The number of the row under this key, or of one that is gone: both were verified."""
+    held = node.rows.find(id, key)
+    return max(held.seq if held is not None else -1, node.tombstones.get((id, key), (-1, 0))[0])
