@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from xenonode.corp.court import VOICES_AHEAD
 from xenonode.simulation.world import World
 
 PERIODS_S = 500.0
+LOOKED_S = 110.0
 
 
 def test_servers_look_for_themselves_and_shun_by_xenocorps_word() -> None:
@@ -28,3 +31,24 @@ def test_servers_look_for_themselves_and_shun_by_xenocorps_word() -> None:
     answer = world.run(world.clients[0].call(lambda client: client.finding.search("cores >= 1")))
     assert answer.complete and len(answer.servers) == 8
     world.close()
+
+
+def test_who_hears_of_a_conviction_looks_in_all_its_dimensions_within_a_period() -> None:
+    with World(3, servers=4) as world:
+        world.run(until=200.0)
+        suspect = world.servers[0].running
+        assert world.corp.running is not None and suspect is not None
+        court = world.corp.running.service.holders.court
+        # Three honest servers may have spoken for it.
+        for number in range(VOICES_AHEAD + 3):
+            court.testify(f"witness-{number}", "cores", {suspect.home.signer.public_key: False}, world.now_ms())
+        judge, looked = court.testify, dict[str, set[str]]()
+
+        def testify(entity: str, dimension: str, seen: Mapping[bytes, bool], now_ms: int) -> None:
+            looked.setdefault(entity, set()).add(dimension)
+            judge(entity, dimension, seen, now_ms)
+
+        court.testify = testify  # type: ignore[method-assign]
+        world.run(until=world.now_s + LOOKED_S)
+        names = {one.name for one in suspect.peer.schema.dimensions}
+        assert len(names) == 11 and list(looked.values()) == [names] * 4
