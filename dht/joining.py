@@ -30,8 +30,6 @@ REMEMBERED_AT_ONCE = 8
 SETTLE_S = (1.0, 5.0, 20.0)
 # Whoever only wants to meet its neighbours, or a few nodes of a distant range, need not ask all twenty.
 ACQUAINTANCES = 8
-
-
 # Who fell silent in these last seconds may have been heard no more because it was us who were away.
 ANNOUNCED_S = 120.0
 # By then whoever was told has answered, and leads on to others.

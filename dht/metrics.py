@@ -92,7 +92,7 @@ class OverlayMeasures:
 def republish_alarm(endpoint: Endpoint) -> str:
     """What to tell an operator about records that should have been stored again; empty when all is well."""
     now_ms = endpoint.now_ms()
-    late = {overlay.dimension: overlay.records.lag_ms(now_ms) for overlay in _overlays(endpoint)}
+    late = {overlay.dimension: overlay.records.publishing.lag_ms(now_ms) for overlay in _overlays(endpoint)}
     worst = max(late, key=lambda name: late[name], default="")
     if not worst or late[worst] < REPUBLISH_ALARM_MS:
         return ""
@@ -132,7 +132,11 @@ def prometheus_text(endpoint: Endpoint) -> str:
         ("xeno_dht_contacts", "Contacts in the routing table.", lambda each: len(each.table)),
         ("xeno_dht_records", "Records held.", lambda each: each.records.holdings[0]),
         ("xeno_dht_record_bytes", "What the records weigh.", lambda each: each.records.holdings[1]),
-        ("xeno_dht_republish_lag_ms", "How late a republication is.", lambda each: each.records.lag_ms(now_ms)),
+        (
+            "xeno_dht_republish_lag_ms",
+            "How late the latest republication is.",
+            lambda each: each.records.publishing.lag_ms(now_ms),
+        ),
     )
     for name, text, value in gauges:
         family(name, "gauge", text, [(name, _label(overlay), value(overlay)) for overlay in overlays])

@@ -91,20 +91,15 @@ class Reaching:
 
     async def _have_called(self, peers: list[Peer]) -> int:
         """Have strangers call; how many promised to, where none came."""
-        endpoint, came = self._endpoint, asyncio.Event()
-        self._came = came
-        # Whoever knows few peers has each of them find several strangers, or silence would prove nothing.
-        times = -(-ENOUGH_CALLS // len(peers)) if peers else 0
-        asked = (endpoint.ask(peer.address, CALL_BACK, b"") for peer in peers for _ in range(times))
-        answers = await asyncio.gather(*asked, return_exceptions=True)
-        promised = sum(not isinstance(answer, BaseException) for answer in answers)
+        came = self._came = asyncio.Event()
+        promised = await self._promises(peers, CALL_BACK, ENOUGH_CALLS)
         if promised:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(came.wait(), CALL_BACK_S)
         if came.is_set():
             return 0
         for _ in range(promised):
-            self.state.missed(endpoint.loop.time())
+            self.state.missed(self._endpoint.loop.time())
         return promised
 
     async def _have_knocked(self, peers: list[Peer]) -> bool:
@@ -113,18 +108,21 @@ class Reaching:
         Translators let in whom a node has written to, also in a run before this one: who is no stranger to the
         translator proves nothing, and in a small network there are no others.
         """
-        endpoint, knocked = self._endpoint, asyncio.Event()
-        self._knocks = knocked
-        times = -(-KNOCKS // len(peers)) if peers else 0
-        asked = (endpoint.ask(peer.address, KNOCK, b"") for peer in peers for _ in range(times))
-        answers = await asyncio.gather(*asked, return_exceptions=True)
-        promised = sum(not isinstance(answer, BaseException) for answer in answers)
+        knocked = self._knocks = asyncio.Event()
+        promised = await self._promises(peers, KNOCK, KNOCKS)
         if promised and not knocked.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(knocked.wait(), KNOCK_S)
             if not knocked.is_set():
                 self.state.shut_out(promised)
         return knocked.is_set()
+
+    async def _promises(self, peers: list[Peer], kind: int, wanted: int) -> int:
+        """Ask for so many calls or knocks, several of a peer where there are few, or silence would prove nothing."""
+        times = -(-wanted // len(peers)) if peers else 0
+        asked = (self._endpoint.ask(peer.address, kind, b"") for peer in peers for _ in range(times))
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        return sum(not isinstance(answer, BaseException) for answer in answers)
 
     async def learn(self) -> None:
         """Ask peers how they see us, and nothing else."""

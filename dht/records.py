@@ -32,10 +32,6 @@ class Records:
         self.shelf.on_contradiction = self._endpoint.contradictions.note
         self.publishing = Publishing(overlay)
 
-    def lag_ms(self, now_ms: int) -> int:
-        """How late the latest republication is."""
-        return self.publishing.lag_ms(now_ms)
-
     @property
     def holdings(self) -> tuple[int, int]:
         """How many records are on the shelf, and their bytes."""
@@ -54,11 +50,7 @@ class Records:
             raise LocalError(f"this record cannot be stored: {error}") from None
         if record.expires_ms != expires_ms:
             raise LocalError("the expiry that is asked for is not the one that is signed")
-        if republish:
-            self.publishing.publish(key, record)
-        future: asyncio.Future[int] = self._endpoint.loop.create_future()
-        self.publishing.store(key, record, lambda count: None if future.done() else future.set_result(count))
-        return await future
+        return await self._store(key, record, republish)
 
     async def put_value(
         self,
@@ -82,12 +74,14 @@ class Records:
             record = open_record(raw, self._endpoint.scheme, self._overlay.dimension, key, self._endpoint.now_ms())
         except RemoteError as error:
             raise LocalError(f"this value cannot be stored: {error}") from None
-        record = replace(record, blob=blob)
+        return await self._store(key, replace(record, blob=blob), republish)
+
+    def _store(self, key: bytes, record: Record, republish: bool) -> asyncio.Future[int]:
         if republish:
             self.publishing.publish(key, record)
         future: asyncio.Future[int] = self._endpoint.loop.create_future()
         self.publishing.store(key, record, lambda count: None if future.done() else future.set_result(count))
-        return await future
+        return future
 
     async def get_value(self, key: bytes, owner: bytes, *, holders: int = 1, disjoint: int = 1) -> bytes | None:
         """One owner's value, checked and whole, or None; with one holder it may be a copy of up to 5 minutes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+from dataclasses import replace
 from functools import partial
 from ipaddress import ip_address
 from random import Random
@@ -136,22 +137,17 @@ class ServerNode(Node):
         )
         self.admission = admission = Admission(offer, capabilities)
         journal, audit = Journal(home.disk), AuditLog(home.disk, signer, env.scheme)
-        moved = await self._own_host(held) if config.follows else None
-        udp, control = config.udp, config.control
-        if moved is not None:
-            udp = Address(moved, udp.port)
-            if not await has_host(control.host):
-                control = Address(moved, control.port)
-                if isinstance(hypervisor, ForwardedHypervisor):
-                    await hypervisor.move(moved)
-        advertise = "" if config.follows else config.advertise
-        await self._open(held, udp, advertise, self if config.follows else None)
+        if config.follows:
+            config = await self._where_now(config, held)
+            await self._open(held, config.udp, mobile=self)
+        else:
+            await self._open(held, config.udp, config.advertise)
         self.peer.stay_out(_names(home.disk.read(LEFT_FILE)))
         facts = AdvertFacts(
             config.country,
             config.region,
             Address(*self.peer.endpoint.address),
-            config.shown_control if moved is None else config.advertise_control or control,
+            config.shown_control,
             config.features,
             started_ms,
             held.published.epoch,
@@ -180,7 +176,7 @@ class ServerNode(Node):
         uploads = Uploads(signer.public_key, self._publish_value)
         dimensions = DimensionDesk(self.peer, signer.public_key, self._note_left)
         handlers = {**service.handlers(), **self._desk.handlers(), **uploads.handlers(), **dimensions.handlers()}
-        await self._serve(control, transport, handlers, ANONYMOUS)
+        await self._serve(config.control, transport, handlers, ANONYMOUS)
         if config.follows:
             self._note_control()
         self.peer.endpoint.handle(ADVERT, self.show_advert)
@@ -215,12 +211,20 @@ class ServerNode(Node):
 
     # -- going on elsewhere ------------------------------------------------------------------------------
 
-    async def _own_host(self, held: Membership) -> str | None:
-        """The address to begin at where the configured one is not, or no longer, this machine's; else None."""
-        if ip_address(self.config.udp.host).is_loopback or await has_host(self.config.udp.host):
-            return None
+    async def _where_now(self, config: ServerConfig, held: Membership) -> ServerConfig:
+        """The same at the address that this machine has, where it has not, or no longer, the configured one."""
+        udp, control = config.udp, config.control
+        if ip_address(udp.host).is_loopback or await has_host(udp.host):
+            return config
         towards = [seed.pair for seed in held.network.seeds] + known_peers(self.home)
-        return await own_host(towards, held.network.profile)
+        host = await own_host(towards, held.network.profile)
+        if host is None:
+            return config
+        if not await has_host(control.host):
+            control = Address(host, control.port)
+            if isinstance(self._hypervisor, ForwardedHypervisor):
+                await self._hypervisor.move(host)
+        return replace(config, udp=Address(host, udp.port), control=control)
 
     async def move(self, host: str) -> None:
         """Serve at this address of this machine from now on: the former one is gone."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.dht.namespaces import can_make_namespaces
 
 HERE = Path(__file__).parent / "namespaces"
 ROOT = Path(__file__).parents[2]
@@ -23,17 +24,7 @@ PORT = 7_400
 SIZES = (100, 5_000, 65_536)
 
 
-def _can_make_namespaces() -> bool:
-    if os.geteuid() != 0 or shutil.which("ip") is None:
-        return False
-    name = f"xeno-try-{os.getpid()}"
-    made = subprocess.run(["ip", "netns", "add", name], capture_output=True, check=False).returncode == 0
-    if made:
-        subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
-    return made
-
-
-pytestmark = pytest.mark.skipif(not _can_make_namespaces(), reason="needs root and `ip netns`")
+pytestmark = pytest.mark.skipif(not can_make_namespaces(), reason="needs root and `ip netns`")
 
 
 class Hosts:

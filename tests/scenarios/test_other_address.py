@@ -20,6 +20,8 @@ from typing import Any
 
 import pytest
 
+from tests.dht.namespaces import can_make_namespaces
+
 ROOT = Path(__file__).parents[2]
 UDP, CONTROL = 7_410, 7_411
 CORP, NEIGHBOURS, CLIENT = 1, (11, 12, 13), 20
@@ -30,17 +32,10 @@ STARTED_S, FOUND_S = 180.0, 120.0
 """For machines that are busy: it takes seconds. The simulator's test has the bound of half a minute."""
 
 
-def _can_make_namespaces() -> bool:
-    if os.geteuid() != 0 or any(shutil.which(name) is None for name in ("ip", "nft")) or find_spec("libvirt") is None:
-        return False
-    name = f"xeno-try-{os.getpid()}"
-    made = subprocess.run(["ip", "netns", "add", name], capture_output=True, check=False).returncode == 0
-    if made:
-        subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
-    return made
-
-
-pytestmark = pytest.mark.skipif(not _can_make_namespaces(), reason="needs root, `ip netns`, nft and libvirt")
+pytestmark = pytest.mark.skipif(
+    shutil.which("nft") is None or find_spec("libvirt") is None or not can_make_namespaces(),
+    reason="needs root, `ip netns`, nft and libvirt",
+)
 
 
 class Place:
