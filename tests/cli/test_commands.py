@@ -184,19 +184,35 @@ def test_a_reader_that_leaves_gets_no_traceback() -> None:
     assert b"Traceback" not in done.stderr and b"carried out" in done.stderr
 
 
+SLOW = (
+    "async def slow(run: command.Run) -> None:\n"
+    "    mark.touch()\n"
+    "    try: await asyncio.sleep(60)\n"
+    "    finally: mark.unlink()\n"
+)
+WATCHING = (
+    "async def looks(run: command.Run):\n"
+    "    await slow(run)\n"
+    "    yield\n"
+    "async def watching(run: command.Run) -> None:\n"
+    "    await searching._watch(run, looks(run))\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("handler", "says"), [("slow", "error: interrupted; nothing was left behind\n"), ("watching", "")]
+)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_command_says_so_and_cleans_up(tmp_path: Path, number: signal.Signals) -> None:
+def test_an_interrupted_command_says_so_and_cleans_up_and_a_watch_ends_without_a_word(
+    tmp_path: Path, number: signal.Signals, handler: str, says: str
+) -> None:
     program = (
         "import asyncio, pathlib, signal, sys\n"
         # A shell that started the tests in the background has had them ignore it, and so their children.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from xenonode.cli import command, main\n"
-        "async def slow(run: command.Run) -> None:\n"
-        "    mark = pathlib.Path(sys.argv[2])\n"
-        "    mark.touch()\n"
-        "    try: await asyncio.sleep(60)\n"
-        "    finally: mark.unlink()\n"
-        "command.command(main.app, 'slow', example='xenonode slow')(slow)\n"
+        "from xenonode.cli import command, main, searching\n"
+        f"mark = pathlib.Path(sys.argv[2])\n{SLOW}{WATCHING}"
+        f"command.command(main.app, 'slow', example='xenonode slow')({handler})\n"
         "sys.exit(main.run(['slow']))\n"
     )
     mark = tmp_path / "mark"
@@ -206,7 +222,7 @@ def test_an_interrupted_command_says_so_and_cleans_up(tmp_path: Path, number: si
         time.sleep(0.02)
     child.send_signal(number)
     _, err = child.communicate(timeout=30)
-    assert (child.returncode, err) == (130, "error: interrupted; nothing was left behind\n")
+    assert (child.returncode, err) == (130, says)
     assert not mark.exists()
 
 

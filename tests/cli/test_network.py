@@ -153,6 +153,9 @@ def test_a_market_without_servers_counts_none_exactly(bench: Bench) -> None:
     told = bench.answer(bench.client, "market", "cores >= 1", "--by", "region")
     assert told["count"] == {"least": 0, "most": 0, "exact": True} and told["groups"] == {}
     assert bench.refusal(bench.client, "market", "coars >= 1")["message"].endswith("did you mean cores?")
+    for wanted in ("cores >= 1 order by price.cpu", "cores >= 1 limit 3"):
+        refused = bench.refusal(bench.client, "market", wanted)
+        assert refused["code"] == "query" and "no order and no limit" in refused["message"]
 
 
 def test_a_plan_that_no_server_fits_says_whom_it_lacks(bench: Bench, tmp_path: Path) -> None:

@@ -62,6 +62,10 @@ class InterruptedByUser(XenoError):
         super().__init__("interrupted; nothing was left behind", "", "interrupted")
 
 
+class EndedByUser(InterruptedByUser):
+    """The same of what goes on until then: nothing is to be said, since that is how it ends."""
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One command at work: its output, and the configuration that it was told to use."""

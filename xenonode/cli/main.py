@@ -38,7 +38,7 @@ from xenonode.cli import (
     simulate,
     values,
 )
-from xenonode.cli.command import InterruptedByUser
+from xenonode.cli.command import EndedByUser, InterruptedByUser
 from xenonode.cli.output import shown
 from xenonode.control.errors import ControlError
 from xenonode.errors import XenoError
@@ -99,6 +99,8 @@ def run(arguments: list[str]) -> int:
         result = app(arguments, standalone_mode=False)
         status = result if isinstance(result, int) else 0
         return _report(InterruptedByUser().to_fields(), as_json, status) if status == INTERRUPTED else status
+    except EndedByUser:
+        return INTERRUPTED
     except XenoError as error:
         return _report(error.to_fields(), as_json, STATUSES.get(error.code, FAILED))
     except EXPECTED as error:

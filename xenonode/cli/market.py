@@ -26,7 +26,7 @@ def add_to(app: typer.Typer) -> None:
 
 async def market(
     run: Run,
-    query: Annotated[str, typer.Argument(help="Which servers, as for 'search'; all, without one.")] = "",
+    query: Annotated[str, typer.Argument(help="Which servers, as for 'search', without order and limit.")] = "",
     by: Annotated[str, typer.Option("--by", metavar="ATTRIBUTE", help="Apart by country, region or owner.")] = "",
     exact: Annotated[
         bool,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 from collections.abc import AsyncIterator
 from typing import Annotated
@@ -11,7 +12,7 @@ import typer
 from summaries.execute import Counts
 from summaries.explain import Explanation
 from xenonode import units
-from xenonode.cli.command import Run, command, usage_error
+from xenonode.cli.command import EndedByUser, Run, command, usage_error
 from xenonode.cli.looking import KEY_SHOWN
 from xenonode.search.searching import FoundServer, SearchAnswer
 from xenonode.search.watching import Change, Look
@@ -26,7 +27,7 @@ QUERY_HELP = (
     " 'near(HOST:PORT, 30 ms) order by cost(cpu 250 ms/s, memory 256 MiB)'."
 )
 ASK_AGAIN = "others take the place of who was lost within a minute: ask again then"
-_MARKS = {"appeared": "+", "changed": "~", "gone": "-"}
+_MARKS = {"appeared": "+", "changed": "~", "gone": "-", "silent": "?", "answering": "!"}
 
 
 def add_to(app: typer.Typer) -> None:
@@ -131,20 +132,26 @@ def _row(found: FoundServer) -> tuple[str, ...]:
 
 
 async def _watch(run: Run, looks: AsyncIterator[Look]) -> None:
-    """A line a change; a line on stderr for each look that was not complete."""
-    async for look in looks:
-        now = datetime.datetime.now(datetime.UTC)
-        for change in look.changes:
-            run.output.line(_as_json(change, look, now), _line(change, now))
-        if not look.answer.complete:
-            run.output.note(_worth(look.answer))
+    """A line a change; a line on stderr for each look that was not complete. Ctrl-C is how it ends."""
+    try:
+        async for look in looks:
+            now = datetime.datetime.now(datetime.UTC)
+            for change in look.changes:
+                run.output.line(_as_json(change, look, now), _line(change, now))
+            if not look.answer.complete:
+                run.output.note(_worth(look.answer))
+    except asyncio.CancelledError as error:
+        raise EndedByUser from error
 
 
 def _line(change: Change, now: datetime.datetime) -> str:
     place = f"{change.place:>4}" if change.place else "    "
     cells = "  ".join(_row(change.server))
-    changed = f"  ({', '.join(change.changed)})" if change.changed else ""
-    return f"{now:%H:%M:%S} {_MARKS[change.event]} {place}  {cells}{changed}"
+    said = {"silent": "does not answer", "answering": "answers again", "gone": "gone"}.get(change.event, "")
+    if change.event == "gone" and change.changed:
+        said = "fell silent: its last advert ended"
+    said = said or ", ".join(change.changed)
+    return f"{now:%H:%M:%S} {_MARKS[change.event]} {place}  {cells}" + (f"  ({said})" if said else "")
 
 
 def _as_json(change: Change, look: Look, now: datetime.datetime) -> dict[str, object]:

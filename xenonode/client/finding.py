@@ -73,8 +73,17 @@ class Finding:
         return self._saved.keep(name, "", servers, complete, self._env.now_ms())
 
     async def market(self, text: str, *, by: str = "", exact: bool = False, currency: str = "USD") -> Counted:
-        """What all servers that match come to: counts, free capacity, prices; from summaries unless `exact`."""
+        """What all servers that match come to: counts, free capacity, prices; from summaries unless `exact`.
+
+        Raises XenoError for a text with an order or a limit, too.
+        """
         query = understood(text, currency)
+        if query.order.by or query.limit is not None:
+            raise XenoError(
+                "a market counts all that match: it has no order and no limit",
+                "leave out 'order by' and 'limit', or list servers with 'xenonode search'",
+                "query",
+            )
         peer = await self._joined()
         return await count(peer.searcher, query, group=by, whole=not exact)
 

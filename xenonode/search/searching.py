@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from dht.contact import unpack_address
 from dht.endpoint import Endpoint
-from dht.errors import DhtError
+from dht.errors import DhtError, RemoteError
 from dht.peers import Call
 from summaries.asks import Ask, Outcome, Probe
 from summaries.execute import Counts, Search
@@ -212,7 +212,10 @@ class Searcher:
         now_ms = self.env.now_ms()
         servers = []
         for match in result.matches:
-            verified, _ = self._adverts.verify(match.advert, now_ms)
+            try:
+                verified, _ = self._adverts.verify(match.advert, now_ms)
+            except RemoteError:
+                continue  # it ended while others were waited for
             rtt_ms = None if match.round_trip_us is None else match.round_trip_us / MICROSECONDS
             age_ms = max(now_ms - verified.advert.issued_ms, 0)
             servers.append(FoundServer(verified, match.rank, rtt_ms, age_ms))

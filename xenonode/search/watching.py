@@ -1,7 +1,8 @@
-"""A search that goes on: what appeared, what is gone and what changed since the last look.
+"""A search that goes on: what appeared, what is gone, what changed and who fell silent since the last look.
 
 Decides what counts as a change: a price, free capacity, or what the order goes by; a server is gone only where a
-complete answer lacks it. `summaries.memory` keeps it cheap, and this module wakes up every so often.
+complete answer lacks it, and silent where it answered two looks in a row no more and is shown by an advert that others
+keep. `summaries.memory` keeps it cheap, and this module wakes up every so often.
 """
 
 from __future__ import annotations
@@ -22,9 +23,16 @@ WATCHED = (
 )  # fmt: skip
 
 
+SILENT_LOOKS = 2  # one question may be lost, or a holder's copy of the advert be quicker than a busy server
+ENDED = "expired"
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One server: `event` is appeared, changed or gone; `place` counts from 1, 0 for gone; `changed` names what did."""
+    """One server: `event` is appeared, changed, gone, silent or answering (again); `place` counts from 1, 0 for gone.
+
+    `changed` names what did; of a server that is gone "expired", where its last advert ended and no other came.
+    """
 
     event: str
     server: FoundServer
@@ -42,23 +50,43 @@ class Look:
     bytes_in: int
 
 
-def changes(before: dict[bytes, tuple[int, FoundServer]], answer: SearchAnswer) -> tuple[Change, ...]:
-    """From the last answer, by server key with places, to this one: in the order of places, the gone last."""
-    found = []
-    now = {each.advert.server_key: (place, each) for place, each in enumerate(answer.servers, 1)}
-    for key, (place, each) in now.items():
-        if key not in before:
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A server as the last look that found it did, and how many looks in a row it has not answered."""
+
+    server: FoundServer
+    unheard: int = 0
+
+
+def changes(
+    before: dict[bytes, Seen], answer: SearchAnswer, now_ms: int
+) -> tuple[tuple[Change, ...], dict[bytes, Seen]]:
+    """From what was seen, by server key, to this answer (by places, the gone last); and what is seen now."""
+    found, now = list[Change](), dict[bytes, Seen]()
+    for place, each in enumerate(answer.servers, 1):
+        key = each.advert.server_key
+        old = before.get(key)
+        unheard = 0 if each.rtt_ms is not None else 1 if old is None else old.unheard + 1
+        now[key] = Seen(each, unheard)
+        if old is None:
             found.append(Change("appeared", each, place))
             continue
-        _, old = before[key]
-        was, is_ = old.advert.attributes, each.advert.attributes
+        was, is_ = old.server.advert.attributes, each.advert.attributes
         changed = [name for name in WATCHED if was.get(name) != is_.get(name)]
-        changed += ["rank"] if old.rank != each.rank else []
+        changed += ["rank"] if old.server.rank != each.rank else []
         if changed:
             found.append(Change("changed", each, place, tuple(changed)))
-    if answer.complete:
-        found += [Change("gone", old, 0) for key, (_, old) in before.items() if key not in now]
-    return tuple(found)
+        if unheard == SILENT_LOOKS:
+            found.append(Change("silent", each, place))
+        elif not unheard and old.unheard >= SILENT_LOOKS:
+            found.append(Change("answering", each, place))
+    if not answer.complete:
+        return tuple(found), {**before, **now}  # what an incomplete answer lacks is not gone
+    for key, old in before.items():
+        if key not in now:
+            ended = (ENDED,) if old.server.advert.advert.expires_ms <= now_ms else ()
+            found.append(Change("gone", old.server, 0, ended))
+    return tuple(found), now
 
 
 async def watch(
@@ -74,7 +102,7 @@ async def watch(
     loop = asyncio.get_running_loop()
     query = await searcher.resolve(query)  # once, since our own coordinate moves a little all the time
     memory = Memory(searcher.verify)
-    before: dict[bytes, tuple[int, FoundServer]] = {}
+    seen: dict[bytes, Seen] = {}
     first = True
     while True:
         began_s, bytes_in, spared = loop.time(), searcher.asker.bytes_in, memory.spared
@@ -85,9 +113,6 @@ async def watch(
                 raise
         else:
             first = False
-            changed = changes(before, answer)
-            seen = {each.advert.server_key: (place, each) for place, each in enumerate(answer.servers, 1)}
-            # What an incomplete answer lacks is not gone.
-            before = seen if answer.complete else {**before, **seen}
+            changed, seen = changes(seen, answer, searcher.env.now_ms())
             yield Look(answer, changed, memory.spared - spared, searcher.asker.bytes_in - bytes_in)
         await asyncio.sleep(max(every_s - (loop.time() - began_s), 0.0))
