@@ -6,7 +6,7 @@ Decides whom to ask first and when to look again. Leaves lookups to `walk` and t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from .contact import Address, Contact, address_text, plain_host, unpack_contacts
@@ -131,21 +131,53 @@ class Joining:
         for address in dict.fromkeys([*self._seeds, *some]):
             self._endpoint.call(address, self._overlay.tag, FIND, self._overlay.node_id, answered)
 
-    def enter_through(self, address: Address) -> None:
-        """Somebody who was lost is back: its answer puts it into the table. Strangers near us are another network."""
+    def enter_through(self, address: Address, look: bool, then: Callable[[bool | None], None]) -> None:
+        """Somebody who was lost is back: its answer puts it into the table. Strangers near us are another network.
+
+        In a network larger than a table everybody names strangers further off: these make us look around only where the
+        caller wishes it. `then` is told whether others near us were met, or None where the peer did not let us in.
+        """
+        overlay = self._overlay
+        if not overlay.active:
+            then(None)
+            return
 
         def answered(call: Call, error: DhtError | None, body: bytes) -> None:
-            if error is not None or not self._overlay.active:
+            if error is not None or not overlay.active:
+                then(None)
                 return
             try:
                 named = unpack_contacts(body[VITALS_BYTES:], K)
             except WireError:
                 self._endpoint.counters["hostile-answer"] += 1
+                then(None)
                 return
-            if any(contact.node_id not in self._overlay.table.by_id for contact in named):
-                self._overlay.find_then(self._overlay.node_id, ignore_contacts, ACQUAINTANCES)
+            before = self._neighbours()
 
-        self._endpoint.call(address, self._overlay.tag, FIND, self._overlay.node_id, answered)
+            def looked(_: list[Contact]) -> None:
+                then(any(each not in before and each.address != address for each in self._neighbours()))
+
+            strangers = [contact for contact in named if contact.node_id not in overlay.table.by_id]
+            if (look and strangers) or any(self._is_neighbour(contact, before) for contact in strangers):
+                overlay.find_then(overlay.node_id, looked, ACQUAINTANCES)
+            else:
+                then(False)
+
+        self._endpoint.call(address, overlay.tag, FIND, overlay.node_id, answered)
+
+    def lacks(self, contact: Contact) -> bool:
+        """Whether it is not in the table, and nearer to us than most who are."""
+        return contact.node_id not in self._overlay.table.by_id and self._is_neighbour(contact, self._neighbours())
+
+    def _neighbours(self) -> list[Contact]:
+        return self._overlay.table.nearest(self._overlay.table.node.long_id, ACQUAINTANCES)
+
+    def _is_neighbour(self, contact: Contact, known: list[Contact]) -> bool:
+        """Whether it would be among those nearest to us that we know."""
+        own = self._overlay.table.node.long_id
+        if contact.number == own or contact.node_id in self._overlay.shunned:
+            return False
+        return len(known) < ACQUAINTANCES or contact.number ^ own < known[-1].number ^ own
 
     def _ask_seed(self, seed: Address) -> asyncio.Future[DhtError | None]:
         future: asyncio.Future[DhtError | None] = self._endpoint.loop.create_future()

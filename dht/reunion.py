@@ -5,23 +5,27 @@ side has a reason to look there: both go on as networks of their own, for ever. 
 asks a few of them now and then, as well as seeds that it does not know any more. One answer is enough: it enters all
 overlays through that peer once more, and the lookups of itself make both sides' neighbours known to each other.
 
+Mostly a peer was away for a moment only, and nothing is to be found through it. So it looks around in one overlay, by
+turn, and in the others where the peer names somebody near, or where others near were met, here or a moment ago.
+
 Decides whom to ask and when. Leaves joining to `joining`, and what is done where nobody at all is left.
 Found by simulated seeds of partitions: half a minute parted eight servers of thirty from the rest for good.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from .aging import Aging
 from .answering import PING
 from .contact import Address
 from .errors import DhtError
-from .peers import Call
+from .peers import Call, Peer
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint
+    from .overlay import Overlay
 
 # Whom a node remembers as lost; in a partition of a large network any few of those are enough.
 MAX_GONE = 256
@@ -33,6 +37,8 @@ GONE_S = 86_400.0
 SEEDS_EVERY_S = 300.0
 # A whole other side that answers is one event: whoever enters it once meets the others there by lookups.
 MEET_EVERY_S = 30.0
+# Whoever met strangers near itself looks for more in all overlays so long: others may have mended those near it in one.
+REUNITING_S = 90.0
 
 
 class Reunion:
@@ -43,6 +49,8 @@ class Reunion:
         self._gone: Aging[Address, float] = Aging()  # since when
         self._seeds: dict[Address, None] = {}
         self._seeds_asked_s = self._met_s = float("-inf")
+        self._others_met_s = float("-inf")
+        self._turn = 0  # of the overlays: in which one a peer that is back is looked around from in any case
 
     def knows(self, seeds: Iterable[Address]) -> None:
         """These lead into the network."""
@@ -65,8 +73,11 @@ class Reunion:
             self._seeds_asked_s = now_s
             some += list(self._seeds)
         for address in dict.fromkeys(some):
-            if address == endpoint.address or self._is_known(address):
+            peer = endpoint.peer(address)
+            if address == endpoint.address:
                 self._gone.pop(address, None)
+            elif peer is not None and peer.member is not None and self._is_known(address):
+                self._back(peer)
             else:
                 endpoint.call(address, endpoint.network_tag, PING, b"", self._answered)
 
@@ -77,11 +88,46 @@ class Reunion:
         if error is not None or call.peer.is_client:
             return
         address, now_s = call.peer.address, self._endpoint.time()
-        self._gone.pop(address, None)
         if now_s - self._met_s < MEET_EVERY_S or self._is_known(address):
+            self._back(call.peer)
             return
+        self._gone.pop(address, None)
         self._met_s = now_s
         self._endpoint.counters["reunions"] += 1
+        self.meet(address)
+
+    def _back(self, peer: Peer) -> None:
+        """Whoever it is leads nowhere new, but near us it belongs into the table."""
+        self._gone.pop(peer.address, None)
         for overlay in self._endpoint.overlays.values():
-            if overlay.active:
-                overlay.joining.enter_through(address)
+            if overlay.active and overlay.joining.lacks(overlay.contact_of(peer)):
+                overlay.joining.enter_through(peer.address, False, self._noted)
+
+    def meet(self, address: Address) -> None:
+        """Somebody who was lost is at this address again."""
+        active = [overlay for overlay in self._endpoint.overlays.values() if overlay.active]
+        if active:
+            turn = self._turn % len(active)
+            self._turn += 1
+            self._enter_through(address, [*active[turn:], *active[:turn]])
+
+    def _enter_through(self, address: Address, overlays: Sequence[Overlay]) -> None:
+        """Look around in the first of these in which the peer is, and then in the rest as far as that is worth it."""
+        first, rest = overlays[0], overlays[1:]
+
+        def looked(met: bool | None) -> None:
+            if not rest or not self._endpoint.is_open:  # closing fails what is under way
+                return
+            if met is None:
+                self._enter_through(address, rest)
+                return
+            self._noted(met)
+            everywhere = self._endpoint.time() - self._others_met_s < REUNITING_S
+            for overlay in rest:
+                overlay.joining.enter_through(address, everywhere, self._noted)
+
+        first.joining.enter_through(address, True, looked)
+
+    def _noted(self, met: bool | None) -> None:
+        if met:
+            self._others_met_s = self._endpoint.time()
