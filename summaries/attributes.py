@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 
 import xxhash
@@ -77,6 +78,7 @@ _MAX_VERSION_PARTS = 4
 _MAX_VERSION_PART = (1 << 31) - 1
 
 
+@lru_cache(maxsize=1024)  # adverts of many servers name the same few
 def version_tuple(text: str) -> tuple[int, ...]:
     """`6.1` -> (6, 1): the numbers of a version, without trailing zeros, so that 6.1 equals 6.1.0."""
     parts = [min(int(run[:12]), _MAX_VERSION_PART) for run in _DIGITS.findall(text[:64])[:_MAX_VERSION_PARTS]]

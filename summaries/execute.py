@@ -21,7 +21,7 @@ from types import MappingProxyType
 from summaries.answer import digest_of
 from summaries.asks import ABSENT, REPLICAS, Absent, Ask, Outcome, Probe
 from summaries.attributes import LARGEST
-from summaries.candidates import Candidates, Finish, Verify
+from summaries.candidates import Candidates, Finish, Page, Verify
 from summaries.errors import LocalError
 from summaries.explain import Explanation, NodeRead, describe
 from summaries.filter import Filter, compiled
@@ -107,7 +107,7 @@ class Search:
         self._now_ms = 0
         self._out: list[Ask | Probe] = []
         self._candidates = Candidates(
-            query, verify, finish, exclude or IdSet(), within, self._tally, self._numbers, self._out, salts
+            query, verify, finish, exclude, within, self._tally, self._numbers, self._out, salts
         )
         self._started = False
 
@@ -177,9 +177,10 @@ class Search:
         """Take in a server's current signed advert (None: it did not answer)."""
         self._now_ms = now_ms
         self._candidates.probed(probe, advert, now_ms, round_trip_us)
-        if self._query.limit is None and not self._heap and self._candidates.is_idle and not self._out:
-            return []  # nothing depends on how good this one is, and nothing waits for its turn
-        self._pump()
+        if self._query.limit is None:  # then what is read next does not depend on how good this one is
+            self._candidates.finish(NEVER)
+        else:
+            self._pump()
         return self._flush()
 
     def slow(self, ask: Ask | Probe, now_ms: int) -> list[Ask | Probe]:
@@ -209,7 +210,7 @@ class Search:
         unread = sum(visit.count for _, _, _, visit in self._heap) + sum(one.count for one in self._active.values())
         candidates = self._candidates
         return SearchResult(
-            candidates.found(self._query.limit),
+            candidates.found(),
             self._tally.counts(),
             tuple(sorted(self._unreachable)),
             tuple(sorted(candidates.unverified)),
@@ -284,7 +285,8 @@ class Search:
         if isinstance(reply, Answer) and reply.prefix == visit.prefix:
             visit.take(reply)
             dimension = self._parts[visit.part].dimension
-            if not self._candidates.offer(dimension, visit.prefix, visit.depth, reply.rows, reading.source):
+            page = Page(dimension, visit.prefix, visit.depth, reading.source)
+            if reply.rows and not self._candidates.offer(page, reply.rows):
                 self._unreachable[dimension, visit.prefix] = None
             if reply.rows:
                 visit.last_rank = max(visit.last_rank, reply.rows[-1].rank)
@@ -455,7 +457,9 @@ class Search:
         return self._candidates.finish(floor)
 
     def _flush(self) -> list[Ask | Probe]:
-        out = list(self._out)
+        if not self._out:
+            return []
+        out = self._out.copy()
         self._out.clear()
         return out
 

@@ -23,6 +23,7 @@ from summaries.attributes import (
     LARGEST,
     MAX_COORDINATE_US,
     Attributes,
+    Environment,
     text_number,
     version_tuple,
 )
@@ -39,6 +40,8 @@ MAX_HOSTS = 16
 MAX_TEXT = 128
 Coordinate = tuple[int, int, int, int]
 Value = int | str | tuple[int, ...]
+Step = tuple[str, Callable[[Any, Any], bool], Any]
+"""An attribute, and what must hold of its value and another one. Whoever lacks the attribute fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,41 +62,23 @@ class Comparison:
         """Exact, on the advert's own integers. A comparison with what is missing is false."""
         return self._compare(attributes) is not self.negated
 
-    def tester(self) -> Callable[[Attributes], bool]:
-        """The same as a function, for who compares many adverts: it knows beforehand what is compared with what."""
-        name, value, compare = self.attribute, self.value, _HOLDS[self.operator]
-        currency, negated, kind = self.currency, self.negated, type(self.value)
-        if name in ENVIRONMENT_KINDS and kind is str:
-            wanted = (self.operator == "=") is not negated
-
-            def offers(attributes: Attributes) -> bool:
-                for one in cast("tuple[tuple[str, str, str], ...]", attributes.get("environments", ())):
-                    if one[0] == name and one[1] == value:
-                        return wanted
-                return not wanted
-
-            return offers
-
-        # A mapping that is only looked at answers to [] in half of the time that its `get` takes.
-        def holds(attributes: Attributes) -> bool:
-            try:
-                actual = attributes[name]
-                if type(actual) is kind is not tuple:
-                    if currency and attributes["currency"] != currency:
-                        return negated
-                    return compare(actual, value) is not negated
-            except KeyError:
-                pass
-            return self.holds(attributes)
-
-        def contains(attributes: Attributes) -> bool:
-            actual = attributes.get(name)
-            return (value in actual) is wanted if type(actual) is tuple else self.holds(attributes)
-
-        if kind is str and name in ATTRIBUTES and ATTRIBUTES[name].kind == "set":
-            wanted = (self.operator == "=") is not negated
-            return contains
-        return holds
+    def steps(self) -> tuple[Step, ...]:
+        """The same as looks at single attributes that must all hold; none where that does not say it."""
+        name, value = self.attribute, self.value
+        if self.negated:
+            return ()
+        if isinstance(value, tuple):
+            kind, _, name = name.partition(".")
+            return (("environments", _offers_version, (kind, name, _HOLDS[self.operator], value)),)
+        if name in ENVIRONMENT_KINDS:
+            return (("environments", _offers, (name, value)),) if self.operator == "=" else ()
+        known = ATTRIBUTES.get(name)
+        if known is None or (known.kind in ("number", "price")) is isinstance(value, str):
+            return ()
+        if known.kind == "set":
+            return ((name, operator.contains, value),) if self.operator == "=" else ()
+        step = (name, _HOLDS[self.operator], value)
+        return (("currency", operator.eq, self.currency), step) if self.currency else (step,)
 
     def _compare(self, attributes: Attributes) -> bool:
         actual = attributes.get(self.attribute)
@@ -188,6 +173,30 @@ Test = Comparison | Within | CostTest
 Term = tuple[Test, ...]
 
 
+def prepared(tests: Sequence[Test]) -> Callable[[Attributes], bool]:
+    """Whether all of these tests hold, as a function: for who asks it of many adverts, of checked attributes."""
+    steps = list[Step]()
+    others = list[Callable[[Attributes], bool]]()
+    for test in tests:
+        found = test.steps() if isinstance(test, Comparison) else ()
+        steps += found
+        others += () if found else (test.holds,)
+
+    def holds(attributes: Attributes) -> bool:
+        for other in others:
+            if not other(attributes):
+                return False
+        try:
+            for name, compare, value in steps:
+                if not compare(attributes[name], value):
+                    return False
+        except KeyError:
+            return False
+        return True
+
+    return holds
+
+
 @dataclass(frozen=True, slots=True)
 class Filter:
     """An OR of terms, each an AND of tests. One empty term passes everything, no term nothing."""
@@ -212,22 +221,25 @@ class CompiledFilter:
     """A filter against one schema: bins and f4 bounds computed once, then used on many zones and rows."""
 
     def __init__(self, schema: Schema, filter_: Filter) -> None:
-        self.filter = filter_
         self.terms = [CompiledTerm(schema, term) for term in filter_.terms]
 
     def passes(self, zone: Zone) -> bool:
         """Whether the zone may hold a match."""
-        return zone.count > 0 and any(term.passes(zone) for term in self.terms)
+        if zone.count > 0:
+            for term in self.terms:
+                if term.passes(zone):
+                    return True
+        return False
 
     def select(self, rows: Rows) -> list[int]:
         """The places of the rows that match exactly."""
         if not len(rows):
             return []
-        mask = np.zeros(len(rows), dtype=np.bool_)
+        points, found = rows.points, set[int]()
         for term in self.terms:
-            mask |= term.select(rows.array)
-        points = rows.points
-        return [place for place in np.flatnonzero(mask).tolist() if self.filter.matches(points[place].attributes)]
+            places = np.flatnonzero(term.select(rows.array)).tolist()
+            found.update([place for place in places if term.holds(points[place].attributes)])
+        return sorted(found)
 
 
 class CompiledTerm:
@@ -238,7 +250,7 @@ class CompiledTerm:
         self.bounds: dict[int, tuple[int, int]] = {}  # column -> inclusive integers
         self.within = [test for test in term if isinstance(test, Within) and not test.negated]
         self.costs = [test for test in term if isinstance(test, CostTest)]
-        self.schema = schema
+        self.schema, self.holds = schema, prepared(term)
         for cost in self.costs:
             for name, most in cost.price_bounds().items():
                 self._narrow(schema, name, None, min(most, LARGEST))
@@ -271,9 +283,10 @@ class CompiledTerm:
             # A trie of before a dimension was added has zones that say nothing of it.
             if place < len(lows) and (highs[place] < low or lows[place] > high):
                 return False
-        if not all(test.may_hold(self.schema, zone) for test in self.costs):
-            return False
-        return all(closest(test.hosts, zone) <= test.limit_us for test in self.within)
+        for cost in self.costs:
+            if not cost.may_hold(self.schema, zone):
+                return False
+        return not self.within or all(closest(test.hosts, zone) <= test.limit_us for test in self.within)
 
     def select(self, array: NDArray[Any]) -> NDArray[np.bool_]:
         if self.impossible:
@@ -323,6 +336,21 @@ _OPPOSITE = {"=": "!=", "!=": "=", "<": ">=", "<=": ">", ">": "<=", ">=": "<"}
 _HOLDS: dict[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
+
+
+def _offers(offered: Sequence[Environment], wanted: tuple[str, str]) -> bool:
+    found = False
+    for one in offered:
+        found = found or (one[1] == wanted[1] and one[0] == wanted[0])
+    return found
+
+
+def _offers_version(offered: Sequence[Environment], wanted: tuple[str, str, Callable[..., bool], Value]) -> bool:
+    kind, name, compare, value = wanted
+    found = False
+    for one in offered:
+        found = found or (one[1] == name and one[0] == kind and compare(version_tuple(one[2]), value))
+    return found
 
 
 def _ordered(actual: Any, operator: str, value: Any) -> bool:

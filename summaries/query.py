@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from summaries.attributes import ATTRIBUTES, ENVIRONMENT_KINDS, NANO, Attributes
 from summaries.cost import Bundle, CostTest
 from summaries.errors import LocalError
-from summaries.filter import MAX_TERMS, MAX_TESTS, Comparison, Coordinate, Filter, Term, Within
+from summaries.filter import MAX_TERMS, MAX_TESTS, Comparison, Coordinate, Filter, Term, Within, prepared
 from summaries.rank import Order
 from summaries.size import packed_size
 
@@ -96,16 +96,17 @@ def matches(query: Query | Condition, attributes: Attributes) -> bool:
 
 def matcher(where: Condition) -> Matcher:
     """The same as a function, for who matches many adverts with one condition."""
-    if isinstance(where, Comparison):
-        return where.tester()
-    if isinstance(where, CostTest):
-        return where.holds
+    if isinstance(where, (Comparison, CostTest)):
+        return prepared((where,))
     if isinstance(where, Near):
         return _within(where).holds
     if isinstance(where, Not):
         inner = matcher(where.part)
         return lambda attributes: not inner(attributes)
-    parts, every = [matcher(part) for part in where.parts], isinstance(where, AllOf)
+    every = isinstance(where, AllOf)
+    tests = [part for part in where.parts if every and isinstance(part, (Comparison, CostTest))]
+    parts = [prepared(tests)] if tests else []
+    parts += [matcher(part) for part in where.parts if not (every and isinstance(part, (Comparison, CostTest)))]
 
     def holds(attributes: Attributes) -> bool:
         for part in parts:
@@ -113,7 +114,7 @@ def matcher(where: Condition) -> Matcher:
                 return not every
         return every
 
-    return holds
+    return parts[0] if len(parts) == 1 else holds
 
 
 def filter_of(query: Query, budget_bytes: int = MAX_FILTER_BYTES) -> tuple[Filter, bool]:

@@ -8,7 +8,7 @@ from random import Random
 from summaries_world import World, attributes
 
 from summaries.asks import Ask, Probe
-from summaries.candidates import Candidates
+from summaries.candidates import Candidates, Page
 from summaries.idset import IdSet
 from summaries.messages import AdvertIs, Fetch, Moved, Row
 from summaries.parse import parse
@@ -39,7 +39,7 @@ class Finishing:
         )
 
     def offer(self, row: Row, source: Source, prefix: Prefix = LEAF) -> None:
-        self.candidates.offer(NAME, prefix, 1, (row,), source)
+        self.candidates.offer(Page(NAME, prefix, 1, source), (row,))
 
     def answer(self, holders: dict[bytes | None, object], servers: dict[bytes, bytes | None]) -> tuple[Match, ...]:
         self.candidates.finish(10**18)
@@ -51,7 +51,7 @@ class Finishing:
                 reply = holders.get(one.holder)
                 self.candidates.fetched(one, reply, NOW_MS)  # type: ignore[arg-type]
             self.candidates.finish(10**18)
-        return self.candidates.found(self.query.limit)
+        return self.candidates.found()
 
     @property
     def row(self) -> Row:
@@ -93,6 +93,16 @@ def test_a_silent_server_is_shown_by_an_honest_holder_whatever_others_forge() ->
     assert [one.seq for one in finishing.answer(holders, {})] == [3]
     finishing.offer(Row(7, 2**60, 0, b"nowhere"), LIAR)
     assert [one.seq for one in finishing.answer(holders, {})] == [3]
+
+
+def test_a_server_that_answers_with_junk_is_shown_by_a_holder_or_not_at_all() -> None:
+    for held, seqs in ((True, [3]), (False, [])):
+        finishing = Finishing()
+        finishing.offer(finishing.row, HONEST)
+        holders = {b"honest": AdvertIs(finishing.raw if held else b"junk")}
+        found = finishing.answer(holders, {finishing.point.contact: b"junk"})  # type: ignore[arg-type]
+        assert [one.seq for one in found] == seqs
+        assert not finishing.candidates.is_busy and finishing.candidates.count == len(seqs)
 
 
 def test_a_forged_rank_does_not_push_a_server_out_of_the_best() -> None:
@@ -164,10 +174,10 @@ def test_a_slow_server_is_shown_by_its_holder_and_is_right_about_itself_when_it_
     newer = finishing.world.advert(7, 4, SAMPLE[1])
     finishing.candidates.fetched(fetch, AdvertIs(finishing.raw), NOW_MS)
     assert not finishing.candidates.is_busy
-    [match] = finishing.candidates.found(None)
+    [match] = finishing.candidates.found()
     assert (match.seq, match.round_trip_us) == (3, None)
     finishing.candidates.probed(probe, newer, NOW_MS, 5)
-    [match] = finishing.candidates.found(None)
+    [match] = finishing.candidates.found()
     assert (match.seq, match.round_trip_us) == (4, 5)
 
 
@@ -178,7 +188,7 @@ def test_the_servers_own_answer_stays_when_its_holder_is_the_slower_one() -> Non
     finishing.candidates.probed(probe, newer, NOW_MS, 5)
     assert not finishing.candidates.is_busy
     finishing.candidates.fetched(fetch, AdvertIs(finishing.raw), NOW_MS)
-    assert [match.seq for match in finishing.candidates.found(None)] == [4]
+    assert [match.seq for match in finishing.candidates.found()] == [4]
 
 
 def test_a_slow_server_is_waited_for_where_nobody_else_has_its_advert() -> None:
@@ -187,7 +197,7 @@ def test_a_slow_server_is_waited_for_where_nobody_else_has_its_advert() -> None:
     finishing.candidates.fetched(fetch, None, NOW_MS)
     assert finishing.candidates.is_busy and not finishing.candidates.unverified
     finishing.candidates.probed(probe, finishing.raw, NOW_MS, 5)
-    assert not finishing.candidates.is_busy and len(finishing.candidates.found(None)) == 1
+    assert not finishing.candidates.is_busy and len(finishing.candidates.found()) == 1
 
 
 def test_a_server_that_stays_silent_and_whose_holders_are_silent_is_named_once() -> None:
@@ -205,4 +215,4 @@ def test_a_slow_server_that_no_longer_matches_by_its_own_word_is_left_out_even_l
     finishing.candidates.fetched(fetch, AdvertIs(finishing.raw), NOW_MS)
     gone = finishing.world.advert(7, 4, SAMPLE[1], gone=True)
     finishing.candidates.probed(probe, gone, NOW_MS, 5)
-    assert not finishing.candidates.found(None) and not finishing.candidates.is_busy
+    assert not finishing.candidates.found() and not finishing.candidates.is_busy

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from summaries_queries import conditions
 from summaries_world import attributes
 
-from summaries.candidates import MAX_CANDIDATES, Candidates
+from summaries.candidates import MAX_CANDIDATES, Candidates, Page
 from summaries.execute import Search
 from summaries.idset import IdSet
 from summaries.impossible import is_impossible
@@ -94,7 +94,7 @@ def test_a_query_for_everything_takes_bounded_memory_and_says_that_it_was_cut() 
     whole, some = 0, 20_000
     for start in range(0, some, 100):
         rows = tuple(Row(number, 1, 0, b"contact-of-26-bytes-%06d" % number) for number in range(start, start + 100))
-        whole += candidates.offer("cores", ROOT, 1, rows, Source(None))
+        whole += candidates.offer(Page("cores", ROOT, 1, Source(None)), rows)
     used, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert whole == some // 100
@@ -109,5 +109,5 @@ def test_beyond_the_most_candidates_nothing_more_is_taken(beyond: int) -> None:
     )
     candidates._candidates = dict.fromkeys(range(-MAX_CANDIDATES, 0))  # type: ignore[arg-type]
     rows = tuple(Row(number, 1, 0, b"c") for number in range(beyond))
-    assert not candidates.offer("cores", ROOT, 1, rows, Source(None))
-    assert not candidates.count
+    assert not candidates.offer(Page("cores", ROOT, 1, Source(None)), rows)
+    assert candidates.count == MAX_CANDIDATES
