@@ -339,16 +339,15 @@ class Endpoint:
 
     def known_addresses(self, most: int = 200) -> list[Address]:
         """Servers that we have contacts of, the latest heard first: the seeds of the next start."""
-        peers = self.sessions.peers
-        heard = {
-            contact.address: peers[contact.address].heard_s if contact.address in peers else 0.0
-            for overlay in self.overlays.values()
-            for contact in overlay.table
-        }
-        if not heard:
-            # Everybody is gone just now: those who were there last are the best that is known.
-            return self.remembered[:most]
-        return heapq.nsmallest(most, heard, key=lambda address: (-heard[address], address))
+        levels = [bucket for overlay in self.overlays.values() for bucket in overlay.table.levels]
+        there = {contact.address for bucket in levels for contact in bucket.nodes}
+        heard = [(-peer.heard_s, address) for address, peer in self.sessions.peers.items() if address in there]
+        latest = [address for _, address in heapq.nsmallest(most, heard)]
+        if len(latest) < most:
+            # A simulator fills tables with those whom nobody has met yet.
+            latest += heapq.nsmallest(most - len(latest), there.difference(latest))
+        # If everybody is gone just now, those who were there last are the best that is known.
+        return latest or self.remembered[:most]
 
     def metrics(self) -> str:
         """All counters, gauges and histograms as Prometheus text."""
