@@ -157,7 +157,7 @@ class Joining:
             def looked(_: list[Contact]) -> None:
                 then(any(each not in before and each.address != address for each in self._neighbours()))
 
-            strangers = [contact for contact in named if contact.node_id not in overlay.table.by_id]
+            strangers = [contact for contact in named if overlay.table.get(contact) is None]
             if (look and strangers) or any(self._is_neighbour(contact, before) for contact in strangers):
                 overlay.find_then(overlay.node_id, looked, ACQUAINTANCES)
             else:
@@ -167,7 +167,7 @@ class Joining:
 
     def lacks(self, contact: Contact) -> bool:
         """Whether it is not in the table, and nearer to us than most who are."""
-        return contact.node_id not in self._overlay.table.by_id and self._is_neighbour(contact, self._neighbours())
+        return self._overlay.table.get(contact) is None and self._is_neighbour(contact, self._neighbours())
 
     def _neighbours(self) -> list[Contact]:
         return self._overlay.table.nearest(self._overlay.table.node.long_id, ACQUAINTANCES)

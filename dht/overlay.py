@@ -294,8 +294,9 @@ class Overlay:
         """These members, and no others, have no place in this overlay from now on."""
         self.shunned = frozenset(node_id(self.dimension, key, nonce) for key, nonce in members)
         self.table.changed()
-        for contact in [self.table.by_id[one] for one in sorted(self.shunned) if one in self.table.by_id]:
-            self.drop(contact)
+        held = self.table.by_id
+        for one in sorted(self.shunned & held.keys()):
+            self.drop(held[one])
 
     def is_neighbour(self, peer: Peer) -> bool:
         """Whether the peer is in the table near ourselves."""

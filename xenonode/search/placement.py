@@ -186,8 +186,8 @@ class Placement:
         A moment's silence makes nobody else a holder: what others took meanwhile, nobody would find once those who
         were silent answer readers again. Who was merely named is not counted, or liars could name holders that are not.
         """
-        table = self.overlay.table.by_id
-        unheard = [one for one in survey.silent if one.node_id in table] + self.overlay.missed(LATELY_S)
+        table = self.overlay.table
+        unheard = [one for one in survey.silent if table.get(one) is not None] + self.overlay.missed(LATELY_S)
         known = {one.node_id: one for one in survey.found + unheard if not self.shuns(one)}
         return _nearest(key, list(known.values()))[: self.replicas]
 
