@@ -31,6 +31,7 @@ OFFER_WINDOW_LONG = 4  # each of up to 36 rows: what children were said to lack 
 WANTED_MAX = 2 * HANDOVER_WINDOW  # rows of a long leaf that are wanted and wait, before more are offered
 TURNS, TURN_MS = 4, 3_000  # replicas hand over one after the other: 3 s is three ticks
 KEPT_MS = 6_000  # two turns: by then the child's other claims have come, or it has split and the row is offered anew
+_Chunk = tuple[Prefix, list[tuple[int, int, int]]]  # rows (id, key, seq) that are offered to one leaf at once
 MAX_HOPS = 12  # Moved answers that one row follows: deeper than any trie
 
 
@@ -103,22 +104,23 @@ class Handing:
 
     def _offer(self, node: TrieNode, now_ms: int, long: bool) -> None:
         """Offer all rows that are neither wanted nor on their way, as far as the window allows."""
-        offers: dict[Prefix, list[Posting]] = {}
+        offers: dict[Prefix, list[tuple[int, int, int]]] = {}
         wanted = self._wanted.get(node.prefix, {})
         for id, key, seq in node.rows.postings():
             row = (node.prefix, id, key)
             if (id, key) not in wanted and row not in self._handing and not self._is_kept(node, row, seq, now_ms):
-                offers.setdefault(self._where(node, key), []).append(Posting(id, key, seq))
+                offers.setdefault(self._where(node, key), []).append((id, key, seq))
         chunks = [
-            Offer(where, tuple(offers[where][start : start + MAX_OFFER]))
+            (where, offers[where][start : start + MAX_OFFER])
             for where in sorted(offers)
             for start in range(0, len(offers[where]), MAX_OFFER)
         ]
-        for offer in _in_turn(chunks, self.turn(node.prefix)) if long else chunks:
+        for where, rows in _in_turn(chunks, self.turn(node.prefix)) if long else chunks:
             if self._offering >= (OFFER_WINDOW_LONG if long else OFFER_WINDOW):
                 return
-            if self._state.push(offer.prefix, offer, now_ms, node=node.prefix) is not None:
-                self._handing.update((node.prefix, one.id, one.key) for one in offer.postings)
+            offer = Offer(where, tuple(Posting(*one) for one in rows))
+            if self._state.push(where, offer, now_ms, node=node.prefix) is not None:
+                self._handing.update((node.prefix, id, key) for id, key, _ in rows)
                 self._offering += 1
 
     def offered(self, message: Offer, request: object) -> None:
@@ -275,7 +277,7 @@ class Handing:
         return xxhash.xxh3_64_intdigest(self._state.me + prefix.bits.to_bytes(8, "big")) % TURNS
 
 
-def _in_turn(offers: list[Offer], turn: int) -> list[Offer]:
+def _in_turn(offers: list[_Chunk], turn: int) -> list[_Chunk]:
     """Replicas begin at different rows, so that each meets what the others have handed over, not the others.
 
     The first goes forward and the second backward; the others begin in the middle.
