@@ -256,9 +256,7 @@ class Overlay:
             if peer.member is None:
                 raise LocalError("a peer without a handshake has no id")
             contact = _contact(self.dimension, peer.member.public_key, peer.member.issuer_nonce, peer.address)
-            missing = [None] * (self._place + 2 - len(peer.places))
-            peer.places = [*peer.places, *missing]
-            peer.places[self._place] = contact
+            peer.put(self._place, contact, None)
         return contact
 
     def known_contact(self, peer: Peer) -> Contact | None:
@@ -281,14 +279,14 @@ class Overlay:
             return
         known = table.get(contact)
         if known is contact:
-            peer.places[place + 1] = table.held
+            peer.put(place + 1, table.held)
         elif self.active and contact.node_id not in self.shunned:
             if table.add_contact(contact):
                 self._changed()
                 if known is None and self._records is not None:
                     self._records.publishing.arrived(contact)
             else:
-                peer.places[place + 1] = table.absent
+                peer.put(place + 1, table.absent)
 
     def shun(self, members: Iterable[tuple[bytes, bytes]]) -> None:
         """These members, and no others, have no place in this overlay from now on."""

@@ -113,8 +113,9 @@ class Peer:
         # Calls that wait for a session; made when the first one does.
         self.waiting: list[Call] | None = None
         # By the overlays' places: its contact there, and that table's word on it (`Table.held`, `Table.absent`), which
-        # is good while the table stays so; nothing before it takes part in one. One list, since a node has hundreds.
-        self.places: list[Any] = []
+        # is good while the table stays so; nothing before it takes part in one. A tuple, since a node has hundreds, and
+        # they seldom change.
+        self.places: tuple[Any, ...] = ()
         self.calls = 0
         self.failures = 0
         self.heard_s = now_s
@@ -139,6 +140,11 @@ class Peer:
         if timeout_ms < MIN_SOFT_TIMEOUT_MS:
             return MIN_SOFT_TIMEOUT_MS
         return timeout_ms if timeout_ms < MAX_SOFT_TIMEOUT_MS else MAX_SOFT_TIMEOUT_MS
+
+    def put(self, place: int, *values: Any) -> None:
+        """Write into its places, from this one on."""
+        before = self.places + (None,) * (place - len(self.places))
+        self.places = (*before[:place], *values, *before[place + len(values) :])
 
     def measured(self, rtt_ms: float) -> None:
         """Take a round trip in (smoothed as in RFC 6298, alpha = 1/8)."""

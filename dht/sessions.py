@@ -332,7 +332,7 @@ class Sessions:
         self._endpoint.counters["peers-replaced"] += 1
         for overlay in self._endpoint.overlays.values():
             overlay.lost(peer.address)
-        peer.places = []
+        peer.places = ()
         peer.rtt_ms = -1.0
         self._forget_sessions(peer)
 

@@ -62,7 +62,7 @@ def step(overlay: Overlay, peers: list[Peer], what: int, index: int) -> None:
     elif what == MOVED:
         # The same member at another address, as `Sessions._replace` leaves it.
         peer.address = (f"9.1.{index}.1", 4_001)
-        peer.places = []
+        peer.places = ()
     elif what == SHUNNED:
         member = peer.member
         assert member is not None
@@ -89,6 +89,6 @@ def test_a_table_is_the_same_whether_its_word_on_a_peer_is_remembered_or_asked_f
     mine, theirs = peers_of(seed), peers_of(seed)
     for what, index in steps:
         step(remembers, mine, what, index)
-        theirs[index].places[1::2] = [None] * (len(theirs[index].places) // 2)
+        theirs[index].places = tuple(each if not at % 2 else None for at, each in enumerate(theirs[index].places))
         step(asks, theirs, what, index)
         assert state(remembers) == state(asks)
