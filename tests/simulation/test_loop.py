@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from xenonode.simulation.errors import DeadlockError, HorizonError, SimulationError
+from xenonode.simulation.loop import PURGE_AT, SLOT_BITS, VirtualLoop
 from xenonode.simulation.run import Simulation
+
+SLOT_NS = 1 << SLOT_BITS
+MOMENTS = st.one_of(
+    st.integers(0, 3 * SLOT_NS), st.sampled_from([SLOT_NS - 1, SLOT_NS, SLOT_NS + 1]), st.integers(0, 10**15)
+)
 
 
 def test_sleepers_wake_in_order_of_time_and_then_of_asking() -> None:
@@ -34,6 +43,49 @@ def test_ten_years_pass_at_once_and_to_the_nanosecond() -> None:
     with Simulation(1) as simulation:
         simulation.run(main())
         assert simulation.loop.now_ns == 315_360_000_000_000_003
+
+
+@given(st.lists(st.tuples(MOMENTS, st.booleans(), MOMENTS), max_size=30))
+def test_timers_run_by_moment_and_then_in_the_order_of_asking_whatever_is_cancelled(
+    asked: list[tuple[int, bool, int]],
+) -> None:
+    """Of each: when it is due, whether it is cancelled, and how much later one is due that it asks for itself."""
+    ran: list[tuple[int, int]] = []
+    expected: list[tuple[int, int]] = []
+
+    async def main() -> None:
+        def first(number: int, later_ns: int) -> None:
+            ran.append((loop.now_ns, number))
+            loop.call_at_ns(loop.now_ns + later_ns, lambda: ran.append((loop.now_ns, number)))
+
+        for number, (when_ns, cancelled, later_ns) in enumerate(asked):
+            timer = loop.call_at_ns(when_ns, first, number, later_ns)
+            if cancelled:
+                timer.cancel()
+            else:
+                expected.extend(((when_ns, number), (when_ns + later_ns, number)))
+        await asyncio.sleep(3_000_000)
+
+    with contextlib.closing(VirtualLoop()) as loop:
+        loop.run_until_complete(main())
+    assert sorted(ran) == sorted(expected)
+    assert [moment for moment, _ in ran] == sorted(moment for moment, _ in ran)
+    asked_at = {number: when_ns for number, (when_ns, cancelled, _) in enumerate(asked) if not cancelled}
+    firsts = [number for place, (_, number) in enumerate(ran) if all(other != number for _, other in ran[:place])]
+    assert firsts == sorted(asked_at, key=lambda number: (asked_at[number], number))
+
+
+def test_cancelled_timers_are_forgotten_before_their_time() -> None:
+    async def main() -> None:
+        loop = simulation.loop
+        for hours in range(20 * PURGE_AT):
+            loop.call_later(3_600 * (1 + hours), main).cancel()
+            await asyncio.sleep(0.001)
+        waiting = len(loop._timers) + sum(map(len, loop._later.values()))
+        assert waiting <= 3 * PURGE_AT
+
+    with Simulation(1) as simulation:
+        simulation.run(main())
 
 
 @pytest.mark.parametrize("begin_s", [0.0, 1 / 3, 22.371, 103.115])
