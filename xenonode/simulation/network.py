@@ -72,6 +72,7 @@ class Host:
         "listeners",
         "name",
         "next_port",
+        "place",
         "sent",
         "uplink_free_ns",
     )
@@ -85,6 +86,7 @@ class Host:
         self.sent: dict[bytes, int] = {}  # by the destination's identity
         self.next_port = FIRST_EPHEMERAL_PORT
         self.uplink_free_ns = 0
+        self.place: Any = None  # what the network's `latency_us` notes of it: each datagram asks
 
     @property
     def up(self) -> bool:

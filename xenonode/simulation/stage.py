@@ -36,12 +36,11 @@ class Geography:
         self.places: dict[str, Location] = {}
         self._rows: dict[Location, dict[int, int]] = {}  # from each place; a few hundred pairs of regions
         self._numbers: dict[Location, int] = {}
-        self._known: dict[str, tuple[Location, int, dict[int, int]]] = {}
 
     def latency_us(self, source: Host, destination: Host) -> int:
         """One way: half the round trip between the regions, and the way through the access networks."""
-        here = self._known.get(source.name) or self._place(source.name)
-        there = self._known.get(destination.name) or self._place(destination.name)
+        here = source.place or self._place(source)
+        there = destination.place or self._place(destination)
         if here is None or there is None:
             return ACCESS_US
         known = here[2].get(there[1])
@@ -51,12 +50,12 @@ class Geography:
             known = here[2][there[1]] = ACCESS_US + isqrt(square) // 2
         return known
 
-    def _place(self, name: str) -> tuple[Location, int, dict[int, int]] | None:
-        place = self.places.get(name)
+    def _place(self, host: Host) -> tuple[Location, int, dict[int, int]] | None:
+        place = self.places.get(host.name)
         if place is None:
             return None
         number = self._numbers.setdefault(place, len(self._numbers))
-        found = self._known[name] = (place, number, self._rows.setdefault(place, {}))
+        host.place = found = (place, number, self._rows.setdefault(place, {}))
         return found
 
 
