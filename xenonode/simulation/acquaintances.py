@@ -31,7 +31,8 @@ class _Life:
     number: int
     known: bytearray
     """A bit by the number of each who was in its tables at the begin, until their session was used. To go through the
-    tables themselves for each whom a node meets took a twelfth of a run, and more of a large one."""
+    tables themselves for each whom a node meets took a twelfth of a run, and more of a large one; to make the bits from
+    full tables, a third of a large one's begin."""
 
     def take(self, other: _Life) -> bool:
         """Whether the other was in any of its tables at the begin; once only."""
@@ -50,17 +51,10 @@ class Acquaintances:
         self._loop = simulation.loop
         self._until_s = simulation.loop.time() + SESSION_IDLE_S
         self._lives: dict[Address, _Life] = {}
-        self._numbers: dict[Address, int] = {}
 
-    def add(self, node: SimulatedNode, endpoint: Endpoint) -> None:
-        """This node's tables are full."""
-        numbers = self._numbers
-        addresses = dict.fromkeys(each.address for one in endpoint.overlays.values() for each in one.table)
-        places = [numbers.setdefault(address, len(numbers)) for address in addresses]
-        known = bytearray(max(places, default=0) // 8 + 1)
-        for place in places:
-            known[place >> 3] |= 1 << (place & 7)
-        own = numbers.setdefault(endpoint.address, len(numbers))
+    def add(self, node: SimulatedNode, endpoint: Endpoint, known: bytearray) -> None:
+        """This node's tables are full; `known` has a bit for each who is in any of them, by the order of adding."""
+        own = len(self._lives)
         life = self._lives[endpoint.address] = _Life(node, node.host.incarnation, endpoint, own, known)
         endpoint.sessions.known_before = partial(self._session, life)
 
@@ -82,4 +76,3 @@ class Acquaintances:
         theirs = SessionKeys(own.member, own.is_client, other_session, own_session, keys[32:], keys[:32])
         life.node.call(other.sessions.resume, theirs, own.address)
         return SessionKeys(other.member, other.is_client, own_session, other_session, keys[:32], keys[32:])
-

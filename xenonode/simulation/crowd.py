@@ -370,13 +370,14 @@ class Crowd(Stage):
         self.begun = True
         for host in [*self.servers, *self.clients]:
             host.running = await host.node.start(host.open(), "open")
+        known = [bytearray(len(self.servers) // 8 + 1) for _ in self.servers]
         for dimension in self.published.schema.dimensions:
-            self._warm(dimension.name)
+            self._warm(dimension.name, known)
         if self._acquainted:
             acquaintances = Acquaintances(self.simulation)
-            for server in self.servers:
+            for server, bits in zip(self.servers, known):
                 assert server.peer is not None
-                acquaintances.add(server.node, server.peer.endpoint)
+                acquaintances.add(server.node, server.peer.endpoint, bits)
         self.freeze()
 
     async def publish_all(self) -> None:
@@ -389,7 +390,8 @@ class Crowd(Stage):
         await asyncio.sleep(SPREAD_S * drawn / (1 << 32))
         await peer.publish()
 
-    def _warm(self, dimension: str) -> None:
+    def _warm(self, dimension: str, met: Sequence[bytearray]) -> None:
+        """Fill everybody's table of a dimension; in `met` each gets a bit for each whom it has met."""
         contacts = [
             Contact.unpack(Contact(node_id(dimension, each.signer.public_key, each.nonce), each.udp.pair).packed)
             for each in self.servers
@@ -400,6 +402,9 @@ class Crowd(Stage):
             server = self.servers[place]
             assert server.peer is not None
             server.node.call(server.peer.warm_start, dimension, [contacts[each] for each in known])
+            bits = met[place]
+            for each in known:
+                bits[each >> 3] |= 1 << (each & 7)
 
     def adverts(self) -> list[VerifiedAdvert]:
         """Every advert in force of peers that are up, straight from those who signed it: the oracle of searches."""
