@@ -136,6 +136,17 @@ def _write_zone(zone: Zone) -> list[Any]:
     return [z.lows, z.highs, z.environments, list(z.box), z.height, z.price, z.count, z.leaves, words]
 
 
+def _write_change(change: Change) -> list[Any]:
+    """Two fields where the length stays, as former versions have it; they refuse three, and are sent the whole."""
+    return [change.first, change.data] if change.removed < 0 else [change.first, change.data, change.removed]
+
+
+def _read_change(value: object) -> Change:
+    if not isinstance(value, list) or not 2 <= len(value) <= 3:
+        raise MessageError("a change has two fields, or three")
+    return Change(_PLACE[1](value[0]), _ADVERT[1](value[1]), *map(_PLACE[1], value[2:]))
+
+
 def _read_copied(value: object) -> Read | Overview | ZoneUpdate:
     if not isinstance(value, list) or not value or value[0] not in (Read.KIND, Overview.KIND, ZoneUpdate.KIND):
         raise MessageError("a copy is read, or told of a zone")  # before it is read: none is nested in itself
@@ -154,7 +165,8 @@ _COUNT = integer(0, MAX_COUNT)
 _RANK = integer(-LARGEST, LARGEST)
 _CONTACT = octets(MAX_CONTACT_BYTES)
 _ADVERT = octets(MAX_ADVERT_BYTES)
-_CHANGE = record(Change, integer(0, MAX_ADVERT_BYTES), _ADVERT)
+_PLACE = integer(0, MAX_ADVERT_BYTES)
+_CHANGE: Codec = (_write_change, _read_change)
 _WORDS = octets(WORD_BITS // 8)
 _CURSOR: Codec = (list, _read_cursor)
 _PREFIX = record(Prefix, _U64, integer(0, 64))

@@ -31,6 +31,28 @@ def test_what_is_sent_makes_the_new_advert_of_the_old_one(old: bytes, edits: lis
     assert changes or bytes(new) == old or 5 * len(edits) > len(old) // 2
 
 
+splices = st.lists(st.tuples(st.integers(0, 599), st.integers(0, 9), st.binary(max_size=9)), max_size=6)
+
+
+@given(st.integers(0, 2**32), splices)
+def test_one_that_grew_or_shrank_is_sent_by_what_changed(seed: int, edits: list[tuple[int, int, bytes]]) -> None:
+    old = new = Random(seed).randbytes(600)  # in which eight bytes stand once
+    for place, removed, data in sorted(edits, reverse=True):
+        new = new[:place] + data + new[place + removed :]
+    changes = changes_of(old, new)
+    assert changed(old, changes) == new
+    # Eight equal bytes tell where both go on, so changes nearer to one another are one.
+    told = sum(len(one.data) for one in changes)
+    assert told <= sum(len(data) + 8 for _, _, data in edits) or len(old) == len(new)
+
+
+@given(adverts, adverts, st.integers(0, 40))
+def test_whatever_is_sent_makes_the_new_advert(old: bytes, new: bytes, zeros: int) -> None:
+    for one, other in ((old, new), (bytes(zeros) + old, old), (old, old[:100] + bytes(zeros) + old[100:])):
+        changes = changes_of(one, other)
+        assert not changes or changed(one, changes) == other
+
+
 @given(adverts, adverts)
 def test_what_is_not_worth_while_is_sent_whole(old: bytes, new: bytes) -> None:
     changes = changes_of(old, new)
@@ -38,9 +60,11 @@ def test_what_is_not_worth_while_is_sent_whole(old: bytes, new: bytes) -> None:
     assert not changes or changed(old, changes) == new
 
 
-def test_a_change_beyond_the_end_is_refused() -> None:
-    with pytest.raises(MessageError):
-        changed(b"abc", (Change(2, b"xy"),))
+def test_a_change_beyond_the_end_or_before_another_one_is_refused() -> None:
+    for changes in ((Change(2, b"xy"),), (Change(3, b"", 1),), (Change(1, b"x"), Change(0, b"y"))):
+        with pytest.raises(MessageError):
+            changed(b"abc", changes)
+    assert changed(b"abc", (Change(0, b"", 1), Change(2, b"xy", 0))) == b"bxyc"
 
 
 class Heard(World):
@@ -74,7 +98,7 @@ class Heard(World):
 
 
 def raw_of(seq: int) -> bytes:
-    return b"advert" + seq.to_bytes(8, "big") + bytes(600)
+    return b"advert" + seq.to_bytes(8, "big") + bytes(seq) + Random(1).randbytes(600)  # each is longer than the last
 
 
 def test_a_heartbeat_sends_changes_and_every_holder_has_the_whole_advert() -> None:

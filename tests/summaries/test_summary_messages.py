@@ -72,7 +72,7 @@ MESSAGES = [
     Locate(DEEP, 2**64 - 1),
     Insert(Prefix(1, 1), 2**63, bytes(1040)),
     Delete(ROOT, 0, b"x"),
-    Renew(Prefix(1, 1), 2**63, 2**64 - 1, 2**60, True, (Change(0, b"ab"), Change(1_039, b""))),
+    Renew(Prefix(1, 1), 2**63, 2**64 - 1, 2**60, True, (Change(0, b"ab"), Change(7, b"c", 0), Change(1_039, b""))),
     Read(DEEP, FILTER, Order("cost", True, "USD", (1, 2, 3)), 5, -7, 2, 9, True),
     Read(ROOT, Filter(), Order("latency", hosts=((1, -2, 3, 4),))),
     Read(ROOT, FILTER, Order("weighted", currency="USD", amounts=(1, 2, 3), weights=(("cost", 700), ("latency", 300)))),
