@@ -181,7 +181,7 @@ class Search:
             self._candidates.finish(NEVER)
         else:
             self._pump()
-        return self._flush()
+        return self._flush() if self._out else []
 
     def slow(self, ask: Ask | Probe, now_ms: int) -> list[Ask | Probe]:
         """Nothing came yet, though it usually would have: others are asked as well, and whoever answers first will do.
@@ -457,8 +457,6 @@ class Search:
         return self._candidates.finish(floor)
 
     def _flush(self) -> list[Ask | Probe]:
-        if not self._out:
-            return []
         out = self._out.copy()
         self._out.clear()
         return out

@@ -164,7 +164,7 @@ def _normal(where: Condition, negated: bool) -> tuple[list[Term], bool]:
     if isinstance(where, Not):
         return _normal(where.part, not negated)
     if isinstance(where, (Comparison, CostTest)):
-        return [(replace(where, negated=where.negated is not negated),)], True
+        return [(replace(where, negated=not where.negated) if negated else where,)], True
     if isinstance(where, Near):
         return [(replace(_within(where), negated=negated),)], True
     parts = [_normal(part, negated) for part in where.parts]
