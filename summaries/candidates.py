@@ -262,16 +262,20 @@ class Candidates:
             while fresh and self._busy < MAX_PROBES:
                 self._finish_one(fresh.popleft())
             return False
-        before = len(self._live)
+        if self._busy >= MAX_PROBES:
+            return False
+        before, candidates = len(self._live), self._candidates
         # Without an order any that verify will do: what is under way already must not be overtaken.
-        under_way = sum(self._candidates[id].state != "new" for _, id in self._live) if not ordered else 0
-        for rank, id in self._live[:limit] if ordered else list(self._live):
+        under_way = sum(candidates[id].state != "new" for _, id in self._live) if not ordered else 0
+        for rank, id in self._live[:limit] if ordered else self._live.copy():
             if rank >= floor if ordered else under_way >= limit:
                 break
-            under_way += self._candidates[id].state == "new"
-            if self._busy >= MAX_PROBES:
-                break
-            self._finish_one(self._candidates[id])
+            candidate = candidates[id]
+            if candidate.state == "new":
+                under_way += 1
+                if self._busy >= MAX_PROBES:
+                    break
+                self._finish_one(candidate)
         return len(self._live) < before
 
     def _finish_one(self, candidate: Candidate) -> None:
