@@ -55,14 +55,13 @@ from summaries.messages import (
     ZoneUpdate,
 )
 from summaries.packing import pack_rows, unpack_rows
-from summaries.point import LARGEST_SEQUENCE, MAX_CONTACT_BYTES
+from summaries.point import LARGEST_SEQUENCE, MAX_ADVERT_BYTES, MAX_CONTACT_BYTES
 from summaries.rank import Order
 from summaries.renewal import MAX_CHANGES, Change
 from summaries.sums import AGGREGATE
 from summaries.trie import MAX_TRIES, Prefix
 from summaries.zone import MAX_COUNT, MAX_HEIGHT_STEPS, WORD_BITS, Zone
 
-MAX_ADVERT_BYTES = 1_040  # with an insert's prefix, key and framing: under 1,100
 MAX_HOLDERS = 8  # holders named for one child
 MAX_ITEMS = 128  # children, rows or postings in one message; the size bound is met long before
 MAX_TOTAL = 1 << 20  # items of one answer: eight times the rows that a holder keeps

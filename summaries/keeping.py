@@ -12,7 +12,7 @@ from summaries.handing import Handing
 from summaries.holder_state import REBUILD_MS, RETRY_MS, HolderState
 from summaries.messages import Accepted, Delete, Insert, Moved, NotReady, Renew, Stale
 from summaries.node import Waiter
-from summaries.point import Point
+from summaries.point import MAX_ADVERT_BYTES, Point
 from summaries.recovering import Recovering
 from summaries.renewal import changed
 from summaries.trie import is_near, keys_of
@@ -91,6 +91,8 @@ class Keeping:
         if node is None or held is None or held.seq != message.seq:
             raise MessageError("what this changes is not held")
         advert = changed(node.rows.raw_of(message.id, message.key) or b"", message.changes)
+        if len(advert) > MAX_ADVERT_BYTES:  # no message could hand it on, or show it
+            raise MessageError("the changed advert is too long")
         if message.deletes:
             self.delete(Delete(message.prefix, message.key, advert), request, now_ms)
         else:

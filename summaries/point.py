@@ -19,6 +19,7 @@ from summaries.attributes import Attributes, AttributeValue, Environment, check_
 from summaries.errors import MessageError
 from summaries.schema import ENVIRONMENT, Schema
 
+MAX_ADVERT_BYTES = 1_040  # with an insert's prefix, key and framing: under 1,100
 MAX_CONTACT_BYTES = 64  # a packed contact is 26 or 38 bytes
 LARGEST_SEQUENCE = (1 << 64) - 2  # 2^64-1 is refused: nothing could ever supersede it
 _REQUIRED = ("memory.total", "disk.total", "net.total")

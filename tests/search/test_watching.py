@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 from summaries.parse import parse
-from xenonode.search.watching import ENDED, watch
+from xenonode.search.watching import ENDED, changes, watch
 from xenonode.simulation.crowd import NEEDED, Crowd, CrowdHost
 
 PEERS = 5
@@ -42,3 +45,18 @@ def test_a_watch_tells_who_fell_silent_and_whose_advert_ended() -> None:
         told.clear()
         crowd.run(looking)
         assert ("gone", "peer-4", (ENDED,)) in told and {name for _, name, _ in told} == {"peer-4"}
+
+
+def test_who_answered_each_look_did_not_fall_silent_however_far_apart_looks_are() -> None:
+    def look(*servers: Any) -> Any:
+        return SimpleNamespace(servers=servers, complete=True)
+
+    def server(rtt_ms: float | None) -> Any:
+        advert = SimpleNamespace(advert=SimpleNamespace(expires_ms=450_000), attributes={}, server_key=b"key")
+        return SimpleNamespace(advert=advert, rank=0, rtt_ms=rtt_ms)
+
+    for rtt_ms, why in ((5.0, ()), (None, (ENDED,))):
+        _, seen = changes({}, look(server(5.0)), 0)
+        _, seen = changes(seen, look(server(rtt_ms)), 300_000)
+        (gone,), _ = changes(seen, look(), 600_000)
+        assert (gone.event, gone.changed) == ("gone", why)

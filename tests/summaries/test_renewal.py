@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -11,6 +12,7 @@ from summaries_world import World, attributes
 
 from summaries.errors import MessageError
 from summaries.messages import Delete, Insert, Message, Renew
+from summaries.point import MAX_ADVERT_BYTES
 from summaries.publish import Before, Posting, Publication
 from summaries.query import Query
 from summaries.renewal import Change, changed, changes_of
@@ -129,3 +131,23 @@ def test_a_row_that_moves_is_deleted_by_changes_too() -> None:
     assert set(world.sent) <= {Insert, Renew} and world.raws() == [raw_of(2)] * 3
     assert [posting.key for posting in second.postings] != [posting.key for posting in first.postings]
     assert len(world.search(Query(), dimension=NAME).matches) == 1
+
+
+def test_no_changes_make_an_advert_that_no_message_could_carry() -> None:
+    world = Heard()
+    posting = world.heartbeat(1).postings[0]
+    holder = next(
+        one for (_, name), one in world.holders.items()
+        if name == NAME and any(node.rows.find(1, posting.key) for node in one.nodes().values())
+    )  # fmt: skip
+
+    def renewed_by(seq: int, data: bytes) -> None:
+        before = raw_of(1)
+        world.adverts[data] = replace(world.adverts[before], seq=seq)
+        message = Renew(posting.leaf, posting.key, 1, 1, False, (Change(0, data, len(before)),))
+        holder.received(message, b"anybody", seq, world.now_ms)
+
+    renewed_by(3, bytes(MAX_ADVERT_BYTES + 1))
+    assert world.raws() == [raw_of(1)] * 3
+    renewed_by(2, bytes(MAX_ADVERT_BYTES))
+    assert bytes(MAX_ADVERT_BYTES) in world.raws()

@@ -31,7 +31,8 @@ ENDED = "expired"
 class Change:
     """One server: `event` is appeared, changed, gone, silent or answering (again); `place` counts from 1, 0 for gone.
 
-    `changed` names what did; of a server that is gone "expired", where its last advert ended and no other came.
+    `changed` names what did; of a server that is gone "expired", where its last advert ended and it had not answered the
+    last look that found it.
     """
 
     event: str
@@ -84,7 +85,7 @@ def changes(
         return tuple(found), {**before, **now}  # what an incomplete answer lacks is not gone
     for key, old in before.items():
         if key not in now:
-            ended = (ENDED,) if old.server.advert.advert.expires_ms <= now_ms else ()
+            ended = (ENDED,) if old.unheard and old.server.advert.advert.expires_ms <= now_ms else ()
             found.append(Change("gone", old.server, 0, ended))
     return tuple(found), now
 
