@@ -31,8 +31,8 @@ ENDED = "expired"
 class Change:
     """One server: `event` is appeared, changed, gone, silent or answering (again); `place` counts from 1, 0 for gone.
 
-    `changed` names what did; of a server that is gone "expired", where its last advert ended and it had not answered the
-    last look that found it.
+    `changed` names what did; of a server that is gone "expired", where its last advert ended and it had not answered
+    the last look that found it.
     """
 
     event: str
