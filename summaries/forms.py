@@ -111,14 +111,14 @@ def _read_cursor(value: object) -> Cursor:
 def _read_zone(value: object) -> Zone:
     if not isinstance(value, list) or len(value) != 9:
         raise MessageError("a zone has nine fields")
-    lows, highs = octets(32)[1](value[0]), octets(32)[1](value[1])
+    lows, highs = _BINS[1](value[0]), _BINS[1](value[1])
     if len(lows) != len(highs):
         raise MessageError("a zone has as many least as greatest bins")
-    box = many(integer(-32768, 32767), 6)[1](value[3])
+    box = _BOX[1](value[3])
     if len(box) != 6:
         raise MessageError("a box has six bounds")
-    environments, height = _U64[1](value[2]), integer(0, MAX_HEIGHT_STEPS)[1](value[4])
-    price, count, leaves = integer(0, LARGEST)[1](value[5]), _COUNT[1](value[6]), _COUNT[1](value[7])
+    environments, height = _U64[1](value[2]), _HEIGHT[1](value[4])
+    price, count, leaves = _PRICE[1](value[5]), _COUNT[1](value[6]), _COUNT[1](value[7])
     return Zone(lows, highs, environments, box, height, price, count, leaves, _read_words(value[8]))
 
 
@@ -167,6 +167,8 @@ _ADVERT = octets(MAX_ADVERT_BYTES)
 _PLACE = integer(0, MAX_ADVERT_BYTES)
 _CHANGE: Codec = (_write_change, _read_change)
 _WORDS = octets(WORD_BITS // 8)
+_BINS, _BOX = octets(32), many(integer(-32768, 32767), 6)
+_HEIGHT, _PRICE = integer(0, MAX_HEIGHT_STEPS), integer(0, LARGEST)
 _CURSOR: Codec = (list, _read_cursor)
 _PREFIX = record(Prefix, _U64, integer(0, 64))
 _ZONE: Codec = (_write_zone, _read_zone)
