@@ -146,6 +146,15 @@ def with_two_nodes(
     return simulation
 
 
+def test_who_moves_takes_nobodys_address_in_a_large_world_either() -> None:
+    with Simulation(1) as simulation:
+        nodes = [simulation.add_node(f"host-{number}") for number in range(1_000)]
+        for node in nodes[:300]:
+            simulation.network.move(node.host)
+        nodes += [simulation.add_node(f"host-{number}") for number in range(1_000, 1_500)]
+        assert all(simulation.network.resolve(node.host.address) is node.host for node in nodes)
+
+
 def test_datagrams_to_a_closed_port_tell_a_connected_socket() -> None:
     async def nothing() -> None: ...
 

@@ -204,7 +204,9 @@ class Network:
         host.listeners.clear()
         del self._by_address[host.address]
         self._moves += 1
-        host.address = f"10.{200 + (self._moves >> 8 & 31)}.{self._moves & 255}.1"
+        # No host begins with a last number so high: two of a large world would share an address, and one be cut off.
+        host.address = f"10.{self._moves & 255}.{self._moves >> 8 & 255}.254"
+        assert host.address not in self._by_address
         self._by_address[host.address] = host
         return host.address
 
