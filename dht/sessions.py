@@ -147,8 +147,9 @@ class Sessions:
             self._lost[peer.address] = endpoint.time() + LOST_MEMORY_S
             if len(self._lost) > MAX_LOST:
                 self._lost.pop_oldest()
-            for overlay in endpoint.overlays.values():
-                overlay.lost(peer.address)
+            if before < FAILURES_UNTIL_LOST:  # else nobody has heard from there since all tables dropped it
+                for overlay in endpoint.overlays.values():
+                    overlay.lost(peer.address)
             if not peer.is_client:
                 endpoint.reunion.lost(peer.address)
             endpoint.counters["peers-lost"] += before < FAILURES_UNTIL_LOST
