@@ -116,9 +116,9 @@ class Reunion:
         first, rest = overlays[0], overlays[1:]
 
         def looked(met: bool | None) -> None:
-            if not rest or not self._endpoint.is_open:  # closing fails what is under way
+            if not self._endpoint.is_open:  # closing fails what is under way
                 return
-            if met is None:
+            if met is None and rest:
                 self._enter_through(address, rest)
                 return
             self._noted(met)

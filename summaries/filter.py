@@ -76,6 +76,8 @@ class Comparison:
         if known is None or (known.kind in ("number", "price")) is isinstance(value, str):
             return ()
         if known.kind == "set":
+            if self.currency:
+                return ()  # no text says it
             return ((name, operator.contains, value),) if self.operator == "=" else ()
         step = (name, _HOLDS[self.operator], value)
         return (("currency", operator.eq, self.currency), step) if self.currency else (step,)

@@ -209,7 +209,7 @@ def test_a_cost_without_a_bundle_is_that_of_what_the_query_asks_for() -> None:
 
 def _comparisons(where: object) -> list[Comparison]:
     if isinstance(where, Comparison):
-        return [where, replace(where, negated=not where.negated)]
+        return [where, replace(where, negated=not where.negated), replace(where, currency="USD")]
     parts = where.parts if isinstance(where, (AllOf, AnyOf)) else (where.part,) if isinstance(where, Not) else ()
     return [one for part in parts for one in _comparisons(part)]
 
