@@ -1,9 +1,10 @@
 """Rows that match by a holder's word, on their way to adverts that match by their servers'.
 
 Decides which candidates are finished (probed, or fetched from a holder), verifies and matches what comes back, and
-keeps those that are not rejected, where there is a limit in the order of their ranks. Nothing is returned on a holder's word, and nothing is
-given up on one: every holder that showed a row is asked for the advert before a server counts as unverified. While a
-server is slow its advert is fetched from a holder as well, and whichever comes first will do.
+keeps those that are not rejected, where there is a limit in the order of their ranks. Nothing is returned on a
+holder's word, and nothing is given up on one: every holder that showed a row is asked for the advert before a server
+counts as unverified. While a server is slow its advert is fetched from a holder as well, and whichever comes first
+will do.
 """
 
 from __future__ import annotations

@@ -209,7 +209,7 @@ def test_a_cost_without_a_bundle_is_that_of_what_the_query_asks_for() -> None:
 
 def _comparisons(where: object) -> list[Comparison]:
     if isinstance(where, Comparison):
-        return [where, replace(where, negated=not where.negated), replace(where, currency="USD")]
+        return [where, replace(where, negated=not where.negated)]
     parts = where.parts if isinstance(where, (AllOf, AnyOf)) else (where.part,) if isinstance(where, Not) else ()
     return [one for part in parts for one in _comparisons(part)]
 
@@ -223,3 +223,10 @@ def test_a_prepared_comparison_holds_where_the_comparison_does(query: Query, see
         for missing in (one.attribute, "currency", "environments"):
             rest = {name: value for name, value in values.items() if name != missing}
             assert prepared([one])(rest) == one.holds(rest), (one, missing)  # type: ignore[arg-type]
+
+
+def test_a_prepared_set_in_a_currency_holds_where_the_comparison_does() -> None:
+    one = Comparison("feature", "=", "gpu", currency="USD")
+    for currency in ("USD", "EUR"):
+        values = {"feature": ("gpu",), "currency": currency}
+        assert prepared([one])(values) is one.holds(values) is (currency == "USD")  # type: ignore[arg-type]
