@@ -11,7 +11,16 @@ import pytest
 
 from xenonode.simulation.search_bench import figure
 from xenonode.simulation.search_bench.adverts import ADVERT_BYTES
-from xenonode.simulation.search_bench.bench import CLASSES, METHODS, PLACEMENT, Bench, Row, differences, prepare
+from xenonode.simulation.search_bench.bench import (
+    BEST_PLAN,
+    CLASSES,
+    METHODS,
+    PLACEMENT,
+    Bench,
+    Row,
+    differences,
+    prepare,
+)
 from xenonode.simulation.search_bench.even import drawn_share, even_share
 from xenonode.simulation.search_bench.stream import load
 from xenonode.simulation.search_bench.traffic import PERIOD_S, traffic
@@ -55,6 +64,12 @@ def test_a_strict_search_asks_more_and_takes_no_more_rounds_on_a_quiet_network()
     for kind in CLASSES:
         relaxed, strict = rows(kind)[:2]
         assert strict.rpcs_mean > relaxed.rpcs_mean and strict.rounds_p95 <= relaxed.rounds_p95 + 1
+
+
+def test_the_planner_chooses_nearly_as_well_as_who_tried_every_trie() -> None:
+    (best,) = bench().run(["conjunction"], [BEST_PLAN], SEED, QUERIES)
+    assert (best.recall, best.wrong) == (1.0, 0)
+    assert best.rpcs_mean <= rows("conjunction")[0].rpcs_mean <= 1.3 * best.rpcs_mean
 
 
 def test_a_row_has_the_fields_that_were_promised_and_a_line_in_the_table(tmp_path: Path) -> None:
