@@ -166,7 +166,7 @@ class Joining:
         self._endpoint.call(address, overlay.tag, FIND, overlay.node_id, answered)
 
     def lacks(self, contact: Contact) -> bool:
-        """Whether it is not in the table, and nearer to us than most who are."""
+        """Whether it is not in the table, and would be among those nearest to us."""
         return self._overlay.table.get(contact) is None and self._is_neighbour(contact, self._neighbours())
 
     def _neighbours(self) -> list[Contact]:

@@ -100,6 +100,13 @@ def test_every_overlay_is_whole_again_after_a_partition_though_a_peer_leads_into
         assert lacking(world) == 0
 
 
+async def look_up(world: OverlayWorld, nodes: list[OverlayNode], every_s: float) -> None:
+    """Forty seconds of lookups by each in each overlay: whoever is away is missed."""
+    for _ in range(round(40.0 / every_s)):
+        await asyncio.gather(*(node.find(dimension, world.random_key()) for node in nodes for dimension in DIMENSIONS))
+        await asyncio.sleep(every_s)
+
+
 def test_a_peer_that_was_away_for_a_moment_makes_nobody_look_around_in_all_overlays(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -116,15 +123,8 @@ def test_a_peer_that_was_away_for_a_moment_makes_nobody_look_around_in_all_overl
         network = world.simulation.network
         away, rest = world.nodes[:3], world.nodes[3:]
 
-        async def look_around() -> None:
-            for _ in range(4):
-                await asyncio.gather(
-                    *(node.find(dimension, world.random_key()) for node in rest for dimension in DIMENSIONS)
-                )
-                await asyncio.sleep(10.0)
-
         network.partition("away", [one.node.host.name for one in away], [one.node.host.name for one in rest])
-        world.simulation.run(look_around())
+        world.simulation.run(look_up(world, rest, 10.0))
         network.heal("away")
         monkeypatch.setattr(Walk, "begin", counted)
         world.simulation.run(asyncio.sleep(30.0))
@@ -159,15 +159,8 @@ def test_whoever_was_away_for_a_moment_is_known_again_to_all_near_it_though_othe
         network = world.simulation.network
         away, rest = world.nodes[:4], world.nodes[4:]
 
-        async def live() -> None:
-            for _ in range(8):
-                await asyncio.gather(
-                    *(node.find(dimension, world.random_key()) for node in rest for dimension in DIMENSIONS)
-                )
-                await asyncio.sleep(5.0)
-
         network.partition("away", [one.node.host.name for one in away], [one.node.host.name for one in rest])
-        world.simulation.run(live())
+        world.simulation.run(look_up(world, rest, 5.0))
         assert lacking(world) > 20
         network.heal("away")
         world.simulation.run(asyncio.sleep(45.0))

@@ -210,16 +210,18 @@ class Searcher:
     def _answer(self, query: Query, search: Search, late: bool, duration_ms: float) -> SearchAnswer:
         result = search.result
         now_ms = self.env.now_ms()
-        servers = []
+        servers, missing = [], []
         for match in result.matches:
             try:
                 verified, _ = self._adverts.verify(match.advert, now_ms)
-            except RemoteError:
-                continue  # it ended while others were waited for
+            except RemoteError:  # it ended while others were waited for
+                if query.limit == len(result.matches):
+                    missing.append(f"whoever is next in the place of server {match.id:016x}, whose advert ended")
+                continue
             rtt_ms = None if match.round_trip_us is None else match.round_trip_us / MICROSECONDS
             age_ms = max(now_ms - verified.advert.issued_ms, 0)
             servers.append(FoundServer(verified, match.rank, rtt_ms, age_ms))
-        missing = [f"{dimension} {prefix}" for dimension, prefix in result.unreachable]
+        missing += [f"{dimension} {prefix}" for dimension, prefix in result.unreachable]
         missing += [f"advert of server {number:016x}" for number in result.unverified]
         if late:
             missing.append(f"whatever would have come after {SEARCH_TIMEOUT_S:.0f} s")
