@@ -6,7 +6,7 @@ Decides when a claim sets out and when a waiting request is answered: rule 1 of 
 from __future__ import annotations
 
 from summaries.holder_state import NEVER_MS, RETRY_MS, HolderState
-from summaries.messages import Accepted, NotReady, ZoneUpdate
+from summaries.messages import Accepted, NotReady, Wanted, ZoneUpdate
 from summaries.node import TrieNode, Waiter
 from summaries.trie import ROOT
 
@@ -30,7 +30,9 @@ class Climbing:
             waiting = []
             for waiter in node.waiters:
                 if node.claimed.covers(waiter.zone):
-                    self._state.reply(waiter.request, Accepted(node.splits))
+                    offer = waiter.offer
+                    done = Accepted(node.splits) if offer is None else Wanted(node.lacks(offer.postings))
+                    self._state.reply(waiter.request, done)
                 else:
                     waiting.append(waiter)
             node.waiters = waiting

@@ -5,8 +5,8 @@ A reader unites replicas that it asks at different moments. So an aggregation po
 the child that has it: else one replica, asked early, would not know the child yet, and another, asked late, would not
 have the row any more.
 Rows are offered first and inserted only where they are wanted, since replicas split together and each has them all.
-Where ways are long and rows are many they hand over at the same time: so each begins at other rows, and asks what is
-wanted shortly before it sends that.
+Where rows are many they hand over at the same time: so each begins at other rows, and asks what is wanted shortly
+before it sends that.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ import xxhash
 from summaries.climbing import Climbing
 from summaries.holder_state import HolderState
 from summaries.messages import MAX_OFFER, Insert, Marked, Message, Moved, Offer, Posting, Wanted
-from summaries.node import TrieNode
+from summaries.node import TrieNode, Waiter
 from summaries.pending import Pending, quorum
 from summaries.trie import Prefix, destination, path_bits
-from summaries.zone import Zone
+from summaries.zone import Zone, zone_of
 
 MAX_SHAPES = 4_096  # aggregation points of others whose split bits are remembered
 HANDOVER_WINDOW = 16  # rows on their way to children at once: a few datagrams' burst per peer
 OFFER_WINDOW = 8
-LONG = 256  # rows that are not handed down within a turn where ways are long: then replicas share them
+LONG = MAX_OFFER  # rows; of more than one offer has replicas share the work
 OFFER_WINDOW_LONG = 4  # each of up to 36 rows: what children were said to lack must not be old when it is inserted
 WANTED_MAX = 2 * HANDOVER_WINDOW  # rows of a long leaf that are wanted and wait, before more are offered
 TURNS, TURN_MS = 4, 3_000  # replicas hand over one after the other: 3 s is three ticks
 KEPT_MS = 6_000  # two turns: by then the child's other claims have come, or it has split and the row is offered anew
+_Wanted = tuple[Prefix, int, tuple[bytes, ...]]  # where, with which number, and who of those there has it already
 _Chunk = tuple[Prefix, list[tuple[int, int, int]]]  # rows (id, key, seq) that are offered to one leaf at once
 MAX_HOPS = 12  # Moved answers that one row follows: deeper than any trie
 
@@ -46,7 +47,7 @@ class Handing:
         self._ways: dict[Prefix, tuple[int, dict[int, Prefix]]] = {}
         self._handing: set[tuple[Prefix, int, int]] = set()  # rows offered or inserted below, not concluded
         # Rows (id, key) that were offered below and are wanted, in the order in which that was said.
-        self._wanted: dict[Prefix, dict[tuple[int, int], None]] = {}
+        self._wanted: dict[Prefix, dict[tuple[int, int], _Wanted]] = {}
         # Rows that a quorum below has and that stay here all the same: where they are, and until when we wait.
         self._kept: dict[tuple[Prefix, int, int], tuple[Prefix, int]] = {}
         self._inserting = self._offering = 0
@@ -87,7 +88,7 @@ class Handing:
         """Insert what those below want, as far as the window allows."""
         wanted = self._wanted.get(node.prefix, {})
         gone = []
-        for id, key in wanted:
+        for (id, key), (asked, seq, have) in wanted.items():
             if self._inserting >= HANDOVER_WINDOW:
                 break
             row, held = (node.prefix, id, key), node.rows.find(id, key)
@@ -96,7 +97,8 @@ class Handing:
             elif row not in self._handing:
                 where = self._where(node, key)
                 insert = Insert(where, key, node.rows.raw_of(id, key) or b"")
-                if self._state.push(where, insert, now_ms, node=node.prefix, row=(id, key, held.seq)) is not None:
+                down, has = (id, key, held.seq), have if (where, held.seq) == (asked, seq) else ()
+                if self._state.push(where, insert, now_ms, node=node.prefix, row=down, have=has) is not None:
                     self._handing.add(row)
                     self._inserting += 1
         for place in gone:
@@ -123,29 +125,37 @@ class Handing:
                 self._handing.update((node.prefix, id, key) for id, key, _ in rows)
                 self._offering += 1
 
-    def offered(self, message: Offer, request: object) -> None:
-        """Say which of the offered rows a child still lacks. Unsettled ones count as lacking."""
+    def offered(self, message: Offer, request: object, now_ms: int) -> None:
+        """Say which of the offered rows a child still lacks, once searches see what it has of them."""
         node = self._state.nodes.get(message.prefix)
         if node is not None and node.is_split and message.postings:
             self._state.reply(request, Moved(node.destination(message.postings[0].key)))
             return
-        wanted = tuple(range(len(message.postings)))
-        if node is not None and node.ready and node.settled and node.is_covered:
-            held = [node.rows.find(one.id, one.key) for one in message.postings]
-            wanted = tuple(
-                place
-                for place, (point, one) in enumerate(zip(held, message.postings))
-                if point is None or point.seq < one.seq
-            )
-        self._state.reply(request, Wanted(wanted))
+        if node is None or not node.ready:
+            self._state.reply(request, Wanted(tuple(range(len(message.postings)))))
+            return
+        # Another replica, or who publishes, may have brought a row a moment ago: brought once more, it costs a message
+        # to each of us, and a little patience costs none.
+        held = Zone.empty(self._state.schema)
+        for one in message.postings:
+            point = node.rows.find(one.id, one.key)
+            if point is not None and point.seq >= one.seq:
+                held = held.union(zone_of(self._state.schema, point))
+        if not held.count:
+            self._state.reply(request, Wanted(tuple(range(len(message.postings)))))
+            return
+        self._climbing.wait(node, Waiter(request, held, message))
+        self._climbing.settle(node, now_ms)
 
-    def take_wanted(self, token: int, pending: Pending, asked: int, reply: Message | None, now_ms: int) -> None:
+    def take_wanted(
+        self, token: int, pending: Pending, asked: int, sender: bytes, reply: Message | None, now_ms: int
+    ) -> None:
         offer = pending.message
         if not isinstance(offer, Offer):
             return
         if isinstance(reply, Wanted):
             pending.agreed += 1
-            pending.wanted.update(place for place in reply.places if place < len(offer.postings))
+            pending.wanted[sender] = reply.places
         else:
             if isinstance(reply, Moved) and offer.prefix.covers(reply.prefix):
                 self._told_moved(reply.prefix)
@@ -155,9 +165,11 @@ class Handing:
         elif pending.agreed >= quorum(asked):
             self._let_go(token, pending)  # which frees its rows: they are dropped or inserted next
             node = self._state.nodes.get(pending.prefix)
+            lacking = {who: set(places) for who, places in pending.wanted.items()}
             for place, one in enumerate(offer.postings):
-                if place in pending.wanted:
-                    self._wanted.setdefault(pending.prefix, {})[one.id, one.key] = None
+                have = tuple(sorted(who for who, places in lacking.items() if place not in places))
+                if len(have) < len(lacking):
+                    self._wanted.setdefault(pending.prefix, {})[one.id, one.key] = offer.prefix, one.seq, have
                 elif node is not None:
                     self._drop_handed(node, (one.id, one.key, one.seq), offer.prefix, now_ms)
             if node is not None:
@@ -229,7 +241,7 @@ class Handing:
         self._wanted.get(node.prefix, {}).pop((id, key), None)
         held = node.rows.find(id, key)
         if held is not None and held.seq == seq:
-            if node.prefix.is_anchor and not node.shows(where, Zone.of_point(self._state.schema, held)):
+            if node.prefix.is_anchor and not node.shows(where, zone_of(self._state.schema, held)):
                 self._kept[node.prefix, id, key] = where, now_ms + KEPT_MS
                 return
             node.hand(id, key, now_ms)

@@ -252,7 +252,7 @@ class Holder:
                 self._handing.hand_over(node, now_ms)
             self._state.reply(request, Accepted(node.splits if node else 0))
         elif isinstance(message, Offer):
-            self._handing.offered(message, request)
+            self._handing.offered(message, request, now_ms)
         elif isinstance(message, Pull):
             node = self._state.nodes.get(message.prefix)
             self._state.reply(request, digest(node if node and node.ready else None, message))
@@ -352,7 +352,7 @@ class Holder:
             self._recovering.pulled(token, pending, asked, sender, reply, now_ms)
             return
         if isinstance(message, Offer):
-            self._handing.take_wanted(token, pending, asked, reply, now_ms)
+            self._handing.take_wanted(token, pending, asked, sender, reply, now_ms)
             return
         node = self._state.nodes.get(pending.prefix)
         if isinstance(reply, Accepted) or (isinstance(reply, Stale) and pending.row is not None):

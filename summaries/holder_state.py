@@ -71,6 +71,7 @@ class HolderState:
         hops: int = 0,
         to: bytes | None = None,
         group: int = 0,
+        have: tuple[bytes, ...] = (),
     ) -> int | None:
         """Send to the R nearest `where`, or a copy of it, or to one; None when too much is in flight already."""
         if len(self.pushes) >= MAX_PUSHES:
@@ -78,7 +79,7 @@ class HolderState:
         token, self._next_token = self._next_token, self._next_token + 1
         self.pushes[token] = Pending(node or where, now_ms, message, set(), hops=hops, row=row)
         sent = AtCopy(message) if group else message  # type: ignore[arg-type]
-        self._out.append(Push(token, where, sent, to, group))
+        self._out.append(Push(token, where, sent, to, group, have))
         return token
 
     def wall_ms(self, now_ms: int) -> int:

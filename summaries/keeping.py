@@ -16,7 +16,7 @@ from summaries.point import MAX_ADVERT_BYTES, Point
 from summaries.recovering import Recovering
 from summaries.renewal import changed
 from summaries.trie import is_near, keys_of
-from summaries.zone import Zone
+from summaries.zone import Zone, zone_of
 
 MAX_ROWS = 65_536  # all nodes of a dimension together: 6 MB of columns beside 64 MB of adverts
 
@@ -111,6 +111,4 @@ class Keeping:
         epoch, derived = self._state.schema.epoch, point.derived
         if (epoch, self._state.dimension) not in derived:
             derived[epoch, self._state.dimension] = keys_of(self._state.schema, self._state.dimension, point)
-        if ("zone", epoch) not in derived:
-            derived["zone", epoch] = Zone.of_point(self._state.schema, point)
-        return derived[epoch, self._state.dimension], derived["zone", epoch]
+        return derived[epoch, self._state.dimension], zone_of(self._state.schema, point)

@@ -6,14 +6,15 @@ its zone is and what it would answer; holder.py decides whom to tell. Pure state
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from summaries.messages import EntryFact
+from summaries.messages import EntryFact, Offer, Posting
 from summaries.packing import Packable
 from summaries.point import Rows
 from summaries.schema import Schema
 from summaries.trie import LEVEL_BITS, Prefix, destination, needed_splits, region, split_bit
-from summaries.zone import Zone
+from summaries.zone import Zone, zone_of
 
 MAX_ENTRY_HOLDERS = 8  # holders remembered a child: R = 3, plus those that churn left behind
 TOMBSTONE_S = 1_350  # three TTLs of 450 s: longer than any late copy of the advert stays valid
@@ -38,10 +39,11 @@ class Entry:
 
 @dataclass(slots=True)
 class Waiter:
-    """A request that is answered once our parent knows a zone that includes `zone`."""
+    """A request that is answered once our parent knows a zone that includes `zone`: an insert's, or an offer's."""
 
     request: object
     zone: Zone
+    offer: Offer | None = None
 
 
 @dataclass(slots=True)
@@ -140,6 +142,15 @@ class TrieNode:
         # What is told again, or by another replica, is the same set: only what it grew by is counted.
         self.zone = self.zone.widened(zone, max(zone.count - before, 0), max(zone.leaves - leaves, 0))
         return True
+
+    def lacks(self, postings: Sequence[Posting]) -> tuple[int, ...]:
+        """The places of those postings that are not here, or that searches are not led to yet."""
+        found = [self.rows.find(one.id, one.key) for one in postings]
+        return tuple(
+            place
+            for place, (point, one) in enumerate(zip(found, postings))
+            if point is None or point.seq < one.seq or not self.claimed.covers(zone_of(self.schema, point))
+        )
 
     def hand(self, id: int, key: int, now_ms: int) -> None:
         """A row is below now: drop it, and remember for a while where it went."""

@@ -29,13 +29,18 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """Ask `to`, or each of the R nodes nearest the prefix's key (this one too, if it is among them)."""
+    """Ask `to`, or each of the R nodes nearest the prefix's key (this one too, if it is among them).
+
+    Whoever of these is in `have` has what this brings: it is not asked, and counts as if it had answered Accepted. That
+    is to be told later, not from within the call that returned this.
+    """
 
     token: int
     prefix: Prefix
     message: Question
     to: bytes | None = None
     group: int = 0  # whose key: that of a copy, or 0 for the prefix's own
+    have: tuple[bytes, ...] = ()
 
 
 Action = Reply | Push
@@ -58,7 +63,7 @@ class Pending:
     agreed: int = 0
     failed: int = 0
     hops: int = 0  # Moved answers followed; for a recovery's questions: its generation
-    wanted: set[int] = field(default_factory=set)  # of an offer
+    wanted: dict[bytes, tuple[int, ...]] = field(default_factory=dict)  # of an offer: what each said that it lacks
     row: tuple[int, int, int] | None = None  # (id, key, seq) of a row that is being handed over
 
 

@@ -15,7 +15,7 @@ from summaries.node import TrieNode
 from summaries.pending import MAX_PAGES, Pending, Recovery
 from summaries.point import Rows
 from summaries.trie import ROOT, Prefix, is_near, keys_of
-from summaries.zone import Zone
+from summaries.zone import zone_of
 
 MAX_NODES = 4_096
 FETCH_WINDOW = 16
@@ -124,7 +124,7 @@ class Recovering:
             near = any(is_near(self._state.axis, key, one) for one in own)
             if near and _newest(node, id, key) < point.seq:
                 node.rows.put(point, key, reply.advert)
-                node.zone = node.zone.union(Zone.of_point(self._state.schema, point))
+                node.zone = node.zone.union(zone_of(self._state.schema, point))
 
     def _fetch_more(self, node: TrieNode, recovery: Recovery, now_ms: int) -> None:
         claims = recovery.claims

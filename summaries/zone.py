@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from operator import ge, le
+from typing import cast
 
 import xxhash
 
@@ -163,6 +164,14 @@ class Zone:
         return Zone(
             self.lows, self.highs, self.environments, self.box, self.height, self.price, count, leaves, self.words
         )
+
+
+def zone_of(schema: Schema, point: Point) -> Zone:
+    """The zone of one point, worked out once: holders of all dimensions ask for it."""
+    found = point.derived.get(("zone", schema.epoch))
+    if found is None:
+        found = point.derived["zone", schema.epoch] = Zone.of_point(schema, point)
+    return cast(Zone, found)
 
 
 @lru_cache(maxsize=64)

@@ -18,7 +18,7 @@ from summaries.census import Census, CensusResult
 from summaries.execute import Search, SearchResult
 from summaries.forms import from_fields, to_fields
 from summaries.holder import Holder, Push, Reply
-from summaries.messages import Message, Salted
+from summaries.messages import Accepted, Message, Salted
 from summaries.point import Point
 from summaries.publish import Before, Posting, Publication
 from summaries.query import Query
@@ -215,6 +215,9 @@ class World:
                                 name, trie, holder.answered(push.token, asked, target, reply, self.now_ms)
                             )
 
+                    if target in action.have:
+                        self.later(0, lambda conclude=conclude: conclude(Accepted()))
+                        continue
                     sent = Salted(salt, action.message) if salt else action.message
                     self.rpc(name, target, dimension, sent, conclude)
 

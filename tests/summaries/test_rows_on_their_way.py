@@ -22,6 +22,7 @@ from summaries.messages import (
     Fetch,
     Insert,
     Message,
+    Moved,
     NotReady,
     Offer,
     Posting,
@@ -111,6 +112,75 @@ def test_an_aggregation_point_keeps_a_row_until_it_can_name_the_child_that_has_i
             zone = zone.union(Zone.of_point(SCHEMA, point))
         holder.received(ZoneUpdate(offer.prefix, 1, 1, zone, 0), b"a", 9, world.now_ms)
     assert len(holder.nodes()[ROOT].rows) == 0
+
+
+def below(world: World, prefix: Prefix, count: int) -> list[tuple[Posting, bytes]]:
+    """So many adverts whose keys lie under a prefix, and their postings."""
+    found: list[tuple[Posting, bytes]] = []
+    for number, values in enumerate(SAMPLE):
+        raw = world.advert(1 + number, 1, values)
+        point = world.adverts[raw]
+        (key,) = keys_of(SCHEMA, NAME, point)
+        if prefix.contains(key) and len(found) < count:
+            found.append((Posting(point.id, key, point.seq), raw))
+    assert len(found) == count
+    return found
+
+
+def test_what_an_offer_lacks_is_told_once_searches_are_led_to_what_is_here() -> None:
+    world = World(1, 1, SCHEMA)
+    holder = Holder(SCHEMA, NAME, b"me", world.verify, incarnation=1)
+    (here, raw), (missing, _) = below(world, HALF, 2)
+    (pull,) = holder.received(Insert(HALF, here.key, raw), b"p", "insert", world.now_ms)
+    assert isinstance(pull, Push)
+    (climb,) = holder.answered(pull.token, 1, b"me", Digest(HALF, False, 0, (), ()), world.now_ms)
+    assert isinstance(climb, Push) and isinstance(climb.message, ZoneUpdate)
+    # It has the row, and no search is led to it: who would drop the row on its word would hide it.
+    assert not holder.received(Offer(HALF, (here, missing)), b"o", "offer", world.now_ms)
+    assert holder.received(Offer(HALF, (missing,)), b"o", "other", world.now_ms) == [Reply("other", Wanted((0,)))]
+    assert not holder.answered(climb.token, 3, b"a", Accepted(), world.now_ms)
+    told = holder.answered(climb.token, 3, b"b", Accepted(), world.now_ms)
+    assert told == [Reply("insert", Accepted()), Reply("offer", Wanted((1,)))]
+    newer = Posting(here.id, here.key, here.seq + 1)
+    assert holder.received(Offer(HALF, (newer, here)), b"o", "last", world.now_ms) == [Reply("last", Wanted((0,)))]
+
+
+def wanted_by_one(world: World, holder: Holder) -> list[Push]:
+    """The root splits, and of two holders of what is below one has all of it: what is brought then."""
+    actions = [
+        one
+        for posting, raw in below(world, HALF, 3)
+        for one in holder.received(Insert(ROOT, posting.key, raw), b"p", posting.id, world.now_ms)
+    ]
+    offers = [one for one in actions if isinstance(one, Push) and isinstance(one.message, Offer)]
+    inserts: list[Reply | Push] = []
+    for offer in offers:
+        assert isinstance(offer.message, Offer)
+        everything = tuple(range(len(offer.message.postings)))
+        assert not holder.answered(offer.token, 3, b"a", Wanted(()), world.now_ms)
+        inserts += holder.answered(offer.token, 3, b"b", Wanted(everything), world.now_ms)
+    return [one for one in inserts if isinstance(one, Push) and isinstance(one.message, Insert)]
+
+
+def test_a_row_is_brought_to_those_alone_who_lack_it() -> None:
+    world, holder = started(capacity=2)
+    brought = wanted_by_one(world, holder)
+    assert len(brought) == 3 and all(one.have == (b"a",) for one in brought)
+    for one in brought:
+        holder.answered(one.token, 3, b"a", Accepted(), world.now_ms)
+        assert holder.in_flight().rows_noted  # one of three is no quorum
+        holder.answered(one.token, 3, b"c", Accepted(), world.now_ms)
+    assert not holder.in_flight().rows_noted
+
+
+def test_who_had_a_row_is_asked_all_the_same_where_it_belongs_deeper_by_now() -> None:
+    world, holder = started(capacity=2)
+    brought = wanted_by_one(world, holder)
+    for one in brought:
+        assert isinstance(one.message, Insert)
+        deeper = one.message.prefix.towards(one.message.key)
+        (again,) = holder.answered(one.token, 3, b"c", Moved(deeper), world.now_ms)
+        assert isinstance(again, Push) and again.prefix == deeper and again.have == ()
 
 
 def test_a_replica_is_not_ready_before_every_advert_that_its_peers_have_has_come() -> None:

@@ -19,7 +19,7 @@ from summaries.asks import REPLICAS
 from summaries.errors import MessageError
 from summaries.forms import from_fields, to_fields
 from summaries.holder import Action, Holder, Push, Reply
-from summaries.messages import Message, Pull, Refused, Salted
+from summaries.messages import Accepted, Message, Pull, Refused, Salted
 from summaries.trie import ROOT
 from xenonode.env import Env
 from xenonode.search.kinds import TRIE
@@ -170,6 +170,10 @@ class TrieHolding:
         message = Salted(self._salt, push.message) if self._salt else push.message  # type: ignore[arg-type]
         body = wire.pack(to_fields(message))
         for contact in holders:
+            if contact.packed in push.have:
+                has = partial(self._answered, push, len(holders), contact.packed, Accepted())
+                asyncio.get_running_loop().call_soon(has)
+                continue
             if self._told is not None:
                 self._told[contact] = None
             try:

@@ -19,7 +19,7 @@ from summaries.asks import ABSENT, Ask, Outcome, Probe
 from summaries.canary import Canary
 from summaries.execute import Search
 from summaries.holder import Action, Holder, Push, Reply
-from summaries.messages import Message, Question, Salted
+from summaries.messages import Accepted, Message, Question, Salted
 from summaries.point import Point
 from summaries.publish import Posting, Publication
 from summaries.schema import Schema
@@ -199,7 +199,10 @@ class FaultyNetwork:
                 self._act(name, trie, actions)
 
         for target in targets:
-            self._rpc(name, target, dimension, sent, lambda reply, target=target: heard(target, reply))  # type: ignore[misc]
+            if target in push.have:
+                self.later(0, lambda target=target: heard(target, Accepted()))  # type: ignore[misc]
+            else:
+                self._rpc(name, target, dimension, sent, lambda reply, target=target: heard(target, reply))  # type: ignore[misc]
 
     def _ask(self, source: bytes, ask: Ask, done: Callable[[Outcome], None]) -> None:
         if ask.after_ms:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from random import Random
 from types import MappingProxyType
 
@@ -22,7 +23,7 @@ from summaries.asks import ABSENT, REPLICAS, Ask, Outcome, Probe
 from summaries.execute import Search
 from summaries.forms import from_fields, to_fields
 from summaries.holder import DEFAULT_CAPACITY, Action, Holder, Push, Reply
-from summaries.messages import Answer, Fetch, Message, Overview, Question, Read, Salted
+from summaries.messages import Accepted, Answer, Fetch, Message, Overview, Question, Read, Salted
 from summaries.node import TrieNode
 from summaries.publish import Before, Posting, Publication
 from summaries.roots import RootReading, RootView
@@ -94,6 +95,7 @@ class IndexNetwork:
         self._near: dict[tuple[str, Prefix, int], tuple[bytes, ...]] = {}
         self.holders: dict[tuple[bytes, str, int], Holder] = {}
         self._queue: deque[_Delivery] = deque()
+        self._known: deque[Callable[[], None]] = deque()  # answers that a push needs no question for
         self._open: dict[int, _Delivery] = {}
         self._requests = 0
         self._step = 0
@@ -306,7 +308,10 @@ class IndexNetwork:
         self._queue.append(_Delivery(step, self.client.contact, target, ask.dimension, ask.sent, heard))
 
     def _pump(self) -> None:
-        while self._queue:
+        while self._queue or self._known:
+            if self._known:
+                self._known.popleft()()
+                continue
             one = self._queue.popleft()
             self._requests += 1
             self._open[self._requests] = one
@@ -343,7 +348,10 @@ class IndexNetwork:
                 actions = holder.answered(push.token, len(targets), target, message, self.now_ms)
                 self._perform(name, dimension, actions, at, salt)
 
-            self._queue.append(_Delivery(step + 1, name, target, dimension, sent, heard))
+            if target in push.have:
+                self._known.append(partial(heard, Accepted(), step))
+            else:
+                self._queue.append(_Delivery(step + 1, name, target, dimension, sent, heard))
 
 
 def is_page(message: Read) -> bool:
