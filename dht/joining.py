@@ -75,8 +75,8 @@ class Joining:
             raise JoinError(f"no seed of {overlay.dimension!r} let us in ({tried}); is one of them running?")
         await overlay.find(overlay.node_id)
         table = overlay.table
-        own_bucket = table.index_of(table.node.long_id)
-        distant = [bucket.range for index, bucket in enumerate(table.buckets) if index != own_bucket]
+        own_bucket = table.index_of(table.number)
+        distant = [table.range_of(bucket) for index, bucket in enumerate(table.buckets) if index != own_bucket]
         await asyncio.gather(*(overlay.find(overlay.random_id(low, high), ACQUAINTANCES) for low, high in distant))
         loop = endpoint.loop
         self._settling = [
@@ -86,7 +86,7 @@ class Joining:
     async def leave(self) -> None:
         """Say goodbye to the neighbours, so that they need no time-out."""
         overlay = self._overlay
-        self.goodbye(overlay.table.nearest(overlay.table.node.long_id, K))
+        self.goodbye(overlay.table.nearest(overlay.table.number, K))
         self.close()
         self._seeds = ()
         await asyncio.sleep(0)
@@ -110,7 +110,7 @@ class Joining:
         Whoever else has the former one finds it silent once, and meets us in a lookup.
         """
         overlay = self._overlay
-        near = overlay.table.nearest(overlay.table.node.long_id, K) + overlay.missed(ANNOUNCED_S)
+        near = overlay.table.nearest(overlay.table.number, K) + overlay.missed(ANNOUNCED_S)
         for address in dict.fromkeys([*(contact.address for contact in near), *self._seeds]):
             self._endpoint.call(address, overlay.tag, FIND, overlay.node_id, ignore)
         later = self._endpoint.loop.call_later(ANNOUNCED_LOOK_S, self._look_around)
@@ -170,11 +170,11 @@ class Joining:
         return self._overlay.table.get(contact) is None and self._is_neighbour(contact, self._neighbours())
 
     def _neighbours(self) -> list[Contact]:
-        return self._overlay.table.nearest(self._overlay.table.node.long_id, ACQUAINTANCES)
+        return self._overlay.table.nearest(self._overlay.table.number, ACQUAINTANCES)
 
     def _is_neighbour(self, contact: Contact, known: list[Contact]) -> bool:
         """Whether it would be among those nearest to us that we know."""
-        own = self._overlay.table.node.long_id
+        own = self._overlay.table.number
         if contact.number == own or contact.node_id in self._overlay.shunned:
             return False
         return len(known) < ACQUAINTANCES or contact.number ^ own < known[-1].number ^ own
@@ -192,7 +192,7 @@ class Joining:
 
     def _settle(self) -> None:
         table = self._overlay.table
-        near = [contact.node_id for contact in table.nearest(table.node.long_id, ACQUAINTANCES)]
+        near = [contact.node_id for contact in table.nearest(table.number, ACQUAINTANCES)]
         if near != self._settled_among:  # else nobody has come near since we looked last
             self._settled_among = near
             self._overlay.find_then(self._overlay.node_id, ignore_contacts, ACQUAINTANCES)

@@ -229,7 +229,7 @@ class Overlay:
         """The contacts in the table, nearest first."""
         now_s = self.endpoint.time()
         infos = []
-        for contact in self.table.nearest(self.table.node.long_id, len(self.table)):
+        for contact in self.table.nearest(self.table.number, len(self.table)):
             peer = self.endpoint.peer(contact.address)
             if peer is None or peer.member is None:
                 infos.append(PeerInfo(contact, "", None, None, 0))
@@ -334,7 +334,7 @@ class Overlay:
             idle, turn = self.table.idle_buckets(now_ms - REFRESH_MS), now_ms >= self._exchange_ms
             far = self.table.far_buckets() if idle or turn else []
             for bucket in [each for each in idle if each not in far][:1]:
-                self.find_then(self.random_id(*bucket.range), ignore_contacts)
+                self.find_then(self.random_id(*self.table.range_of(bucket)), ignore_contacts)
             if turn:
                 self._exchange(far, now_ms)
         if self._records is not None:
@@ -350,7 +350,8 @@ class Overlay:
 
         if far and not first:
             self._exchange_turn += 1
-            self.find_then(self.random_id(*far[self._exchange_turn % len(far)].range), met)
+            turn = far[self._exchange_turn % len(far)]
+            self.find_then(self.random_id(*self.table.range_of(turn)), met)
 
     def closed(self) -> None:
         """The endpoint goes: no timer may outlive it."""

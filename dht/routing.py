@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from kademlia.node import Node
@@ -44,27 +44,18 @@ class Bucket(KBucket):  # type: ignore[misc]
     """The contacts of one range of ids, longest known first, and those that wait for a place, latest last.
 
     Plain lists in the place of the library's two ordered dictionaries: a node has dozens of buckets, and to look
-    through the twenty contacts of one takes less than half a microsecond. What a bucket's range is follows from the
-    table's own id and the level, so that it is not kept; nothing is kept that the class can say for all of them.
+    through the twenty contacts of one takes less than half a microsecond. A bucket's level and range follow from its
+    place in the table, so that they are not kept; nothing is kept that the class can say for all of them.
     """
 
-    __slots__ = ("_own", "is_last", "knocks", "ksize", "level", "nodes", "replacement_nodes", "used_ms")
+    __slots__ = ("knocks", "nodes", "replacement_nodes", "used_ms")
     max_replacement_nodes = MAX_WAITING
 
-    def __init__(self, own: int, level: int, ksize: int, used_ms: int = 0) -> None:
-        """The bucket of all ids that share `level` leading bits with our `own`, as yet the last one of its table."""
-        self._own, self.level, self.ksize, self.used_ms = own, level, ksize, used_ms
-        self.is_last = True
+    def __init__(self, used_ms: int = 0) -> None:
+        self.used_ms = used_ms
         self.knocks = 0
         self.nodes: list[Contact] = []
         self.replacement_nodes: Sequence[Contact] = ()  # replaced whole
-
-    @property
-    def range(self) -> tuple[int, int]:
-        """The least and the greatest id."""
-        bits = ID_BITS - self.level - (not self.is_last)
-        low = (self._own >> bits ^ (not self.is_last)) << bits
-        return low, low + (1 << bits) - 1
 
     def touch_last_updated(self) -> None:
         """Nothing: the table keeps `used_ms` from the clock it is given."""
@@ -114,17 +105,14 @@ class Bucket(KBucket):  # type: ignore[misc]
             self.replacement_nodes = left
         return waited
 
-    def split(self) -> tuple[Bucket, Bucket]:
-        """The half without our own id, and the half with it, which is the last one then."""
-        far = Bucket(self._own, self.level, self.ksize, self.used_ms)
-        last = Bucket(self._own, self.level + 1, self.ksize, self.used_ms)
-        far.is_last = False
-        low, high = far.range
+    def divided(self, is_far: Callable[[Contact], bool]) -> tuple[Bucket, Bucket]:
+        """The half without our own id, and the half with it."""
+        far, near = Bucket(self.used_ms), Bucket(self.used_ms)
         for contact in self.nodes:
-            (far if low <= contact.number <= high else last).nodes.append(contact)
+            (far if is_far(contact) else near).nodes.append(contact)
         for contact in self.replacement_nodes:
-            (far if low <= contact.number <= high else last).wait(contact)
-        return far, last
+            (far if is_far(contact) else near).wait(contact)
+        return far, near
 
 
 class Table(RoutingTable):  # type: ignore[misc]
@@ -138,11 +126,18 @@ class Table(RoutingTable):  # type: ignore[misc]
         self.profile = profile
         self.number = int.from_bytes(own_id, "big")
         self._count = 0
-        super().__init__(None, ksize, Node(own_id))
+        # The library's own makes a node of our id to keep, in each of the tables; and they are many.
+        self.ksize = ksize
+        self.flush()
+
+    @property
+    def node(self) -> Node:
+        """Ourselves, as the library has it."""
+        return Node(self.number.to_bytes(ID_BITS // 8, "big"))
 
     def flush(self) -> None:
         """Forget everything."""
-        self.levels: list[Bucket] = [Bucket(self.number, 0, self.ksize)]
+        self.levels: list[Bucket] = [Bucket()]
         self._count = 0
         self.changed()
 
@@ -188,9 +183,17 @@ class Table(RoutingTable):  # type: ignore[misc]
         """The index of the bucket whose range holds this id."""
         return self.buckets.index(self.levels[self._level(number)])
 
+    def range_of(self, bucket: Bucket) -> tuple[int, int]:
+        """The least and the greatest id that belong into this one of our buckets."""
+        level, is_last = self.levels.index(bucket), bucket is self.levels[-1]
+        bits = ID_BITS - level - (not is_last)
+        low = (self.number >> bits ^ (not is_last)) << bits
+        return low, low + (1 << bits) - 1
+
     def split_bucket(self, index: int) -> None:
         """Split the bucket around our own id, the last level; `index` is the library's, and always that one's."""
-        self.levels[-1:] = self.levels[-1].split()
+        own, bits = self.number, ID_BITS - len(self.levels) + 1  # in which an id of this bucket may differ from ours
+        self.levels[-1:] = self.levels[-1].divided(lambda contact: (own ^ contact.number).bit_length() == bits)
         self.changed()
 
     def knock(self, node: Contact) -> None:
@@ -223,9 +226,8 @@ class Table(RoutingTable):  # type: ignore[misc]
             if bucket is not self.levels[-1]:
                 self._wait(bucket, node)
                 return False
-            self.levels[-1:] = bucket.split()
+            self.split_bucket(-1)
             bucket = self.levels[self._level(number)]
-            self.changed()
         bucket.place(node)
         self._count += 1
         self.changed()
@@ -246,10 +248,9 @@ class Table(RoutingTable):  # type: ignore[misc]
         while left > self.ksize:
             left -= len(levels[deepest])
             deepest += 1
-        buckets = [Bucket(own, level, self.ksize) for level in range(deepest + 1)]
-        for bucket in buckets[:-1]:
-            bucket.is_last = False
-            bucket.nodes = list(levels[bucket.level])  # without the room that appending has left
+        buckets = [Bucket() for _ in range(deepest + 1)]
+        for level, bucket in enumerate(buckets[:-1]):
+            bucket.nodes = list(levels[level])  # without the room that appending has left
         # In the order in which they came, as if the bucket had been split whenever it was full.
         buckets[-1].nodes = [each for each in contacts if (own ^ each.number).bit_length() <= ID_BITS - deepest]
         self.levels, self._count = buckets, len(contacts)

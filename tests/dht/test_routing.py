@@ -35,11 +35,12 @@ def test_buckets_cover_every_id_once_and_agree_with_the_index(seed: int, count: 
         table.add_contact(contact)
     low = 0
     for index, bucket in enumerate(table.buckets):
-        assert bucket.range[0] == low
-        low = bucket.range[1] + 1
-        assert table.index_of(bucket.range[0]) == table.index_of(bucket.range[1]) == index
+        first, last = table.range_of(bucket)
+        assert first == low
+        low = last + 1
+        assert table.index_of(first) == table.index_of(last) == index
         assert len(bucket.nodes) <= K and len(bucket.replacement_nodes) <= MAX_WAITING
-        assert all(bucket.range[0] <= contact.number <= bucket.range[1] for contact in bucket.nodes)
+        assert all(first <= contact.number <= last for contact in bucket.nodes)
     assert low == 2**160
     assert sum(len(bucket.nodes) for bucket in table.buckets) == len(table)
 
@@ -61,8 +62,8 @@ def test_a_table_that_is_filled_at_once_is_the_same_as_one_filled_by_one_after_t
     for contact in known:
         singly.add_contact(contact, capped=False)
     assert len(at_once) == len(singly)
-    assert [(each.level, each.is_last, each.nodes, list(each.replacement_nodes)) for each in at_once.levels] == [
-        (each.level, each.is_last, each.nodes, list(each.replacement_nodes)) for each in singly.levels
+    assert [(each.nodes, list(each.replacement_nodes)) for each in at_once.levels] == [
+        (each.nodes, list(each.replacement_nodes)) for each in singly.levels
     ]
 
 
