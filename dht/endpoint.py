@@ -37,7 +37,7 @@ from .deadlines import Deadlines
 from .early import THANKS
 from .errors import DhtError, LocalError, PeerIdentityError, RemoteError, WireError
 from .handshake import Handshaker, Member
-from .identity import ED25519, KEY_BYTES, X25519_EXCHANGE, KeyExchange, Scheme, Signer
+from .identity import ED25519, X25519_EXCHANGE, KeyExchange, Scheme, Signer
 from .limits import LIMITS
 from .metrics import ROUND_TRIP_MS, Histogram, prometheus_text
 from .overlay import Overlay
@@ -401,7 +401,7 @@ class Endpoint:
     def send_sealed(self, type: int, session: Session, tag: int, body: bytes) -> None:
         """Send a datagram of a session, with its next counter and its MAC."""
         counter = session.counter = session.counter + 1
-        self.send(seal(type, tag, session.send_session, counter, body, session.keys[:KEY_BYTES]), session.address)
+        self.send(seal(type, tag, session.send_session, counter, body, session.send_key), session.peer.address)
 
     def send(self, data: bytes, address: Address) -> None:
         """Give a datagram to the socket, while there is one."""
@@ -436,19 +436,21 @@ class Endpoint:
             self.sessions.shaken(type, tag, session_id, counter, data, address)
             return
         session = self.sessions.by_number.get(session_id)
-        if session is None or session.address != address:
+        if session is None or session.peer.address != address:
             if session is not None and self.reach.awaits_knock(address) and self._is_knock(session, counter, data):
                 self.reach.knocked()
             else:
                 self.sessions.stray(session_id, counter, address)
             return
-        if not genuine(data, session.keys[KEY_BYTES:]):
+        if not genuine(data, session.receive_key):
             counters["bad-mac"] += 1
             return
         if not session.admit(counter):
             counters["replayed"] += 1
             return
-        peer = session.peer or self.sessions.confirm(session)
+        peer = session.peer
+        if peer.session is not session and session.is_half_open:
+            peer = self.sessions.confirm(session)
         peer.heard_s = self.time()
         if peer.failures:
             self.sessions.found(peer)
@@ -465,7 +467,7 @@ class Endpoint:
 
     def _is_knock(self, session: Session, counter: int, data: bytes) -> bool:
         """Whether this is what we asked somebody to send from elsewhere: genuine, new and empty."""
-        return len(data) == MIN_DATAGRAM_BYTES and genuine(data, session.keys[KEY_BYTES:]) and session.admit(counter)
+        return len(data) == MIN_DATAGRAM_BYTES and genuine(data, session.receive_key) and session.admit(counter)
 
     def _replied(self, peer: Peer, tag: int, request_id: int, status: int, body: bytes) -> None:
         call = self.calls.open.get(request_id)

@@ -13,7 +13,7 @@ from .contact import Address, address_text
 from .early import THANKS, Question
 from .errors import PeerTimeoutError
 from .handshake import Handshaker
-from .peers import FAILURES_UNTIL_LOST, Greeting, Peer, Session
+from .peers import FAILURES_UNTIL_LOST, Greeting, Peer
 from .reply import OK
 
 if TYPE_CHECKING:
@@ -95,8 +95,7 @@ class Greetings:
         answered = early if answer is not None and peer.waiting and early in peer.waiting else None
         if answered is not None and peer.waiting:
             peer.waiting.remove(answered)
-        session = Session(keys, peer.address)
-        self._sessions.establish(peer, session)
+        session = self._sessions.establish(peer, keys)
         if answered is not None and answer is not None:
             # What we have computed is no part of the way, and who was greeted twice may have answered either.
             answered.sent_s = peer.heard_s - (arrived_s - greeting.sent_s)

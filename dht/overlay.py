@@ -58,8 +58,9 @@ class Overlay:
         self.endpoint = endpoint
         self.dimension = dimension
         self.tag = tag
-        # In `Peer.places`, by pairs, among the endpoint's overlays, of which none is ever taken away.
-        self._place = 2 * len(endpoint.overlays)
+        # In `Peer.met`, among the endpoint's overlays, of which none is ever taken away; and those before it.
+        self._bit = 1 << len(endpoint.overlays)
+        self._lower_bits = self._bit - 1
         self.node_id = node_id(dimension, endpoint.member.public_key, endpoint.member.issuer_nonce)
         self._contact: Contact | None = None
         self.table = Table(self.node_id, profile=endpoint.profile)
@@ -256,22 +257,29 @@ class Overlay:
             if peer.member is None:
                 raise LocalError("a peer without a handshake has no id")
             contact = _contact(self.dimension, peer.member.public_key, peer.member.issuer_nonce, peer.address)
-            peer.put(self._place, contact, None)
+            met, at = peer.met, self._at(peer)
+            peer.met = (met[0] | self._bit, *met[1:at], contact, None, *met[at:])
         return contact
 
     def known_contact(self, peer: Peer) -> Contact | None:
         """`contact_of`, if anybody needed it before."""
-        places, place = peer.places, self._place
-        return places[place] if place < len(places) else None
+        return peer.met[self._at(peer)] if peer.met[0] & self._bit else None
+
+    def _at(self, peer: Peer) -> int:
+        """Where in `Peer.met` its contact here stands, or would."""
+        return 2 * (peer.met[0] & self._lower_bits).bit_count() + 1  # type: ignore[no-any-return]
 
     def heard(self, peer: Peer) -> None:
         """A server took part in this overlay under a session of its own."""
-        places, place, table = peer.places, self._place, self.table
-        contact: Contact = (places[place] if place < len(places) else None) or self.contact_of(peer)
+        if not peer.met[0] & self._bit:
+            self.contact_of(peer)
+        table, met = self.table, peer.met
+        at = 2 * (met[0] & self._lower_bits).bit_count() + 1  # `_at` without another step
+        contact: Contact = met[at]
         if self._missed:
             self._missed.pop(contact.node_id, None)
         # Each datagram comes by, and most are of peers about whom nothing has changed.
-        stamp = peer.places[place + 1]
+        stamp = met[at + 1]
         if stamp is table.held:
             return
         if stamp is table.absent:
@@ -279,14 +287,14 @@ class Overlay:
             return
         known = table.get(contact)
         if known is contact:
-            peer.put(place + 1, table.held)
+            peer.met = (*met[: at + 1], table.held, *met[at + 2 :])
         elif self.active and contact.node_id not in self.shunned:
             if table.add_contact(contact):
                 self._changed()
                 if known is None and self._records is not None:
                     self._records.publishing.arrived(contact)
             else:
-                peer.put(place + 1, table.absent)
+                peer.met = (*met[: at + 1], table.absent, *met[at + 2 :])
 
     def shun(self, members: Iterable[tuple[bytes, bytes]]) -> None:
         """These members, and no others, have no place in this overlay from now on."""

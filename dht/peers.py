@@ -34,33 +34,27 @@ MIN_COLD_HEDGE_MS, MAX_COLD_HEDGE_MS = 100, 200
 # One lost answer is checked by a ping; the second one in a row means lost.
 FAILURES_UNTIL_LOST = 2
 _NEVER_S = float("-inf")
+NOWHERE = (0,)
 
 
 class Session(ReplayWindow):
     """One agreed pair of keys, and the window of what came under them; half-open until the other side has used it."""
 
-    __slots__ = (
-        "address",
-        "counter",
-        "is_client",
-        "keys",
-        "member",
-        "own_session",
-        "peer",
-        "send_session",
-    )
+    __slots__ = ("counter", "own_session", "peer", "receive_key", "send_key", "send_session")
 
-    def __init__(self, keys: SessionKeys, address: Address) -> None:
+    def __init__(self, keys: SessionKeys, peer: Peer) -> None:
         super().__init__()
-        self.member = keys.member
-        self.is_client = keys.is_client
         self.own_session = keys.own_session
-        self.address = address
-        self.peer: Peer | None = None
+        # Whom it is with; while it is half-open, one that nobody else knows yet.
+        self.peer = peer
         self.send_session = keys.peer_session
-        # The key that we send under, and the other side's: one object of 64 bytes, since a node has hundreds.
-        self.keys = keys.send_key + keys.receive_key
+        self.send_key, self.receive_key = keys.send_key, keys.receive_key
         self.counter = 0
+
+    @property
+    def is_half_open(self) -> bool:
+        """Whether its peer has not used it yet; one that was forgotten is half-open again, and never asked."""
+        return self.peer.session is not self and self.peer.former is not self
 
 
 class Greeting:
@@ -93,7 +87,7 @@ class Peer:
         "heard_s",
         "is_client",
         "member",
-        "places",
+        "met",
         "reset_s",
         "rtt_ms",
         "session",
@@ -112,10 +106,10 @@ class Peer:
         self.greeting: Greeting | None = None
         # Calls that wait for a session; made when the first one does.
         self.waiting: list[Call] | None = None
-        # By the overlays' places: its contact there, and that table's word on it (`Table.held`, `Table.absent`), which
-        # is good while the table stays so; nothing before it takes part in one. A tuple, since a node has hundreds, and
-        # they seldom change.
-        self.places: tuple[Any, ...] = ()
+        # A bit for each overlay that it was met in; then, in the order of these bits, its contact there and the table's
+        # word on it (`Table.held`, `Table.absent`), which is good while the table stays so. A tuple, since a node has
+        # hundreds, they seldom change, and in a large network most are met in one overlay only.
+        self.met: tuple[Any, ...] = NOWHERE
         self.calls = 0
         self.failures = 0
         self.heard_s = now_s
@@ -140,11 +134,6 @@ class Peer:
         if timeout_ms < MIN_SOFT_TIMEOUT_MS:
             return MIN_SOFT_TIMEOUT_MS
         return timeout_ms if timeout_ms < MAX_SOFT_TIMEOUT_MS else MAX_SOFT_TIMEOUT_MS
-
-    def put(self, place: int, *values: Any) -> None:
-        """Write into its places, from this one on."""
-        before = self.places + (None,) * (place - len(self.places))
-        self.places = (*before[:place], *values, *before[place + len(values) :])
 
     def measured(self, rtt_ms: float) -> None:
         """Take a round trip in (smoothed as in RFC 6298, alpha = 1/8)."""

@@ -16,7 +16,6 @@ from .answering import CALL, CALL_BACK, KNOCK, PING, TELL_ADDRESS
 from .calls import into
 from .contact import Address, admits, pack_address, unpack_address
 from .errors import DhtError, LocalError, RemoteError
-from .identity import KEY_BYTES
 from .limits import Allowance, Places
 from .peers import Call, Peer
 from .reachability import MIN_MISSED, UNREACHABLE, Reachability, UnreachableError
@@ -272,8 +271,7 @@ class Reaching:
         else:
             session.counter += 1
             knock = datagram.seal(
-                datagram.REQUEST, endpoint.network_tag, session.send_session, session.counter, b"",
-                session.keys[:KEY_BYTES],
+                datagram.REQUEST, endpoint.network_tag, session.send_session, session.counter, b"", session.send_key
             )  # fmt: skip
             transport.sendto(knock, peer.address)
             reply()

@@ -17,9 +17,9 @@ from .aging import Aging
 from .contact import Address, admits, group, intern_address
 from .errors import LocalError
 from .greetings import Greetings
-from .handshake import Handshaker, SessionKeys
+from .handshake import Handshaker, Member, SessionKeys
 from .limits import LIMITS, Bucket, Places
-from .peers import FAILURES_UNTIL_LOST, MIN_HEDGE_MS, Pace, Peer, Session
+from .peers import FAILURES_UNTIL_LOST, MIN_HEDGE_MS, NOWHERE, Pace, Peer, Session
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint
@@ -206,7 +206,7 @@ class Sessions:
 
     def resume(self, keys: SessionKeys, address: Address) -> None:
         """Go on with a session that stood before."""
-        self.establish(self.peer_at(address), Session(keys, address))
+        self.establish(self.peer_at(address), keys)
 
     # -- datagrams without a session -----------------------------------------------------------------
 
@@ -249,9 +249,11 @@ class Sessions:
     def confirm(self, session: Session) -> Peer:
         """The first genuine datagram of a half-open session: its address is now proved."""
         self._half_open.pop(session.own_session, None)
-        known = session.address in self.peers
-        peer = self.peer_at(session.address)
-        self.establish(peer, session)
+        caller = session.peer
+        assert caller.member is not None
+        known = caller.address in self.peers
+        peer = session.peer = self.peer_at(caller.address)
+        self._adopt(peer, session, caller.member, caller.is_client)
         if not known:
             self._endpoint.reach.stranger()
         return peer
@@ -282,7 +284,9 @@ class Sessions:
             read=partial(endpoint.answering.early, address),
         )
         if keys is not None:
-            self.by_number[own_session] = Session(keys, address)
+            caller = Peer(address, now_s)
+            caller.member, caller.is_client = keys.member, keys.is_client
+            self.by_number[own_session] = Session(keys, caller)
             self._half_open[own_session] = now_s
             if len(self._half_open) > MAX_HALF_OPEN:
                 oldest, _ = self._half_open.pop_oldest()
@@ -309,17 +313,20 @@ class Sessions:
 
     # -- sessions ------------------------------------------------------------------------------------
 
-    def establish(self, peer: Peer, session: Session) -> None:
-        """This session is the peer's present one from now on."""
-        member = session.member
+    def establish(self, peer: Peer, keys: SessionKeys) -> Session:
+        """A session under these keys, the peer's present one from now on."""
+        session = Session(keys, peer)
+        self._adopt(peer, session, keys.member, keys.is_client)
+        return session
+
+    def _adopt(self, peer: Peer, session: Session, member: Member, is_client: bool) -> None:
         if peer.member is not None and (
             peer.member.public_key != member.public_key or peer.member.issuer_nonce != member.issuer_nonce
         ):
             self._replace(peer)
         peer.member = member
-        peer.is_client = session.is_client
+        peer.is_client = is_client
         self.heard(peer)
-        session.peer = peer
         if peer.former is not None:
             self.by_number.pop(peer.former.own_session, None)
         peer.former, peer.session = peer.session, session
@@ -333,7 +340,7 @@ class Sessions:
         self._endpoint.counters["peers-replaced"] += 1
         for overlay in self._endpoint.overlays.values():
             overlay.lost(peer.address)
-        peer.places = ()
+        peer.met = NOWHERE
         peer.rtt_ms = -1.0
         self._forget_sessions(peer)
 

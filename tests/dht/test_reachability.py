@@ -15,7 +15,6 @@ from dht.contact import pack_address
 from dht.datagram import REQUEST, seal
 from dht.endpoint import Endpoint
 from dht.errors import LocalError, PeerRefusedError
-from dht.identity import KEY_BYTES
 from dht.reachability import MAX_TELLERS, MIN_MISSED, Reachability, UnreachableError
 
 Run = Callable[[Any], None]
@@ -127,7 +126,7 @@ def test_a_knock_that_was_heard_is_not_believed_twice_nor_a_forged_one(run: Run)
         await node.ping(peer.address)
         session = peer.peer(node.address).session
         session.counter += 1
-        knock = seal(REQUEST, node.network_tag, session.send_session, session.counter, b"", session.keys[:KEY_BYTES])
+        knock = seal(REQUEST, node.network_tag, session.send_session, session.counter, b"", session.send_key)
         elsewhere = ("127.0.0.1", 9)
         node.reach._knocks = asyncio.Event()  # as while it examines itself
         node._received(knock[:-1] + bytes([knock[-1] ^ 1]), elsewhere)

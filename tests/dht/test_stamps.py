@@ -11,7 +11,7 @@ from dht.endpoint import Endpoint
 from dht.handshake import Member
 from dht.identity import ED25519
 from dht.overlay import Overlay
-from dht.peers import Peer
+from dht.peers import NOWHERE, Peer
 from tests.dht.conftest import NETWORK, credential_for, member_check, wall_ms
 
 PEERS = 90
@@ -62,7 +62,7 @@ def step(overlay: Overlay, peers: list[Peer], what: int, index: int) -> None:
     elif what == MOVED:
         # The same member at another address, as `Sessions._replace` leaves it.
         peer.address = (f"9.1.{index}.1", 4_001)
-        peer.places = ()
+        peer.met = NOWHERE
     elif what == SHUNNED:
         member = peer.member
         assert member is not None
@@ -89,6 +89,6 @@ def test_a_table_is_the_same_whether_its_word_on_a_peer_is_remembered_or_asked_f
     mine, theirs = peers_of(seed), peers_of(seed)
     for what, index in steps:
         step(remembers, mine, what, index)
-        theirs[index].places = tuple(each if not at % 2 else None for at, each in enumerate(theirs[index].places))
+        theirs[index].met = tuple(None if at and not at % 2 else each for at, each in enumerate(theirs[index].met))
         step(asks, theirs, what, index)
         assert state(remembers) == state(asks)

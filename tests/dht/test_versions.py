@@ -33,7 +33,7 @@ def test_a_datagram_of_another_version_or_type_is_counted_and_draws_nothing(run:
         tag = int.from_bytes(network_key[:4], "big")
         for version in (0, 2, 15):
             body = wire.pack([1, -2, KEY])
-            data = datagram.seal(version << 4 | 5, tag, session.send_session, 900 + version, body, session.keys[:32])
+            data = datagram.seal(version << 4 | 5, tag, session.send_session, 900 + version, body, session.send_key)
             node._received(data, other.address)
         node._received(datagram.seal(datagram.VERSION << 4 | 12, tag, 1, 1, b"", network_key), other.address)
         assert not sent and node.counters["foreign"] == 3 and node.counters["unknown-type"] == 1

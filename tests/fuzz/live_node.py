@@ -251,7 +251,7 @@ class Forger:
 
 def _sealed(session: Any, type: int, tag: int, body: bytes) -> bytes:
     session.counter += 1
-    return datagram.seal(type, tag, session.send_session, session.counter, body[:1_163], session.keys[:32])
+    return datagram.seal(type, tag, session.send_session, session.counter, body[:1_163], session.send_key)
 
 
 def hold(world: World, node: Endpoint, name: str) -> TrieHolding:

@@ -72,7 +72,8 @@ class Acquaintances:
         pair = f"{own.address} {other.address}".encode()
         numbers = hashlib.blake2b(pair, key=self._secret, digest_size=16, person=b"numbers").digest()
         keys = hashlib.blake2b(pair, key=self._secret, digest_size=64, person=b"keys").digest()
+        ours, theirs = keys[:32], keys[32:]  # the same objects at both ends, since a large world has a million
         own_session, other_session = int.from_bytes(numbers[:8]), int.from_bytes(numbers[8:])
-        theirs = SessionKeys(own.member, own.is_client, other_session, own_session, keys[32:], keys[:32])
-        life.node.call(other.sessions.resume, theirs, own.address)
-        return SessionKeys(other.member, other.is_client, own_session, other_session, keys[:32], keys[32:])
+        answering = SessionKeys(own.member, own.is_client, other_session, own_session, theirs, ours)
+        life.node.call(other.sessions.resume, answering, own.address)
+        return SessionKeys(other.member, other.is_client, own_session, other_session, ours, theirs)
