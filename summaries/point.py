@@ -22,6 +22,7 @@ from summaries.schema import ENVIRONMENT, Schema
 MAX_ADVERT_BYTES = 1_040  # with an insert's prefix, key and framing: under 1,100
 MAX_CONTACT_BYTES = 64  # a packed contact is 26 or 38 bytes
 LARGEST_SEQUENCE = (1 << 64) - 2  # 2^64-1 is refused: nothing could ever supersede it
+RAW = "raw"  # under which `Point.derived` has the bytes that a point was read from
 _REQUIRED = ("memory.total", "disk.total", "net.total")
 
 
@@ -174,7 +175,7 @@ class Rows:
         """Add a row, or replace the one of the same id and key."""
         self.changes += 1
         # One advert comes once for each dimension and replica: rows that share a point share its bytes, too.
-        first = point.derived.setdefault("raw", raw)
+        first = point.derived.setdefault(RAW, raw)
         raw = first if first == raw else raw
         place = self._places.get((point.id, key))
         if place is None:

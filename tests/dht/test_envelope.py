@@ -30,6 +30,8 @@ def test_what_is_sealed_opens_to_the_same(body: dict[str, Any]) -> None:
     opened = open_envelope(sealed.raw, ED25519, "advert")
     assert opened == sealed and opened.id == sealed.id and len(opened.id) == 16
     assert dict(opened.body) == body and opened.key == SIGNER.public_key
+    kept = opened.compact()
+    assert kept == opened and dict(kept.body) == body and kept.seq == opened.seq and kept.id == opened.id
 
 
 def test_one_flipped_bit_spoils_an_envelope() -> None:

@@ -165,4 +165,4 @@ def verify_advert(raw: bytes, trust: Trust, now_ms: int, *, allow_gone: bool = F
             raise MessageError(f"advert: {address} is no address for a network of profile {trust.network.profile!r}")
     if advert.gone and not allow_gone:
         raise MessageError("advert: withdrawn")
-    return VerifiedAdvert(advert, credential, envelope)
+    return VerifiedAdvert(advert, credential, envelope.compact())

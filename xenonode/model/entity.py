@@ -167,7 +167,8 @@ class Trust:
         """Check a credential: issuer, dates and role. Raises RemoteError with what to do."""
         checked = self._checked.get(raw)
         if checked is None:
-            checked = Credential.open(raw, self.scheme)
+            read, signed = Credential.open(raw, self.scheme)
+            checked = read, signed.compact()
             if len(self._checked) >= CREDENTIALS_REMEMBERED_MAX:
                 self._checked.pop(next(iter(self._checked)))
             self._checked[raw] = checked

@@ -14,13 +14,13 @@ from dht.contact import pack_address
 from dht.envelope import Envelope
 from dht.errors import RemoteError
 from summaries.errors import MessageError
-from summaries.point import Point
+from summaries.point import RAW, Point
 from summaries.schema import Schema
 from xenonode.model.advert import VerifiedAdvert, verify_advert
 from xenonode.model.entity import Trust
 
 ADVERTS_REMEMBERED_MAX = 65_536
-"""As many as the rows that one holder keeps (`summaries.keeping.MAX_ROWS`): about 130 MB when full."""
+"""As many as the rows that one holder keeps (`summaries.keeping.MAX_ROWS`): 4.4 kB each, 290 MB when full."""
 
 
 class _Known(dict[bytes, tuple[VerifiedAdvert, Point]]):
@@ -97,7 +97,7 @@ class Adverts:
 
     def _point(self, verified: VerifiedAdvert) -> Point:
         advert = verified.advert
-        return Point.from_attributes(
+        point = Point.from_attributes(
             self._schema,
             id=verified.row_id,
             seq=advert.seq,
@@ -106,3 +106,5 @@ class Adverts:
             contact=pack_address(advert.udp.pair),
             gone=advert.gone,
         )
+        point.derived[RAW] = verified.envelope.raw  # one object for who remembers it and for all rows
+        return point

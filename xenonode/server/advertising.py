@@ -103,7 +103,7 @@ class Advertiser:
         seq = max(now_ms, self._journal.counter(SEQ_COUNTER) + 1)
         self._journal.count(SEQ_COUNTER, seq)
         self._advert = replace(self._make(now_ms, location, credential), seq=seq, gone=gone)
-        self._envelope = self._advert.seal(self._signer)
+        self._envelope = self._advert.seal(self._signer).compact()
         self._changed = False
         self._tries += 1
         return self._envelope
