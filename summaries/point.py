@@ -23,6 +23,7 @@ MAX_ADVERT_BYTES = 1_040  # with an insert's prefix, key and framing: under 1,10
 MAX_CONTACT_BYTES = 64  # a packed contact is 26 or 38 bytes
 LARGEST_SEQUENCE = (1 << 64) - 2  # 2^64-1 is refused: nothing could ever supersede it
 RAW = "raw"  # under which `Point.derived` has the bytes that a point was read from
+ROWS_MIN = 8  # for which a leaf has room from the begin
 _REQUIRED = ("memory.total", "disk.total", "net.total")
 
 
@@ -127,14 +128,14 @@ def row_type(schema: Schema) -> np.dtype[Any]:
 
 
 class Rows:
-    """A leaf's rows: one numpy array that grows by doubling, row i beside `points[i]`."""
+    """A leaf's rows: one numpy array that grows and shrinks by halves, row i beside `points[i]`."""
 
     __slots__ = ("_array", "_places", "_type", "changes", "points", "raw", "schema")
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
         self._type = row_type(schema)
-        self._array: NDArray[Any] = np.zeros(8, dtype=self._type)
+        self._array: NDArray[Any] = np.zeros(ROWS_MIN, dtype=self._type)
         self._places: dict[tuple[int, int], int] = {}
         self.points: list[Point] = []
         self.raw: list[bytes] = []
@@ -204,6 +205,10 @@ class Rows:
             self._places[self.points[place].id, int(self._array[place]["key"])] = place
         self.points.pop()
         self.raw.pop()
+        if len(self._array) > max(ROWS_MIN, 4 * len(self.points)):
+            # Or a leaf that handed its rows down would keep the room that it had for them.
+            self._array = self._array[: len(self._array) // 2].copy()
+            self._places = dict(self._places)
 
     def drop_expired(self, now_s: int) -> int:
         """Remove rows whose advert has expired; how many there were."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from random import Random
 
 import pytest
@@ -154,6 +155,21 @@ def test_rows_keep_their_columns_through_replacement_and_removal() -> None:
     for row in packed:
         one = kept[int(row["id"])][0]
         assert float(row["attributes"][0]) == pytest.approx(one.number(SCHEMA.ordered[0].name))
+
+
+def test_a_leaf_that_handed_its_rows_down_gives_their_room_back_and_keeps_what_is_left() -> None:
+    rows, all_points = Rows(SCHEMA), [point(number % 50, id=number) for number in range(1_000)]
+    for one in all_points:
+        rows.put(one, one.id, b"raw %d" % one.id)
+    full = rows.array.base.nbytes, sys.getsizeof(rows._places)
+    for one in all_points[3:]:
+        rows.drop(one.id, one.id)
+    empty = rows.array.base.nbytes, sys.getsizeof(rows._places)
+    assert empty[0] * 50 < full[0] and empty[1] * 50 < full[1]
+    assert [rows.find(number, number) for number in range(4)] == [*all_points[:3], None]
+    assert sorted(unpack_rows(SCHEMA, rows.to_bytes())["id"].tolist()) == [0, 1, 2]
+    rows.put(all_points[9], 9, b"again")
+    assert len(rows) == 4 and rows.raw_of(9) == b"again"
 
 
 def test_versions_compare_by_their_numbers() -> None:
