@@ -43,9 +43,9 @@ MAX_EXCHANGED = 10
 class Bucket(KBucket):  # type: ignore[misc]
     """The contacts of one range of ids, longest known first, and those that wait for a place, latest last.
 
-    Plain lists in the place of the library's two ordered dictionaries: a node has dozens of buckets, and to look
-    through the twenty contacts of one takes less than half a microsecond. A bucket's level and range follow from its
-    place in the table, so that they are not kept; nothing is kept that the class can say for all of them.
+    Plain tuples in the place of the library's two ordered dictionaries: a node has dozens of buckets, who is in one
+    seldom changes, and to look through its twenty contacts takes less than half a microsecond. A bucket's level and
+    range follow from its place in the table, so that they are not kept; nothing is kept that the class can say for all.
     """
 
     __slots__ = ("knocks", "nodes", "replacement_nodes", "used_ms")
@@ -54,7 +54,7 @@ class Bucket(KBucket):  # type: ignore[misc]
     def __init__(self, used_ms: int = 0) -> None:
         self.used_ms = used_ms
         self.knocks = 0
-        self.nodes: list[Contact] = []
+        self.nodes: tuple[Contact, ...] = ()
         self.replacement_nodes: Sequence[Contact] = ()  # replaced whole
 
     def touch_last_updated(self) -> None:
@@ -78,11 +78,15 @@ class Bucket(KBucket):  # type: ignore[misc]
     def place(self, contact: Contact) -> None:
         """Put a contact into the bucket; one that is there under its id gives its place to it."""
         self.forget_waiting(contact)
-        for index, each in enumerate(self.nodes):
-            if each.number == contact.number:
-                self.nodes[index] = contact
-                return
-        self.nodes.append(contact)
+        number = contact.number
+        if self.held(number) is None:
+            self.nodes = (*self.nodes, contact)
+        else:
+            self.nodes = tuple([contact if each.number == number else each for each in self.nodes])
+
+    def remove(self, contact: Contact) -> None:
+        """Take a contact out."""
+        self.nodes = tuple([each for each in self.nodes if each.number != contact.number])
 
     def turns_away(self) -> bool:
         """Whether one who comes by while all places are taken is not even written down; asking counts."""
@@ -108,8 +112,8 @@ class Bucket(KBucket):  # type: ignore[misc]
     def divided(self, is_far: Callable[[Contact], bool]) -> tuple[Bucket, Bucket]:
         """The half without our own id, and the half with it."""
         far, near = Bucket(self.used_ms), Bucket(self.used_ms)
-        for contact in self.nodes:
-            (far if is_far(contact) else near).nodes.append(contact)
+        far.nodes = tuple([each for each in self.nodes if is_far(each)])
+        near.nodes = tuple([each for each in self.nodes if not is_far(each)])
         for contact in self.replacement_nodes:
             (far if is_far(contact) else near).wait(contact)
         return far, near
@@ -211,7 +215,7 @@ class Table(RoutingTable):  # type: ignore[misc]
         bucket = self.levels[self._level(number)]
         if bucket.held(number) is not None:
             # The id is certified, so this is the same member, perhaps at a new address.
-            bucket.nodes = [node if each.number == number else each for each in bucket.nodes]
+            bucket.nodes = tuple([node if each.number == number else each for each in bucket.nodes])
             self.changed()
             return True
         if number == self.number:
@@ -250,9 +254,10 @@ class Table(RoutingTable):  # type: ignore[misc]
             deepest += 1
         buckets = [Bucket() for _ in range(deepest + 1)]
         for level, bucket in enumerate(buckets[:-1]):
-            bucket.nodes = list(levels[level])  # without the room that appending has left
+            bucket.nodes = tuple(levels[level])
         # In the order in which they came, as if the bucket had been split whenever it was full.
-        buckets[-1].nodes = [each for each in contacts if (own ^ each.number).bit_length() <= ID_BITS - deepest]
+        near = [each for each in contacts if (own ^ each.number).bit_length() <= ID_BITS - deepest]
+        buckets[-1].nodes = tuple(near)
         self.levels, self._count = buckets, len(contacts)
         self.changed()
 
@@ -262,7 +267,7 @@ class Table(RoutingTable):  # type: ignore[misc]
         bucket.forget_waiting(node)
         if bucket.held(node.number) != node:
             return None
-        bucket.nodes.remove(node)
+        bucket.remove(node)
         self._count -= 1
         self.changed()
         while bucket.replacement_nodes:
@@ -293,7 +298,7 @@ class Table(RoutingTable):  # type: ignore[misc]
             if crowds[place] + 1 > most or self._capped(bucket, place):
                 continue
             crowded = [each for each in bucket.nodes if crowds[group(each.address, self.profile)] == most]
-            bucket.nodes.remove(rng.choice(crowded))
+            bucket.remove(rng.choice(crowded))
             bucket.place(node)
             self.changed()
             left -= 1
