@@ -61,6 +61,7 @@ REMEMBER_EACH_S = 120.0
 MAX_FAULTS_LOGGED = 64
 
 _LOG = logging.getLogger("dht")
+_NOBODY: frozenset[tuple[bytes, bytes]] = frozenset()
 
 
 class Endpoint:
@@ -102,7 +103,7 @@ class Endpoint:
         self.round_trips = Histogram(ROUND_TRIP_MS)
         self.overlays: dict[int, Overlay] = {}
         # Members that have no place in overlays, by key and issuer's nonce.
-        self.shunned: frozenset[tuple[bytes, bytes]] = frozenset()
+        self.shunned = _NOBODY
         # Whom we knew before an outage.
         self.remembered: list[Address] = []
         self._remember_s = 0.0
@@ -505,6 +506,8 @@ class Endpoint:
     def _upkeep(self) -> None:
         now_ms = self.now_ms()
         self.sessions.upkeep()
+        if not self.calls.open:
+            self.calls.open.clear()  # an emptied dictionary keeps its room
         if self.time() >= self._remember_s:
             self._remember_s = self.time() + REMEMBER_EACH_S
             self.remembered = self.known_addresses(MAX_REMEMBERED)

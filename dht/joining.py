@@ -39,6 +39,8 @@ ANNOUNCED_LOOK_S = 1.0
 class Joining:
     """One overlay's way in."""
 
+    __slots__ = ("_endpoint", "_overlay", "_seeds", "_settled_among", "_settling")
+
     def __init__(self, overlay: Overlay) -> None:
         self._overlay = overlay
         self._endpoint = overlay.endpoint

@@ -49,7 +49,8 @@ class Serving:
         self._writers: Writers | None = None
         self._incoming: Incoming | None = None
         self._copies: Copies | None = None
-        self._handlers: dict[int, Handler] = {}
+        # By kind: one or two, for which a dictionary in each overlay is a lot of room.
+        self._handlers: tuple[tuple[int, Handler], ...] = ()
 
     @property
     def incoming(self) -> Incoming:
@@ -75,18 +76,20 @@ class Serving:
     def add(self, kind: int, handler: Handler) -> None:
         """Answer an application's requests of this kind with this handler."""
         check_kind(kind)
-        self._handlers[kind] = handler
+        others = [each for each in self._handlers if each[0] != kind]
+        self._handlers = (*others, (kind, handler))
 
     def requested(self, peer: Peer, kind: int, body: bytes, reply: Reply) -> None:
         """One genuine request."""
         overlay = self._overlay
         overlay.measures.requested(kind)
         if kind >= 0:
-            handler = self._handlers.get(kind)
-            if handler is None:
-                reply.refuse("nobody answers this kind here")
+            for each, handler in self._handlers:
+                if each == kind:
+                    handler(overlay.contact_of(peer), body, reply)
+                    break
             else:
-                handler(overlay.contact_of(peer), body, reply)
+                reply.refuse("nobody answers this kind here")
         elif self._endpoint.is_client:
             reply.refuse("a client serves nothing")
         elif kind == FIND:

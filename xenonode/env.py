@@ -65,6 +65,8 @@ class Tasks:
 
     def _ended(self, number: int, task: asyncio.Task[Any]) -> None:
         del self._running[number]
+        if not self._running:
+            self._running = {}  # an emptied dictionary keeps its room
         if task.cancelled():
             return
         error = task.exception()

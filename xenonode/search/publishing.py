@@ -39,7 +39,7 @@ class Publisher:
         self.schema = schema  # its owner sets a newer one when there is one
         self._adverts, self._asker, self._env = adverts, asker, env
         self._tries = tries  # dimensions that have several (salting.py)
-        self._postings: dict[tuple[str, int], tuple[Posting, ...]] = {}
+        self._postings: dict[str, tuple[tuple[Posting, ...], ...]] = {}  # by dimension: those in each of its tries
         self._before: Before | None = None
         self._turn = asyncio.Lock()
         self.standing: dict[str, Standing] = {}
@@ -60,22 +60,23 @@ class Publisher:
             names = [dimension.name for dimension in self.schema.dimensions]
             runs: dict[str, list[Run]] = {name: [] for name in names}
             for name in names:
-                for salt in range(self._tries.get(name, 1)):
-                    postings = self._postings.get((name, salt), ())
-                    publication = Publication(self.schema, name, point, raw, postings, before=self._before, salt=salt)
+                tries = self._tries.get(name, 1)
+                for salt, before in enumerate(self._postings.get(name, ((),) * tries)):
+                    publication = Publication(self.schema, name, point, raw, before, before=self._before, salt=salt)
                     runs[name].append(Run(publication, self._asker))
             await asyncio.gather(*(run.finished() for name in names for run in runs[name]))
             durable: list[str] = []
             pending: list[str] = []
             for name in names:
                 made = [run.publication for run in runs[name]]
-                self._postings.update(((name, salt), one.postings) for salt, one in enumerate(made))
+                postings = tuple(one.postings for one in made)
+                self._postings[name] = postings
                 acknowledged = all(one.durable for one in made)
                 (durable if acknowledged else pending).append(name)
                 if point.gone or not acknowledged:
                     self.standing.pop(name, None)
                 else:
-                    self.standing[name] = Standing(point, tuple(one.postings for one in made))
+                    self.standing[name] = Standing(point, postings)
             self._before = Before(point.seq, raw)
             self.last = Published(verified.advert.seq, tuple(durable), tuple(pending))
             return self.last
