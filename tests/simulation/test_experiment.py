@@ -94,6 +94,7 @@ def test_a_check_that_does_not_hold_is_told_with_its_time_and_what_happened_last
     assert (result.verdict.status, result.verdict.check) == ("broken", "sessions")
     assert result.verdict.virtual_s > 60
     assert any("unserved" in event for event in result.verdict.last_events)
+    assert "end of a stream" not in result.verdict.last_packets[-1]  # as those are that closing the world sends
     assert result.row["sessions_unserved"] > 0
 
 

@@ -52,14 +52,17 @@ def run(
     With `injections`, those faults instead of the ones that the scenario and the seed plan.
     """
     experiment = Experiment(scenario, seed, tell or (lambda sample: None), injections)
-    world = experiment.stand.world
+    world, failed = experiment.stand.world, None
     try:
         with world:
-            world.run(experiment.course())
+            try:
+                world.run(experiment.course())
+            except Exception as error:
+                failed = experiment.failed(error)  # now, since closing a world goes on sending: ends of its streams
+                raise
         return experiment.result(Verdict())
     except Exception as error:
-        cause = error.__cause__  # what failed beside the course reaches it through the loop
-        return experiment.failed(cause if isinstance(cause, CheckError | BrokenInvariant) else error)
+        return failed or experiment.failed(error)
 
 
 class Experiment:
@@ -203,6 +206,8 @@ class Experiment:
 
     def failed(self, error: Exception) -> RunResult:
         """All figures until a check did not hold, or something went wrong."""
+        cause = error.__cause__  # what failed beside the course reaches it through the loop
+        error = cause if isinstance(cause, CheckError | BrokenInvariant) else error
         status, check, detail, trace = ERROR, type(error).__name__, str(error), ""
         if isinstance(error, CheckError):
             status, check = BROKEN, error.check
