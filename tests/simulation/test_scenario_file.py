@@ -61,11 +61,13 @@ def test_set_goes_over_the_file_and_out_of_the_sweep(tmp_path: Path) -> None:
         ("nodes = 3", "nodes: must be a table", "[nodes]"),
         ("[workload]\nmix = { fast = 1 }", "mix: fast is none of", ""),
         ("[workload]\nmix = { union = -1 }", "mix: weights are not negative", ""),
-        ("[workload]\nsession_cores = [2, 1]", "session_cores is [least, most]", ""),
+        ("[workload]\nsession_cores = [2, 1]", "session_cores is [least, most]", "write session_cores"),
         ('[churn]\nreplace = true', "replace needs lifetime", ""),
         ("[sweep]\nnodes.servrs = [1]", "sweep.nodes.servrs: no such key to sweep", "'nodes.servers'"),
         ("[sweep]\nnodes.servers = 1", "must be a list", ""),
         ("[sweep]\nnodes.servers = [1, 1]", "names a value twice", ""),
+        ("[workload]\nmix = { union = 1e308, topk = 1e308 }", "mix: weights are not negative", "write mix"),
+        ("duration_s = " + "9" * 5_000, "no TOML file: Exceeds the limit", "--list"),
         ("a = = 1", "no TOML file", "--list"),
         ("\x00\x01", "no TOML file", "--list"),
         ("#" * 300_000, "larger than 262144 bytes", ""),
@@ -90,8 +92,11 @@ def test_a_point_of_the_sweep_that_cannot_be_is_refused_before_anything_runs(tmp
     [
         ("0,1\n1,0,2\n", "not square: 2 rows, but row 2 has 3 columns"),
         ("0,1\n", "not square: 1 rows, but row 1 has 2 columns"),
-        ("0,-1\n1,0\n", "line 1, column 2: a round trip of -1.0 ms cannot be"),
+        ("0,-1\n1,0\n", "line 1, column 2: a round trip of -1 ms cannot be"),
         ("0,inf\n1,0\n", "line 1, column 2"),
+        ("0,nan\n1,0\n", "line 1, column 2"),
+        ("0,1e9\n1,0\n", "line 1, column 2: a round trip of 1e+09 ms cannot be; it is 0 to 60,000"),
+        ("1" * 200_000, "it is no CSV: field larger"),
         ("a,b\n0,1\n", "line 1: 'a' is no number of milliseconds"),
         ("\n\n", "it is empty"),
     ],
@@ -113,6 +118,9 @@ def test_a_matrix_places_its_own_nodes_on_its_rows_and_others_near_one(tmp_path:
     row, away_us = matrix.place(1, "server-3")
     assert row in range(3) and 500 <= away_us <= 5_000
     assert matrix.place(1, "server-3") == (row, away_us)
+    (tmp_path / "m.csv.gz").write_bytes(gzip.compress(b"\xef\xbb\xbf0,80\r\n80,0\r\n"))  # as a spreadsheet writes it
+    matrix = load(str(tmp_path / "one.toml")).network.matrix
+    assert matrix is not None and matrix.rows_us == ((0, 40_000), (40_000, 0))
     whole = gzip.compress(b"0,1\n1,0\n")
     for broken in (b"\x1f\x8b\x08\x00garbage", whole[:-9], whole[:10] + b"\xff" * 12 + whole[22:]):
         (tmp_path / "m.csv.gz").write_bytes(broken)
@@ -129,6 +137,10 @@ def test_a_trace_of_outages_is_read_and_what_cannot_be_is_refused(tmp_path: Path
         ("server,down_s,up_s\n0,10,5\n", "up again at 5.0 s, before it was down"),
         ("server,down_s,up_s\n0,10,30\n0,20,40\n", "server 0 goes down at 20.0 s while it is down"),
         ("server,down_s,up_s\n0,x,30\n", "line 2"),
+        ("server,down_s,up_s\n0,1,30,60\n", "line 2: a server's number and two times"),
+        ("server,down_s,up_s\n0,1e300,\n", "line 2: negative, or later than a year"),
+        ("server,down_s,up_s\n0,nan,\n", "line 2: negative, or later than a year"),
+        ("server,down_s,up_s\n" + "1" * 200_000, "it is no CSV: field larger"),
         ("server,down_s,up_s\n7,1,30\n", "churn.trace names server 7, but nodes.servers is 3"),
     ):
         written(tmp_path, text, "t.csv")
@@ -140,9 +152,10 @@ def test_a_trace_of_outages_is_read_and_what_cannot_be_is_refused(tmp_path: Path
 def test_seeds_are_lists_and_ranges() -> None:
     assert parse_seeds("7") == (7,)
     assert parse_seeds("0..3,9, 2") == (0, 1, 2, 3, 9)
-    for text in ("", "a", "3..1", "-1", "1..", "0..999999999", "1;2"):
-        with pytest.raises(ScenarioError, match="--seeds"):
+    for text in ("", "a", "3..1", "-1", "1..", "0..999999999", "1;2", "9" * 5_000, "0.." + "9" * 5_000, "9" * 25):
+        with pytest.raises(ScenarioError, match="--seeds") as caught:
             parse_seeds(text)
+        assert len(caught.value.message) < 200
 
 
 def test_every_key_has_a_sentence_and_a_default_within_its_bounds() -> None:
@@ -169,6 +182,13 @@ def test_any_value_of_any_key_is_taken_or_refused_in_words(tmp_path: Path, name:
         load(source, {name: text})
     except ScenarioError as error:
         assert error.message and error.next_step
+
+
+def test_a_number_of_more_digits_than_can_be_read_is_refused(tmp_path: Path) -> None:
+    source = written(tmp_path, '[[fault]]\nkind = "loss"\n')
+    for key in ("nodes.servers", "duration_s", "fault.0.at_s", f"fault.{'9' * 5_000}.at_s"):
+        with pytest.raises(ScenarioError):
+            load(source, {key: "9" * 5_000})
 
 
 FAULT = '[[fault]]\nkind = "partition"\n'

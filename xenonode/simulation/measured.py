@@ -6,12 +6,13 @@ Sources of such data: King and PlanetLab round trips (a square of milliseconds),
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import hashlib
 import io
-import math
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -22,6 +23,10 @@ MATRIX_MAX = 5_000
 """25 million entries: 100 MB, and more nodes than any published matrix has."""
 FILE_MAX_BYTES = 512 * 2**20
 """A text of 25 million round trips; what is larger was named by mistake."""
+ROUND_TRIP_MAX_MS = 60_000
+"""Longer than any that was answered at all; what is larger is in other units."""
+OUTAGE_MAX_S = 365 * 86_400.0
+"""As long as a scenario may last."""
 NEAR_US = (500, 5_000)
 """One way from a place of the matrix to a node drawn near it: within the same city or country."""
 
@@ -55,6 +60,16 @@ class Outage:
     up_s: float
 
 
+@contextlib.contextmanager
+def _csv() -> Iterator[None]:
+    """What is no CSV, such as an endless cell, is told as all else that is wrong."""
+    try:
+        yield
+    except csv.Error as error:
+        raise MeasuredError(f"it is no CSV: {error}") from None
+
+
+@_csv()
 def read_matrix(path: Path) -> LatencyMatrix:
     """A square CSV of round trips in ms. Raises MeasuredError."""
     text = _text(path)
@@ -68,8 +83,9 @@ def read_matrix(path: Path) -> LatencyMatrix:
             bad = next(cell for cell in cells if not _is_number(cell))
             raise MeasuredError(f"line {line}: {bad[:40]!r} is no number of milliseconds") from None
         for column, value in enumerate(values, 1):
-            if not math.isfinite(value) or value < 0:
-                raise MeasuredError(f"line {line}, column {column}: a round trip of {value} ms cannot be")
+            if not 0 <= value <= ROUND_TRIP_MAX_MS:
+                told = f"line {line}, column {column}: a round trip of {value:g} ms cannot be"
+                raise MeasuredError(f"{told}; it is 0 to {ROUND_TRIP_MAX_MS:,}")
         rows.append(tuple(round(value * 500) for value in values))
         if len(rows) > MATRIX_MAX:
             raise MeasuredError(f"more than {MATRIX_MAX} rows")
@@ -81,6 +97,7 @@ def read_matrix(path: Path) -> LatencyMatrix:
     return LatencyMatrix(tuple(rows), hashlib.blake2b(text.encode(), digest_size=16).hexdigest())
 
 
+@_csv()
 def read_outages(path: Path) -> tuple[Outage, ...]:
     """A CSV with the header server,down_s,up_s; an empty up_s means never. Raises MeasuredError."""
     reader = csv.DictReader(io.StringIO(_text(path)))
@@ -89,12 +106,14 @@ def read_outages(path: Path) -> tuple[Outage, ...]:
     found = []
     for row in reader:
         try:
+            if None in row:
+                raise ValueError("more cells than the first line has")
             outage = Outage(int(row["server"]), float(row["down_s"]), float(row["up_s"] or 0))
         except (ValueError, TypeError):
             raise MeasuredError(f"line {reader.line_num}: a server's number and two times in seconds") from None
         times = (outage.down_s, outage.up_s)
-        if outage.server < 0 or not all(math.isfinite(time) and time >= 0 for time in times):
-            raise MeasuredError(f"line {reader.line_num}: negative, or not finite")
+        if outage.server < 0 or not all(0 <= time <= OUTAGE_MAX_S for time in times):
+            raise MeasuredError(f"line {reader.line_num}: negative, or later than a year")
         if outage.up_s and outage.up_s <= outage.down_s:
             raise MeasuredError(f"line {reader.line_num}: up again at {outage.up_s} s, before it was down")
         found.append(outage)
@@ -117,7 +136,7 @@ def _text(path: Path) -> str:
             raw = file.read(FILE_MAX_BYTES + 1)
         if len(raw) > FILE_MAX_BYTES:
             raise MeasuredError(f"larger than {FILE_MAX_BYTES} bytes")
-        return raw.decode("utf-8")
+        return raw.decode("utf-8-sig")  # spreadsheets put a mark in front
     except UnicodeDecodeError:
         raise MeasuredError("it is no text") from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ from xenonode.simulation.measured import LatencyMatrix, Outage
 KINDS = ("platform", "peers")
 LATENCIES = ("regions", "plane", "matrix")
 DISTRIBUTIONS = ("", "exponential", "weibull")
+MIX_STEP = "write mix = { conjunction = 4, topk = 1 }, for example"
 QUERY_CLASSES = ("conjunction", "union", "topk", "nearest", "cheapest_within")
 NODES_MAX = 100_000
 """As many as the light world was designed for; a typing error must not fill the memory."""
@@ -36,7 +38,11 @@ class ScenarioError(XenoError):
 
 
 class ContradictionError(ValueError):
-    """Two keys of one table do not go together; `scenario_file` adds where."""
+    """Two keys, or a key's values, do not go together; `scenario_file` adds where."""
+
+    def __init__(self, message: str, next_step: str = "change one of the two") -> None:
+        super().__init__(message)
+        self.next_step = next_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +139,11 @@ class Workload:
     def __post_init__(self) -> None:
         unknown = sorted(set(self.mix) - set(QUERY_CLASSES))
         if unknown:
-            raise ContradictionError(f"mix: {', '.join(unknown)} is none of {', '.join(QUERY_CLASSES)}")
-        if any(not weight >= 0 for weight in self.mix.values()) or not sum(self.mix.values()) > 0:
-            raise ContradictionError("mix: weights are not negative, and at least one is above 0")
+            raise ContradictionError(f"mix: {', '.join(unknown)} is none of {', '.join(QUERY_CLASSES)}", MIX_STEP)
+        if any(not weight >= 0 for weight in self.mix.values()) or not 0 < sum(self.mix.values()) < math.inf:
+            raise ContradictionError("mix: weights are not negative, and at least one is above 0", MIX_STEP)
         if len(self.session_cores) != 2 or self.session_cores[0] > self.session_cores[1]:
-            raise ContradictionError("session_cores is [least, most]")
+            raise ContradictionError("session_cores is [least, most]", "write session_cores = [0.25, 2.0], for example")
 
 
 @dataclass(frozen=True, slots=True)

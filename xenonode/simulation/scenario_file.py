@@ -104,7 +104,7 @@ def _document(source: str | Path) -> tuple[dict[str, Any], _Place, str]:
         raise place.error("", f"larger than {FILE_MAX_BYTES} bytes, so it is no scenario", "name another file")
     try:
         document = tomllib.loads(raw.decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also of a number of more digits than Python reads
         raise place.error("", f"no TOML file: {error}", "see the shipped ones: xenonode simulate --list") from error
     return document, place, path.name.removesuffix(".toml")
 
@@ -127,7 +127,7 @@ def _put(document: dict[str, Any], key: str, value: Any, place: _Place) -> None:
     table: Any = document
     for name in path:
         if isinstance(table, list):
-            if not name.isdecimal() or int(name) >= len(table):
+            if name not in map(str, range(len(table))):
                 raise place.error(key, f"there are {len(table)} [[fault]] tables", "the first one is fault.0")
             table = table[int(name)]
         else:
@@ -157,7 +157,7 @@ def _value(text: str) -> Any:
     """A value as TOML has it; what is none is a text."""
     try:
         found = tomllib.loads(f"value = {text}")
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return text
     return found["value"] if set(found) == {"value"} else text
 
@@ -191,7 +191,7 @@ def _make(table: type[T], values: Mapping[str, Any], section: str, place: _Place
     try:
         return table(**values)
     except ContradictionError as error:
-        raise place.error(section, str(error), "change one of the two") from error
+        raise place.error(section, str(error), error.next_step) from error
 
 
 def _table(table: type, raw: Mapping[str, Any], section: str, place: _Place) -> dict[str, Any]:
