@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import configparser
+from pathlib import Path
+
 import pytest
 
 from xenonode.simulation.campaign.jobs import jobs_of
 from xenonode.simulation.experiment import run
 from xenonode.simulation.scenario_file import SHIPPED, load, shipped
 
+ROOT = Path(__file__).parents[2]
 LINES_MAX = 40
 SMALL = {
     "nodes.servers": "6",
@@ -38,6 +42,20 @@ def test_every_scenario_is_a_page_and_says_what_it_shows() -> None:
         assert len(text.splitlines()) < LINES_MAX, name
         for job in jobs_of(name, {}, (0,)):
             assert job.scenario.shows.endswith("."), name
+
+
+def test_every_file_that_is_no_source_goes_into_an_installed_package() -> None:
+    """A wheel has what setup.cfg names for the package that a file lies in; a checkout has it anyway."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    named = {package: text.replace(",", " ").split() for package, text in config["options.package_data"].items()}
+    for top in ("dht", "summaries", "hypervisor", "xenonode"):
+        for path in (ROOT / top).rglob("*"):
+            if path.is_dir() or path.suffix in (".py", ".pyc"):
+                continue
+            package = next(folder for folder in path.parents if (folder / "__init__.py").exists())
+            patterns = named["*"] + named.get(".".join(package.relative_to(ROOT).parts), [])
+            assert any(path in package.glob(pattern) for pattern in patterns), path
 
 
 @pytest.mark.parametrize("name", shipped())
