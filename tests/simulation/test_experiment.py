@@ -18,7 +18,7 @@ from xenonode.simulation.invariants import running
 from xenonode.simulation.recall import judge
 from xenonode.simulation.scenario import Scenario
 from xenonode.simulation.scenario_file import load
-from xenonode.simulation.verdict import RunResult
+from xenonode.simulation.verdict import COLUMNS, RunResult
 
 SMALL = """
 duration_s = 60
@@ -63,6 +63,8 @@ def test_a_small_world_with_churn_and_sessions_passes_and_its_figures_fit_each_o
     assert abs(sum(one["paid_usd"] for one in settled) - row["paid_usd"]) < 1e-9
     assert min(one["free_cores"] for one in result.series) < max(one["free_cores"] for one in result.series)
     assert sum(each["sent"] for each in result.nodes) >= row["datagrams"] > 0
+    for name, columns in COLUMNS.items():
+        assert {key for row in getattr(result, name) for key in row} <= set(columns)
     again = RunResult.from_fields(json.loads(json.dumps(result.to_fields())))
     assert again == result
 

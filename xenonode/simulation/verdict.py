@@ -61,4 +61,23 @@ class RunResult:
         return cls(fields["row"], **{name: fields[name] for name in TABLES}, verdict=Verdict(**verdict))
 
 
-TABLES = ("series", "queries", "sessions", "nodes", "faults", "fault_kinds")
+COLUMNS = {
+    "series": (
+        "t_s", "servers_up", "rpcs", "datagrams", "lost", "queries", "recall", "sessions", "sessions_open",
+        "sessions_settled", "paid_usd", "adverts", "free_cores", "price_mean_usd", "price_least_usd", "load_most",
+        "load_mean",
+    ),
+    "queries": (
+        "t_s", "client", "class", "quiet", "query", "answered", "expected", "found", "hits", "stale", "recall",
+        "complete", "rpcs", "rounds", "duration_ms", "error",
+    ),
+    "sessions": (
+        "number", "client", "arrived_s", "cores", "wanted_s", "state", "reason", "server", "tried", "open_s",
+        "ended_s", "price_usd", "paid_usd",
+    ),
+    "nodes": ("node", "sent"),
+    "faults": ("kind", "at_ms", "for_ms", "targets", "parameters", "bit"),
+    "fault_kinds": ("kind", "planned", "struck", "bit"),
+}  # fmt: skip
+"""What a table's rows have, whatever happened: one without rows still says what it would hold."""
+TABLES = tuple(COLUMNS)

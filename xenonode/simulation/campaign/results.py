@@ -24,7 +24,7 @@ from typing import Any
 
 from xenonode.errors import XenoError
 from xenonode.simulation.campaign.jobs import Job
-from xenonode.simulation.verdict import TABLES, Row, RunResult
+from xenonode.simulation.verdict import COLUMNS, TABLES, Row, RunResult
 
 LOCK = ".lock"
 
@@ -85,10 +85,13 @@ class Results:
     def write_tables(self, runs: Sequence[Finished], *, parquet: bool = False) -> list[Path]:
         """Every table over these runs. Raises XenoError."""
         written = []
+        point = list(runs[0].job.point) if runs else []
         for name, rows in tables(runs).items():
-            written.append(self._write(f"{name}.csv", _csv(rows)))
+            found = (key for row in rows for key in row)
+            columns = list(dict.fromkeys([*point, "seed", *COLUMNS.get(name, ()), *found]))
+            written.append(self._write(f"{name}.csv", _csv(rows, columns)))
             if parquet:
-                written.append(self._write(f"{name}.parquet", _parquet(rows)))
+                written.append(self._write(f"{name}.parquet", _parquet(rows, columns)))
         return written
 
     def write(self, name: str, data: bytes) -> Path:
@@ -137,13 +140,9 @@ def _told(folder: Path) -> Iterator[None]:
         raise XenoError(message, next_step, "no_space" if full else "results") from error
 
 
-def _columns(rows: Sequence[Row]) -> list[str]:
-    return list(dict.fromkeys(name for row in rows for name in row))
-
-
-def _csv(rows: Sequence[Row]) -> bytes:
+def _csv(rows: Sequence[Row], columns: Sequence[str]) -> bytes:
     text = io.StringIO()
-    writer = csv.DictWriter(text, _columns(rows), lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
     return text.getvalue().encode()
@@ -164,10 +163,10 @@ def load_pyarrow() -> tuple[Any, Any]:
     return pyarrow, parquet
 
 
-def _parquet(rows: Sequence[Row]) -> bytes:
+def _parquet(rows: Sequence[Row], names: Sequence[str]) -> bytes:
     pyarrow, parquet = load_pyarrow()
     columns = {}
-    for name in _columns(rows):
+    for name in names:
         values = [_cell(row.get(name)) for row in rows]
         try:
             columns[name] = pyarrow.array(values)
