@@ -241,3 +241,22 @@ def test_each_node_has_its_own_streams_seeds_and_clock() -> None:
         assert env.rng("jitter").random() != first
     with Simulation(5) as simulation:
         assert simulation.add_node("a").env.rng("jitter").random() == first
+
+
+def test_below_a_loop_that_runs_as_a_notebooks_does_a_virtual_one_goes_on_and_gives_the_place_back() -> None:
+    async def cell() -> tuple[float, float, bool]:
+        loop, outer = VirtualLoop(), asyncio.get_running_loop()
+        loop.run_until_complete(asyncio.sleep(5))
+        reached_s = loop.time()
+        loop.call_later(2, lambda: None)
+        loop.step()
+        passed = loop.time(), reached_s, asyncio.get_running_loop() is outer
+        loop.call_soon(loop.step)  # a world's own callback still cannot drive it
+        with pytest.raises(SimulationError, match="cannot step it"):
+            loop.run_until_complete(asyncio.sleep(1))
+        assert asyncio.get_running_loop() is outer
+        loop.close()
+        await asyncio.sleep(0)
+        return passed
+
+    assert asyncio.run(cell()) == (7.0, 5.0, True)

@@ -18,7 +18,7 @@ import contextvars
 import gc
 import heapq
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from typing import Any, TypeVar, TypeVarTuple
 
 from xenonode.simulation.errors import DeadlockError, HorizonError, PowerLost, SimulationError
@@ -262,17 +262,22 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def step(self) -> None:
         """Run what is ready, or else what is due at the next moment at which anything is."""
-        running = asyncio._get_running_loop()
-        if running is not None:
-            raise SimulationError("a callback of a loop cannot step it")
-        asyncio._set_running_loop(self)
-        self._lone_timers_max = 0
-        try:
-            self._run_once()
-        finally:
-            self._lone_timers_max = LONE_TIMERS_MAX
-            asyncio._set_running_loop(None)
+        with _outer_loop_set_aside():
+            if asyncio._get_running_loop() is not None:
+                raise SimulationError("a callback of a loop cannot step it")
+            asyncio._set_running_loop(self)
+            self._lone_timers_max = 0
+            try:
+                self._run_once()
+            finally:
+                self._lone_timers_max = LONE_TIMERS_MAX
+                asyncio._set_running_loop(None)
         self.check_failure()
+
+    def run_until_complete(self, future: Generator[Any, None, Result] | Awaitable[Result]) -> Result:
+        """As asyncio's, but also below a loop that runs, such as a notebook's."""
+        with _outer_loop_set_aside():
+            return super().run_until_complete(future)
 
     def _run_once(self) -> None:
         if self._failure is not None:
@@ -457,6 +462,24 @@ class VirtualLoop(asyncio.BaseEventLoop):
     async def create_connection(self, *args: Any, **keywords: Any) -> Any:
         """Connect over the simulated network."""
         return await self.network.create_connection(*args, **keywords)
+
+
+@contextlib.contextmanager
+def _outer_loop_set_aside() -> Iterator[None]:
+    """Whoever drives a world from a coroutine, as every cell of a notebook does, has a loop that runs already.
+
+    It only waits until the world has gone on, as for any other function, but asyncio would refuse: it knows one running
+    loop a thread. A virtual loop is never set aside, since what drives a world is not part of one.
+    """
+    outer = asyncio._get_running_loop()
+    if outer is None or isinstance(outer, VirtualLoop):
+        yield
+        return
+    asyncio._set_running_loop(None)
+    try:
+        yield
+    finally:
+        asyncio._set_running_loop(outer)
 
 
 def _is_shared(timers: list[_Timed], when_ns: int) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from math import isqrt
+from math import isfinite, isqrt
 from typing import Any, Self, TypeVar, overload
 
 from xenonode.model.advert import Location, VerifiedAdvert
@@ -123,6 +123,8 @@ class Stage:
         """
         if not isinstance(until, (int, float)):
             return self.simulation.run(until)
+        if not isfinite(until):
+            raise SimulationError(f"a run goes on until so many virtual seconds, not {until}")
         if not self.begun:
             self.simulation.run(self.begin())
         self.simulation.run_until(round(until * NANOSECONDS))
