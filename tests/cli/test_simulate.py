@@ -18,7 +18,10 @@ import distributed
 import pytest
 from pyarrow import parquet
 
+from xenonode.catalogue import catalogue_rows
 from xenonode.cli import main
+from xenonode.simulation.campaign import pool
+from xenonode.simulation.campaign.jobs import jobs_of
 
 PROGRAM = [sys.executable, "-c", "from xenonode.cli.main import main; main()"]
 QUICK = """
@@ -55,6 +58,13 @@ def living(process: str) -> bool:
         return False
 
 
+def children_of(process: int) -> list[str]:
+    try:
+        return Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    except OSError:
+        return []
+
+
 def rows(path: str) -> list[dict[str, str]]:
     with Path(path).open(newline="") as file:
         return list(csv.DictReader(file))
@@ -72,6 +82,8 @@ def test_a_sweep_is_kept_resumed_and_tabled(capsys: pytest.CaptureFixture[str]) 
     assert [row["seed"] for row in rows("out/runs.csv")] == ["1", "2"]
     assert {row["seed"] for row in rows("out/series.csv")} == {"1", "2"}
     assert all(float(row["recall"]) == 1 for row in rows("out/queries.csv"))
+    assert rows("out/sessions.csv") == []  # but what would be in it is said
+    assert Path("out/sessions.csv").read_text().startswith("seed,number,client,arrived_s,")
 
     kept[0].write_bytes(b"damaged")
     status, repaired, _ = simulate(capsys, *words)
@@ -176,6 +188,7 @@ def test_parquet_tables_hold_what_the_others_hold(capsys: pytest.CaptureFixture[
     (row,) = parquet.read_table("out/runs.parquet").to_pylist()
     assert row == told["runs"][0]
     assert parquet.read_table("out/queries.parquet").num_rows == len(rows("out/queries.csv"))
+    assert parquet.read_table("out/faults.parquet").column_names[:2] == ["seed", "kind"]  # of which there is none
 
 
 def test_a_dask_cluster_gives_the_same_runs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -194,7 +207,7 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_no_process_and_the_next_call_g
     deadline = time.monotonic() + 120
     while not (runs.is_dir() and len(list(runs.glob("*.gz"))) >= 2) and time.monotonic() < deadline:
         time.sleep(0.05)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    children = children_of(process.pid)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
@@ -209,6 +222,30 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_no_process_and_the_next_call_g
         capture_output=True, text=True, cwd=tmp_path, timeout=60, check=True,
     )  # fmt: skip
     assert "2 of 2 runs are kept from before" in done.stderr
+
+
+def test_ctrl_c_twice_at_a_terminal_while_workers_begin_is_told_once_and_in_words(tmp_path: Path) -> None:
+    command = [*PROGRAM, "simulate", "quick.toml", "--seeds", "0..9", "--jobs", "2", "--out", "out"]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=tmp_path, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not children_of(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    for _ in range(2):
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers, too
+        time.sleep(0.05)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors and "Exception ignored" not in errors, errors
+    assert errors.count("interrupted") == 1, errors
+
+
+def test_a_worker_that_ends_by_itself_is_told_by_its_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_work", os._exit)  # called with a connection, which is no status: it ends with 1
+    (job,) = jobs_of("quick.toml", {}, (1,))
+    told = [event for event in pool.run_all([job], 1) if isinstance(event, pool.Died)]
+    assert len(told) == pool.DIED_TIMES_MAX and all("ended with status 1" in event.reason for event in told)
 
 
 def test_two_at_once_into_one_folder_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
@@ -263,11 +300,14 @@ def test_keys_are_listed_with_their_meaning(capsys: pytest.CaptureFixture[str]) 
     assert {"key": "nodes.servers", "default": "10", "about": "XenoServers (kind peers: search peers)"} in told
 
 
-@pytest.mark.parametrize(("option", "package"), [("--parquet", "pyarrow"), ("--plots", "matplotlib")])
+@pytest.mark.parametrize(
+    ("option", "package"), [("--parquet", "pyarrow"), ("--plots", "matplotlib"), ("--fresh", "libcloud")]
+)
 def test_a_package_that_is_missing_is_said_before_anything_runs(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, option: str, package: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    catalogue_rows.cache_clear()
     status, _, error = simulate(capsys, "quick.toml", "--out", "out", option)
     assert status == 1 and package in error and "pip install" in error
     assert not Path("out").exists()

@@ -82,6 +82,7 @@ def simulate(
 
     --set overrides a key of the scenario (see --keys). Finished runs are kept: the same command goes on from them.
     """
+    from xenonode.catalogue import catalogue_rows
     from xenonode.simulation.campaign.jobs import code_version, jobs_of, parse_seeds
     from xenonode.simulation.campaign.results import Results, load_pyarrow
     from xenonode.simulation.campaign.shrinking import read_injections
@@ -101,6 +102,7 @@ def simulate(
         from xenonode.simulation.campaign.plots import load_pyplot
 
         load_pyplot()
+    catalogue_rows()  # every world's machines are from there
     given = None if injections is None else read_injections(injections)
     todo = jobs_of(scenario, run.overrides, parse_seeds(seeds), given)
     for job in todo:
@@ -142,7 +144,7 @@ def _carry_out(
     if done:
         run.output.note(f"{len(done)} of {len(jobs)} runs are kept from before")
     lost: list[str] = []
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    before = {each: signal.signal(each, _interrupt) for each in (signal.SIGTERM, signal.SIGINT)}
     try:
         with Progress(run.output, len(jobs), list(done.values())) as progress:
             for event in engine(todo):
@@ -157,11 +159,14 @@ def _carry_out(
                     progress.finished(event)
                     _compare(kept.get(event.job.number), event)
     except KeyboardInterrupt as error:
-        results.write_tables([done[number] for number in sorted(done)])
+        before = {}  # this process ends at once, and what ends it is heard once
+        if done:
+            results.write_tables([done[number] for number in sorted(done)])
         message = f"interrupted; {len(done)} of {len(jobs)} runs are kept in {results.folder}"
         raise XenoError(message, "the same command goes on from there", "interrupted") from error
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
     if len(done) < len(jobs):
         raise XenoError(
             f"{len(jobs) - len(done)} runs could not be carried out: {lost[-1]}", "use fewer --jobs", "died"
@@ -226,7 +231,8 @@ def _report(run: Run, replay: _Replay, finished: Sequence[Finished], wanted: int
         run.output.rows(kinds, ("fault", "planned", "struck", "bit", "runs that it bit in"), cells, "No faults.")
     for kind in kinds:
         if not kind["struck"]:
-            run.output.note(f"{kind['kind']} met nobody: it was too short, or its targets were away or idle")
+            early = ", or runs failed before it was due" if len(failed) else ""
+            run.output.note(f"{kind['kind']} met nobody: it was too short, or its targets were away or idle{early}")
     run.output.note(f"{len(finished) - len(failed)} of {wanted} runs passed; tables are in {replay.folder}")
     if not failed:
         return
@@ -337,4 +343,7 @@ def _print_keys(run: Run) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Once: whoever presses Ctrl-C twice still has the processes ended, the tables written, and told what is kept."""
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -33,6 +33,7 @@ class Progress:
         self._began_s = self._told_s = time.monotonic()
         self._rpcs = 0
         self._latest: dict[str, Sampled] = {}
+        self._since_s: dict[str, float] = {}
         self._bars: Bars | None = None
         self._tasks: dict[int, TaskID] = {}
         if sys.stderr is not None and sys.stderr.isatty() and not output.as_json:
@@ -67,17 +68,20 @@ class Progress:
         """A run is so far; None: time passes."""
         if event is not None:
             self._latest[event.job.title] = event
+            if not event.sample:  # it begins, perhaps again
+                self._since_s[event.job.title] = time.monotonic()
         if self._bars is not None and event is not None:
             self._bar(self._bars, event)
         elif self._bars is None and time.monotonic() - self._told_s >= PLAIN_EVERY_S:
             self._told_s = time.monotonic()
             for each in self._latest.values():
-                self._output.note(f"  {each.job.title}: {_told(each)}")
+                self._output.note(f"  {each.job.title}: {self._told(each)}")
 
     def finished(self, run: Finished) -> None:
         """A run is over."""
         self._done += 1
         self._latest.pop(run.job.title, None)
+        self._since_s.pop(run.job.title, None)
         self._rpcs += int(run.result.row["rpcs"] or 0)
         if self._bars is not None:
             task = self._tasks.pop(run.job.number, None)
@@ -104,16 +108,18 @@ class Progress:
         if job.number not in self._tasks:
             total = job.scenario.duration_s + job.scenario.checks.quiet_s
             self._tasks[job.number] = bars.add_task(job.title, total=total, told="")
-        bars.update(self._tasks[job.number], completed=event.sample.get("t_s") or 0, told=_told(event))
+        bars.update(self._tasks[job.number], completed=event.sample.get("t_s") or 0, told=self._told(event))
 
-
-def _told(event: Sampled) -> str:
-    sample, job = event.sample, event.job
-    if not sample:
-        return "its nodes join"
-    until_s = job.scenario.duration_s + job.scenario.checks.quiet_s
-    recall = "" if sample["recall"] is None else f", recall {sample['recall']:.3f}"
-    return (
-        f"{sample['t_s']:.0f} of {until_s:.0f} virtual s, {sample['rpcs']:,} RPCs, {sample['servers_up']} servers up"
-        f"{recall}, {sample['sessions_open']} sessions, {sample['paid_usd']:.6f} USD"
-    )
+    def _told(self, event: Sampled) -> str:
+        sample, job = event.sample, event.job
+        if not sample:
+            return "its nodes join"
+        now_s, until_s = sample["t_s"] or 0, job.scenario.duration_s + job.scenario.checks.quiet_s
+        far = f"{now_s:.0f} of {until_s:.0f} virtual s" if now_s <= until_s else f"{now_s:.0f} virtual s, last checks"
+        took_s = time.monotonic() - self._since_s.get(job.title, self._began_s)
+        recall = "" if sample["recall"] is None else f", recall {sample['recall']:.3f}"
+        return (
+            f"{far}, {sample['rpcs']:,} RPCs, {(sample['rpcs'] or 0) / max(0.001, took_s):,.0f} RPC/s,"
+            f" {sample['servers_up']} servers up{recall},"
+            f" {sample['sessions_open']} sessions, {sample['paid_usd']:.6f} USD"
+        )

@@ -135,6 +135,10 @@ class Experiment:
         await asyncio.sleep(scenario.duration_s)
         await striking
         self.note("quiet begins")
+        least_s = 2 * scenario.advert_period_ms / 1_000
+        if self.watch is not None and scenario.checks.quiet_s < least_s:
+            told = f"checks.quiet_s is {scenario.checks.quiet_s:g}, less than two periods of adverts, {least_s:g}"
+            self.note(f"{told}: what must hold after the quiet may need longer")
         for task in acting:
             task.cancel()
         self.leases.wind_up()

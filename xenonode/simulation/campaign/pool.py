@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.resource_tracker import ensure_running
 from typing import Any
 
 from xenonode.simulation.campaign.jobs import Job
@@ -27,6 +28,8 @@ TOLD_EVERY_S = 0.2
 """A run tells of itself at most so often; people see no more."""
 HEARD_EVERY_S = 1.0
 """The pool speaks up at least so often, so that its user can show that time passes."""
+ENDING_S = 5.0
+"""A process that hung up is gone after some milliseconds."""
 DIED_TIMES_MAX = 3
 """A job whose process dies so often is given up; it would go on for ever."""
 
@@ -54,7 +57,8 @@ class _Worker:
     def __init__(self, context: Any) -> None:
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs,), daemon=True)
-        self.process.start()
+        with _uninterrupted():
+            self.process.start()
         theirs.close()
         self.job: Job | None = None
 
@@ -68,8 +72,13 @@ class _Worker:
         self.job = job
         self.connection.send(job)
 
-    def end(self) -> None:
+    def end(self, patience_s: float = 0.0) -> None:
+        """`patience_s` is for one that is ending by itself, so that how it ended is not hidden."""
+        if patience_s:
+            self.process.join(patience_s)
         self.process.terminate()
+        self.process.join(ENDING_S)
+        self.process.kill()  # one that somebody stopped hears nothing else
         self.process.join()
         self.connection.close()
 
@@ -94,7 +103,7 @@ def run_all(jobs: Sequence[Job], processes: int) -> Iterator[Event]:
                     kind, *told = worker.connection.recv()
                 except (EOFError, OSError):
                     workers.remove(worker)
-                    worker.end()
+                    worker.end(ENDING_S)
                     died[job.number] += 1
                     again = died[job.number] < DIED_TIMES_MAX
                     yield Died(job, f"{_ending(worker.process.exitcode)}{'; it begins again' if again else ''}")
@@ -140,9 +149,24 @@ def _timed(job: Job, connection: Connection | None) -> tuple[dict[str, Any], flo
     return result.to_fields(), round(time.process_time() - began_s, 3)
 
 
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits, here until this is over, and in a process that is made meanwhile until it says what to do of it.
+
+    A terminal interrupts every process of a command; one that still imports would tell of it by a traceback.
+    """
+    ensure_running()  # the standard library's helper; when it is made, it lets signals through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _work(connection: Connection) -> None:
     """What a process does until its parent hangs up. Ctrl-C is the parent's to handle."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     logging.getLogger().addHandler(logging.NullHandler())  # nodes in trouble warn; that is what is measured here
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
