@@ -50,6 +50,8 @@ MEMBERS_REMEMBERED_MAX = 65_536
 """As many as credentials; the nodes of a simulation share what each of them knows of the same member."""
 SEEDS_MAX = 8
 """Addresses that a start tries at once, besides the network file's own seeds."""
+MET_ASKED = 3
+"""Servers that lead into a further overlay, besides the seeds: one may have left it, one may have died a moment ago."""
 
 
 class Peer:
@@ -382,8 +384,10 @@ class Peer:
         return placement
 
     async def _enter(self, overlay: Overlay) -> None:
+        """Through the seeds, or servers met in other overlays: a client's only seed may be XenoCorp, and that away."""
+        met = self.endpoint.known_addresses(MET_ASKED)
         try:
-            await overlay.join(self._seeds)
+            await overlay.join([*self._seeds, *met])
         except JoinError:
             # A seed of the network that finds nobody is the network, and goes on feeling for those it knew.
             if self.endpoint.address not in [seed.pair for seed in self.trust.network.seeds]:

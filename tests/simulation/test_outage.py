@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from xenonode.search.searching import SearchAnswer
 from xenonode.server_node import ServerNode
 from xenonode.simulation.lease import Lease
 from xenonode.simulation.world import ServerHost, World
@@ -40,3 +41,19 @@ def test_a_lone_server_restarts_without_xenocorp_and_its_session_goes_on() -> No
     with World(11, servers=1, leaf_capacity=4) as world:
         account = world.run(story(world))
     check_money(account)
+
+
+def test_a_client_whose_only_seed_is_away_enters_further_overlays_through_servers_that_it_met() -> None:
+    async def story(world: World) -> list[SearchAnswer]:
+        await world.begin()
+        (client,) = world.clients
+        await client.call(lambda own: own.finding.search("cores >= 1"))
+        world.corp.crash()
+        return [
+            await client.call(lambda own, text=text: own.finding.search(text))
+            for text in ("memory.available >= 0 MiB", "price.cpu >= 0 USD/h", "near(coord(0, 0, 0, 0), 20 s)")
+        ]
+
+    with World(3, servers=6, clients=1, leaf_capacity=4) as world:
+        for answer in world.run(story(world)):
+            assert answer.complete and len(answer.servers) == 6
