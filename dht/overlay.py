@@ -23,7 +23,7 @@ from .records import Records
 from .reply import Reply
 from .routing import Bucket, K, Table
 from .serving import Handler, Serving, check_kind
-from .walk import FIND, Walk
+from .walk import FIND, Walk, ask_one
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint
@@ -132,6 +132,12 @@ class Overlay:
 
         walk = Walk(self, key, done, k=k)
         walk.begin()
+        return await future
+
+    async def named_by(self, contact: Contact, key: bytes) -> list[Contact] | None:
+        """Whom one other node names as nearest to a key, without itself; None where it does not say so in good time."""
+        future: asyncio.Future[list[Contact] | None] = self.endpoint.loop.create_future()
+        ask_one(self, contact, check_key(key), lambda named: None if future.done() else future.set_result(named))
         return await future
 
     def known(self, key: bytes, k: int = K) -> list[Contact]:

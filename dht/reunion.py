@@ -76,19 +76,24 @@ class Reunion:
             peer = endpoint.peer(address)
             if address == endpoint.address:
                 self._gone.pop(address, None)
-            elif peer is not None and peer.member is not None and self._is_known(address):
+            elif peer is not None and peer.member is not None and self._is_known(peer):
                 self._back(peer)
             else:
                 endpoint.call(address, endpoint.network_tag, PING, b"", self._answered)
 
-    def _is_known(self, address: Address) -> bool:
-        return any(overlay.table.at(address) for overlay in self._endpoint.overlays.values())
+    def _is_known(self, peer: Peer) -> bool:
+        """Whether it is in a table at this address; by its ids, since tables have hundreds of contacts."""
+        for overlay in self._endpoint.overlays.values():
+            held = overlay.table.get(overlay.contact_of(peer))
+            if held is not None and held.address == peer.address:
+                return True
+        return False
 
     def _answered(self, call: Call, error: DhtError | None, body: bytes) -> None:
         if error is not None or call.peer.is_client:
             return
         address, now_s = call.peer.address, self._endpoint.time()
-        if now_s - self._met_s < MEET_EVERY_S or self._is_known(address):
+        if now_s - self._met_s < MEET_EVERY_S or self._is_known(call.peer):
             self._back(call.peer)
             return
         self._gone.pop(address, None)

@@ -213,5 +213,33 @@ class Walk:
         return True
 
 
+def ask_one(overlay: Overlay, contact: Contact, key: bytes, tell: Callable[[list[Contact] | None], None]) -> None:
+    """Whom one node names as nearest to a key; None, once, where it does not say so in good time."""
+    waiting = True
+
+    def over(named: list[Contact] | None) -> None:
+        nonlocal waiting
+        if waiting:
+            waiting = False
+            tell(named)
+
+    def answered(call: Call, error: DhtError | None, body: bytes) -> None:
+        named = None
+        if error is None:
+            try:
+                overlay.endpoint.observe(call, body)
+                named = unpack_contacts(body[VITALS_BYTES:], K)
+            except RemoteError:
+                overlay.endpoint.counters["hostile-answer"] += 1
+        over(named)
+
+    try:
+        overlay.endpoint.call(
+            contact.address, overlay.tag, FIND, key, answered, contact=contact, slow=lambda: over(None)
+        )  # fmt: skip
+    except LocalError:  # the endpoint is closing, or full of calls
+        over(None)
+
+
 def _heard(found: list[Contact]) -> None:
     """Nobody is told twice, and whoever was told need not be kept."""

@@ -6,9 +6,13 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from dht.contact import Contact
+from dht.errors import PeerTimeoutError
 from dht.lookup import ALPHA
 from summaries.trie import ROOT
+from xenonode.search.kinds import TRIE
 from xenonode.search.placement import DOUBTED_S, LATELY_S, REMEMBERED_MOST_S, REPLICAS, Placement
 from xenonode.simulation.network import Conditions
 from xenonode.simulation.overlays import OverlayNode, OverlayWorld
@@ -32,24 +36,55 @@ def find(world: OverlayWorld, node: OverlayNode, placement: Placement) -> tuple[
     return found == world.nearest("cores", KEY, REPLICAS), node.endpoint.calls.begun - before
 
 
-def test_old_holders_are_confirmed_by_as_many_questions_as_there_are_of_them() -> None:
+def test_old_holders_are_confirmed_by_one_question_to_one_of_them() -> None:
     with placed() as (world, node, placement):
         right, questions = find(world, node, placement)
         assert right and questions > REPLICAS
         assert find(world, node, placement) == (True, 0)
+        for _ in range(3):
+            world.simulation.run(asyncio.sleep(REMEMBERED_MOST_S + 1))
+            assert node.node.call(lambda: world.simulation.run(_remembered(placement))) is None
+            assert find(world, node, placement) == (True, 1)
+
+
+def test_all_holders_are_asked_where_one_names_others_and_they_stay_though_it_lies() -> None:
+    with placed() as (world, node, placement):
+        find(world, node, placement)
+        for liar in world.nodes:
+            if liar.contact("cores") in world.nearest("cores", KEY, REPLICAS):
+                liar.overlay("cores").table.around = lambda target, count: []  # type: ignore[method-assign]
         world.simulation.run(asyncio.sleep(REMEMBERED_MOST_S + 1))
-        assert node.node.call(lambda: world.simulation.run(_remembered(placement))) is None
         right, questions = find(world, node, placement)
-        assert right and REPLICAS <= questions <= ALPHA
+        assert right and 1 + REPLICAS <= questions <= 1 + ALPHA
+
+
+def test_what_one_holder_hides_another_tells_the_next_time() -> None:
+    with placed() as (world, node, placement):
+        find(world, node, placement)
+        target = int.from_bytes(KEY, "big")
+        liar = next(one for one in world.nodes if one.contact("cores") == world.nearest("cores", KEY, 1)[0])
+        third = world.nearest("cores", KEY, REPLICAS)[-1].number ^ target
+        while (newcomer := world.add()).contact("cores").number ^ target > third:
+            pass
+        world.simulation.run(world.join(newcomer, world.nodes[:3]))
+        hidden, honest = newcomer.contact("cores"), liar.overlay("cores").table.around
+        liar.overlay("cores").table.around = (  # type: ignore[method-assign]
+            lambda target, count: [each for each in honest(target, count) if each != hidden]
+        )
+        node.node.call(node.overlay("cores").drop, hidden)  # as if it had never come by
+        for _ in range(4):
+            world.simulation.run(asyncio.sleep(REMEMBERED_MOST_S + 1))
+            right, _ = find(world, node, placement)
+        assert right
 
 
 def test_a_holder_that_is_gone_is_not_confirmed() -> None:
     with placed() as (world, node, placement):
         find(world, node, placement)
-        world.simulation.run(asyncio.sleep(REMEMBERED_MOST_S + 1))
         holders = world.nearest("cores", KEY, REPLICAS)
         next(each for each in world.nodes if each.contact("cores") == holders[0]).crash()
-        world.simulation.run(node.node.start(placement.find(ROOT)))  # type: ignore[arg-type]
+        world.simulation.run(asyncio.sleep(REMEMBERED_MOST_S + 1))
+        _ask_in_vain(world, node, holders[0], placement)
         counted = world.simulation.run(node.node.start(placement.find(ROOT)))  # type: ignore[arg-type]
         assert counted == holders  # it may be there all the same: a moment's silence makes nobody else a holder
         world.simulation.run(asyncio.sleep(LATELY_S + 2 * DOUBTED_S))
@@ -126,6 +161,17 @@ def test_named_holders_are_believed_unless_too_few_are_named_or_somebody_nearer_
 
 async def _remembered(placement: Placement) -> object:
     return placement.remembered(ROOT)
+
+
+def _ask_in_vain(world: OverlayWorld, node: OverlayNode, holder: Contact, placement: Placement) -> None:
+    """What whoever looked the holders up meets: no answer."""
+
+    async def ask() -> None:
+        with pytest.raises(PeerTimeoutError):
+            await node.overlay("cores").ask(holder, TRIE, b"")
+        placement.forget(ROOT)
+
+    world.simulation.run(node.node.start(ask(), "ask"))
 
 
 def test_holders_are_found_among_many_nodes_though_datagrams_are_lost() -> None:

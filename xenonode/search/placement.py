@@ -6,8 +6,8 @@ distance, no other node can be nearer (the XOR metric's triangle inequality), so
 answer for all keys. Nobody is known about as far off as the nearest one that was silent; and where fewer than R
 answered, those who were silent are holders all the same: silence must not make a network smaller than it is, or a part
 of it would be searched for all of it. What was looked up is believed the longer the quieter the network is, and no
-longer once a holder is silent or a nearer node is known; what is merely old is confirmed by asking the R holders
-themselves.
+longer once a holder is silent or a nearer node is known; what is merely old is confirmed by asking one of the R
+holders, by lot, and all of them where that one knows of others.
 
 Sources: search.md of the design gives R = 3 and 15 s for cached paths; a lookup asks for one more than R, and for more
 where somebody was silent in it.
@@ -149,12 +149,9 @@ class Placement:
         packed = self._key_of(*place)
         key = int.from_bytes(packed, "big")
         held = self._known.get(place)
-        if held is not None and len(held.contacts) >= self.replicas:
-            # R questions instead of those of a lookup: who came since has made itself known to the nearest.
-            survey = await self.overlay.survey(packed, self.replicas)
-            if survey.found == held.contacts == self._counted(key, survey):
-                now_s = asyncio.get_running_loop().time()
-                return self._remember(place, _Neighbourhood(held.contacts, key, held.reach, now_s, self._changes))
+        if held is not None and len(held.contacts) >= self.replicas and await self._confirmed(packed, key, held):
+            now_s = asyncio.get_running_loop().time()
+            return self._remember(place, _Neighbourhood(held.contacts, key, held.reach, now_s, self._changes))
         few = len(self.overlay.table) < SMALL_NETWORK
         count = LOOKED_UP_SMALL if few else LOOKED_UP
         survey = await self.overlay.survey(packed, count)
@@ -179,6 +176,25 @@ class Placement:
         last = contacts[-1].number ^ key
         held = _Neighbourhood(contacts, key, last, now_s, self._changes, sure <= last)
         return self._remember(place, held)
+
+    async def _confirmed(self, packed: bytes, key: int, held: _Neighbourhood) -> bool:
+        """Whether old holders are the holders still: one of them names nobody who is nearer, or else all three answer.
+
+        Who came since has made itself known to the nearest. Which of them is asked is drawn, so that what one does not
+        know, or hides, another tells the next time; and who is gone is silent to what it is looked for, and forgotten.
+        """
+        overlay = self.overlay
+        others = [one for one in held.contacts if one.node_id != overlay.node_id]
+        if others and not held.doubted:
+            asked = overlay.endpoint.rng.choice(others)
+            named = await overlay.named_by(asked, packed)
+            if named is not None:
+                met = [*named, *overlay.missed(LATELY_S), asked, *overlay.known(packed, self.replicas)]
+                known = {one.node_id: one for one in met if not self.shuns(one)}
+                if _nearest(key, list(known.values()))[: self.replicas] == held.contacts:
+                    return True
+        survey = await overlay.survey(packed, self.replicas)
+        return survey.found == held.contacts == self._counted(key, survey)
 
     def _counted(self, key: int, survey: Survey) -> list[Contact]:
         """The holders as far as a lookup knows: who answered, and who did not but has been met.
