@@ -47,6 +47,11 @@ class Publisher:
         self.last: Published | None = None
         """How the latest publication went."""
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether an advert is on its way to its holders."""
+        return self._turn.locked()
+
     def pending(self, seq: int) -> tuple[str, ...]:
         """Dimensions in which a search may still miss the advert of this number; empty once all acknowledged it."""
         if self.last is None or self.last.seq != seq:

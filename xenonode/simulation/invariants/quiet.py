@@ -22,6 +22,7 @@ from xenonode.model.advert import Advert
 
 if TYPE_CHECKING:
     from xenonode.search.holding import TrieHolding
+    from xenonode.search.publishing import Publisher
     from xenonode.search.searching import SearchAnswer
     from xenonode.simulation.node_host import NodeHost
     from xenonode.simulation.stage import Stage
@@ -54,6 +55,7 @@ class Truth:
         self.peer = self.hosts[0].running.peer
         self.expected = {each.server_key: each for each in world.adverts()}
         self._by_key = {host.running.home.signer.public_key: host.node.host.name for host in self.hosts}
+        self._replacing = {key for host in self.hosts for key, publisher in _publishers(host) if _replaces(publisher)}
         self._contacts = {
             name: [(host.running.peer.endpoint.overlay(name).contact, host) for host in self.hosts]
             for name in self.names
@@ -88,8 +90,14 @@ class Truth:
         return found
 
     def points(self) -> Iterator[tuple[str, Point]]:
-        """Every advert in force, by its server's name; of many, one in so many."""
+        """Every advert in force, by its server's name; of many, one in so many.
+
+        Not one that is just being replaced where the one before was acknowledged everywhere: in a large world somebody
+        replaces his at each moment, and some holders have the new one already while others have the old one.
+        """
         for verified in list(self.expected.values())[:: 1 + len(self.expected) // POINTS_MAX]:
+            if verified.server_key in self._replacing:
+                continue
             point = self.peer.adverts.verify(verified.envelope.raw, self.world.now_ms())[1]
             yield self.server(verified.server_key), point
 
@@ -137,6 +145,18 @@ class Truth:
     def quorum(self) -> int:
         """Of a prefix's holders."""
         return quorum(min(REPLICAS, len(self.hosts)))
+
+
+def _publishers(host: NodeHost) -> Iterator[tuple[bytes, Publisher | None]]:
+    """By whom a host publishes whose adverts: its own, and those of machines behind it."""
+    yield host.running.home.signer.public_key, getattr(host.running, "publisher", None)
+    for machine in getattr(host, "fleet", ()):
+        yield machine.signer.public_key, getattr(machine, "publisher", None)
+
+
+def _replaces(publisher: Publisher | None) -> bool:
+    last = None if publisher is None else publisher.last
+    return publisher is not None and publisher.is_under_way and last is not None and not last.pending
 
 
 def everybody_is_up(world: Stage) -> str:

@@ -1,0 +1,41 @@
+"""What is looked at once all is quiet: who is replacing its advert breaks nothing, whoever's rows are gone does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from xenonode.simulation.crowd import Crowd
+from xenonode.simulation.invariants.quiet import Truth, rows_are_held, zones_cover_rows
+
+from .test_crowd import FEW
+
+PERIOD_S, BEGIN_S, LOOK_S = 10.0, 75.0, 0.1
+
+
+@contextmanager
+def published() -> Iterator[Crowd]:
+    """Forty peers, somebody of whom replaces its advert at each moment, each having published twice."""
+    with Crowd(3, peers=40, dimensions=FEW, period_ms=round(1_000 * PERIOD_S)) as crowd:
+        crowd.run(until=BEGIN_S)
+        yield crowd
+
+
+def test_a_world_in_which_somebody_replaces_its_advert_is_whole_at_every_moment() -> None:
+    with published() as crowd:
+        for look in range(round(PERIOD_S / LOOK_S)):
+            crowd.run(until=BEGIN_S + look * LOOK_S)
+            truth = Truth(crowd)
+            assert rows_are_held(truth) == zones_cover_rows(truth) == ""
+
+
+def test_rows_that_two_holders_lost_are_missed_though_others_are_being_replaced() -> None:
+    with published() as crowd:
+        truth = Truth(crowd)
+        name, point = next(truth.points())
+        trie = truth.tries[0]
+        (key,) = truth.postings(trie, point.id)
+        for prefix in truth.prefixes(trie, key):
+            for node in truth.nodes(trie, prefix)[:2]:
+                node.rows.drop(point.id, key)
+        assert name in rows_are_held(Truth(crowd))
