@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from xenonode.simulation.campaign.jobs import jobs_of, parse_seeds
+from xenonode.simulation.faults import KINDS, FaultSpec
 from xenonode.simulation.measured import Outage
 from xenonode.simulation.scenario import ScenarioError
 from xenonode.simulation.scenario_file import keys, load
@@ -191,6 +192,7 @@ def test_a_number_of_more_digits_than_can_be_read_is_refused(tmp_path: Path) -> 
             load(source, {key: "9" * 5_000})
 
 
+LOSS = '[[fault]]\nkind = "loss"\n'
 FAULT = '[[fault]]\nkind = "partition"\n'
 
 
@@ -204,6 +206,9 @@ FAULT = '[[fault]]\nkind = "partition"\n'
         (FAULT + 'at_s = "x"', "fault[0].at_s: must be a number", ""),
         (FAULT + "at_s = 300", "fault[0]: at_s = 300 is not before the end", ""),
         (FAULT + "at_s = -1", "fault[0]: partition: times must not be below 0", ""),
+        (LOSS + "loss_ppm = -1", "fault[0]: loss: loss_ppm must be in 0..1000000, not -1", ""),
+        ('[[fault]]\nkind = "crash_loop"\ntimes = 1000000000', "crash_loop: times must be in 1..10000", ""),
+        ('[[fault]]\nkind = "clock_jump"\njump_ms = ' + "9" * 20, "clock_jump: jump_ms must be in -3", ""),
         (FAULT + "share = 2", "fault[0].share: must be in 0..1", ""),
         (FAULT + 'targets = "serfers"', "fault[0]: partition strikes", ""),
         (FAULT + 'targets = ["server-77"]', "fault[0]: partition: this world has no host 'server-77'", ""),
@@ -234,3 +239,8 @@ def test_a_fault_is_set_and_swept_by_its_number(tmp_path: Path) -> None:
 def test_faults_are_part_of_what_a_result_depends_on(tmp_path: Path) -> None:
     one, other = load(written(tmp_path, FAULT)), load(written(tmp_path, FAULT + "count = 2"))
     assert one.faults[0].kind == "partition" and one.digest() != other.digest()
+
+
+def test_every_parameter_of_a_fault_has_bounds_and_its_default_is_within() -> None:
+    for kind in KINDS.values():
+        FaultSpec(kind.name, parameters=kind.parameters)

@@ -16,6 +16,19 @@ PLATFORM, PEERS = "platform", "peers"
 GROUPS = ("servers", "clients", "corp", "any")
 BOTH = (PLATFORM, PEERS)
 CORP = ("corp",)
+DAY_MS = 86_400_000
+BOUNDS = {
+    "_ppm": (0, 1_000_000),
+    "_us": (0, 600_000_000),
+    "mtu_bytes": (0, 65_507),
+    "skew_ms": (-365 * DAY_MS, 365 * DAY_MS),
+    "jump_ms": (-365 * DAY_MS, 365 * DAY_MS),
+    "_ms": (0, DAY_MS),
+    "times": (1, 10_000),
+    "live": (0, 1),
+    "after_writes": (0, 1_000_000),
+}
+"""What a parameter may be, by how its name ends; the first that fits."""
 LEDGER_ROT = "ledger_bit_rot"
 
 
@@ -104,6 +117,10 @@ def _kind(name: str, parameters: Mapping[str, int]) -> Kind:
     if unknown:
         known = ", ".join(kind.parameters) or "none"
         raise SimulationError(f"{name} has no parameter {unknown[0]!r}; it has: {known}")
+    for parameter, value in parameters.items():
+        least, most = next(bounds for end, bounds in BOUNDS.items() if parameter.endswith(end))
+        if not least <= value <= most:
+            raise SimulationError(f"{name}: {parameter} must be in {least}..{most}, not {value}")
     return kind
 
 
