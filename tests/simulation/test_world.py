@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
+from xenonode.simulation.crowd import Crowd
+from xenonode.simulation.errors import SimulationError
 from xenonode.simulation.lease import settled_once
+from xenonode.simulation.world import World
 
 SCRIPT = pathlib.Path(__file__).with_name("platform_world.py")
 SEED, SERVERS, FLEET, CAPACITY = 7, 50, 1_950, 32
@@ -68,3 +71,17 @@ def test_another_seed_is_another_run_and_the_same_seed_the_same() -> None:
     for told in (one, other):
         assert all(question["equal"] and question["complete"] for question in told["questions"])
         check_money(told["account"])
+
+
+@pytest.mark.parametrize("wrong", [{"servers": -1}, {"clients": 2.5}, {"fleet": True}, {"servers": 0, "fleet": 3}])
+def test_a_world_of_an_impossible_size_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(SimulationError, match=r"^(servers|clients|fleet): "):
+        World(1, **wrong)
+    if "fleet" not in wrong:
+        with pytest.raises(SimulationError, match=r"^(peers|clients): "):
+            Crowd(1, **{"peers" if name == "servers" else name: count for name, count in wrong.items()})
+
+
+def test_a_world_without_clients_cannot_be_asked_and_says_so() -> None:
+    with World(1, servers=1, clients=0) as world, pytest.raises(SimulationError, match="clients"):
+        world.run(world.ask("cores >= 1"))

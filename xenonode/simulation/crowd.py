@@ -49,7 +49,7 @@ from xenonode.simulation.machines import LONGEST_PERIOD_MS, Machine
 from xenonode.simulation.network import Conditions
 from xenonode.simulation.node_host import NodeHost
 from xenonode.simulation.run import Simulation
-from xenonode.simulation.stage import Geography, Stage
+from xenonode.simulation.stage import Geography, Stage, check_counts
 from xenonode.simulation.warm import known_members
 
 T = TypeVar("T")
@@ -255,6 +255,7 @@ class Crowd(Stage):
     ) -> None:
         """With `acquainted`, who is in whose table has a session, as after a while of life; else all are strangers."""
         super().__init__()
+        check_counts(peers=peers, clients=clients)
         self.advertising, self.period_ms, self.leaf_capacity = advertising, period_ms, leaf_capacity
         self.patience_s += period_ms / 1_000  # what a fault kept from holders comes with the next advert
         self._acquainted = acquainted
@@ -342,6 +343,8 @@ class Crowd(Stage):
 
     async def ask(self, text: str) -> SearchAnswer:
         """A search of the first client's. Raises XenoError."""
+        if not self.clients:
+            raise SimulationError("clients: a world without any cannot be asked")
         return await self.clients[0].call(lambda own: own.search(text))
 
     def host(self, name: str) -> CrowdHost:

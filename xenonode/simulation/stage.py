@@ -29,6 +29,13 @@ ACCESS_US = 2_000
 """One way through both ends' access networks: what is left of a latency between neighbours."""
 
 
+def check_counts(**counts: int) -> None:
+    """Raise SimulationError, with the name of what was asked for, unless all are whole numbers of at least 0."""
+    for name, count in counts.items():
+        if type(count) is not int or count < 0:
+            raise SimulationError(f"{name}: a world has a whole number of them, 0 or more, not {count!r}")
+
+
 class Geography:
     """Where hosts are, and how long packets take between those places."""
 

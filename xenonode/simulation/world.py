@@ -44,12 +44,13 @@ from xenonode.server_node import ServerNode, registration
 from xenonode.setting_tables import AUTO
 from xenonode.simulation.disk import SimulatedDisk
 from xenonode.simulation.env import derive
+from xenonode.simulation.errors import SimulationError
 from xenonode.simulation.home import AUTHORITY_TEXT, SimulatedHome, certify, login_key
 from xenonode.simulation.machines import Machine, image
 from xenonode.simulation.network import Conditions
 from xenonode.simulation.node_host import NodeHost
 from xenonode.simulation.run import SimulatedNode, Simulation
-from xenonode.simulation.stage import Geography, Stage
+from xenonode.simulation.stage import Geography, Stage, check_counts
 
 if TYPE_CHECKING:
     from xenonode.simulation.ledger import LedgerDisk  # needs apsw, which is for the simulator's own proofs
@@ -318,6 +319,9 @@ class World(Stage):
     ) -> None:
         """`ledger` is a disk for XenoCorp's database; without one it is in memory, and loses nothing."""
         super().__init__()
+        check_counts(servers=servers, fleet=fleet, clients=clients)
+        if fleet and not servers:
+            raise SimulationError("fleet: its machines belong to servers, of which there is none")
         self.leaf_capacity, self.root_groups, self.period_ms = leaf_capacity, root_groups, period_ms
         self.tries = tries
         self.credit, self.ledger = credit, ledger
@@ -367,6 +371,8 @@ class World(Stage):
 
     async def ask(self, text: str) -> SearchAnswer:
         """A search of the first client's."""
+        if not self.clients:
+            raise SimulationError("clients: a world without any cannot be asked")
         return await self.clients[0].call(lambda client: client.finding.search(text))
 
     def place(self, name: str) -> Location | None:
