@@ -27,8 +27,12 @@ def build(
     adverts: Sequence[Advertised],
     capacity: int,
     holders: Callable[[Prefix], Sequence[bytes]],
+    heard_ms: int = FOREVER_MS,
 ) -> dict[Prefix, TrieNode]:
-    """Every leaf and aggregation point of one dimension's trie. `holders` names who keeps a prefix."""
+    """Every leaf and aggregation point of one dimension's trie. `holders` names who keeps a prefix.
+
+    `heard_ms` is when the children were heard last.
+    """
     own = [keys_of(schema, dimension, point) for point, _ in adverts]
     keys: NDArray[np.uint64] = np.array([key for some in own for key in some], dtype=np.uint64)
     places = np.repeat(np.arange(len(adverts)), [len(some) for some in own])
@@ -52,7 +56,7 @@ def build(
         parent = nodes[prefix.parent] if prefix.parent is not None else None
         if parent is not None:
             zone = nodes[prefix].zone
-            parent.entries[prefix] = {one: Entry(1, 1, zone, FOREVER_MS) for one in holders(prefix)}
+            parent.entries[prefix] = {one: Entry(1, 1, zone, heard_ms) for one in holders(prefix)}
             parent.zone = parent.zone.union(zone)
     for node in nodes.values():
         node.claimed, node.settled, node.version = node.zone, True, 1

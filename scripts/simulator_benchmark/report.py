@@ -45,7 +45,7 @@ def row(told: dict[str, Any]) -> str:
         f"{told['kind']:>9}{told['nodes']:>8,}{told['overlays']:>4}{told['warm_cpu_s']:>9.1f}{told['cpu_s']:>9.1f}"
         f"{told['wall_s']:>9.1f}{told['rpcs']:>12,}{told['rss_mb']:>9.0f}{told['kb_a_node']:>9.1f}"
     )
-    if told["kind"] == "publish":
+    if told["kind"] != "lookups":
         good = f"{told['queries'] - told['partial']} of {told['queries']} queries complete"
         line += f"{told['kb_a_node_with_adverts']:>9.1f}  {good}, {told['not_durable']} adverts not durable"
     else:
@@ -57,6 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run everything; with `--json` the last line is one object."""
     parser = argparse.ArgumentParser(prog="bench_simulator", description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", default="1000,10000", help="nodes that publish and search (default 1000,10000)")
+    parser.add_argument("--renewals", help="the same where adverts and tries are there already (default: these sizes)")
     parser.add_argument("--lookups", default="50000", help="sizes of warm starts with lookups only (default 50000)")
     parser.add_argument("--rate-nodes", type=int, default=1000, help="nodes while rates are measured (default 1000)")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each contender (default 7)")
@@ -76,7 +77,8 @@ def main(arguments: list[str] | None = None) -> int:
     heads = (("", 9), ("nodes", 8), ("x", 4), ("warm s", 9), ("CPU s", 9), ("wall s", 9), ("RPCs", 12), ("MB", 9))
     print("".join(f"{head:>{width}}" for head, width in (*heads, ("kB/node", 9), ("+adverts", 9))))
     runs, differ = [], False
-    for kind, sizes in (("publish", options.sizes), ("lookups", options.lookups)):
+    renewals = options.sizes if options.renewals is None else options.renewals
+    for kind, sizes in (("publish", options.sizes), ("renew", renewals), ("lookups", options.lookups)):
         for nodes in (int(size) for size in sizes.split(",") if size):
             told = run_one(kind, nodes, options, "1")
             runs.append(told)

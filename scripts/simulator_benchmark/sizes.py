@@ -20,7 +20,6 @@ from xenonode.simulation.overlays import OverlayWorld
 
 SETTLE_S = 30.0
 """Between the last first advert and the first query: split leaves hand their rows down meanwhile."""
-KINDS = ("publish", "lookups")
 QUERIES = (
     "cores >= 16 and price.cpu <= 0.03 USD/h limit 10",
     "memory.available >= 64 GiB and os.linux >= 6.1 limit 10",
@@ -61,14 +60,22 @@ class Meter:
         return round((resident_bytes() - self.bytes) / 1e3 / nodes, 1)
 
 
-def publish(nodes: int, overlays: int, seed: int, queries: int, capacity: int, strangers: int) -> dict[str, Any]:
-    """A crowd: tables filled, an advert of each node published, then searches, whose answers the oracle checks."""
+def publish(
+    nodes: int, overlays: int, seed: int, queries: int, capacity: int, strangers: int, *, established: bool = False
+) -> dict[str, Any]:
+    """A crowd: tables filled, an advert of each node published, then searches.
+
+    With `established` each node has an advert already, in tries that are there as tables are, and publishes a new one.
+    """
     Crowd(seed, peers=2).simulation.loop.close()  # what is loaded once is not a node's
     meter = Meter()
-    names = dimensions(overlays)
-    with Crowd(seed, peers=nodes, dimensions=names, leaf_capacity=capacity, acquainted=not strangers) as crowd:
+    names, met = dimensions(overlays), not strangers
+    with Crowd(seed, peers=nodes, dimensions=names, leaf_capacity=capacity, acquainted=met) as crowd:
         crowd.run(crowd.open())
-        warm, bare_kb = meter.cost(), meter.kb_a_node(nodes)
+        bare_kb = meter.kb_a_node(nodes)
+        if established:
+            crowd.run(crowd.establish())
+        warm = meter.cost()
         crowd.run(until=crowd.now_s + SETTLE_S)
         crowd.run(crowd.publish_all())
         loaded_kb = meter.kb_a_node(nodes)
@@ -83,6 +90,11 @@ def publish(nodes: int, overlays: int, seed: int, queries: int, capacity: int, s
         memory = {"kb_a_node": bare_kb, "kb_a_node_with_adverts": loaded_kb, "warm_cpu_s": warm["cpu_s"]}
         counted = {"rpcs": crowd.questions(), "virtual_s": round(crowd.now_s, 1), "trace": crowd.trace.hexdigest()}
         return {**meter.cost(), **counted, **memory, **told}
+
+
+def renew(nodes: int, overlays: int, seed: int, queries: int, capacity: int, strangers: int) -> dict[str, Any]:
+    """The same in a network that has lived for a while."""
+    return publish(nodes, overlays, seed, queries, capacity, strangers, established=True)
 
 
 def lookups(nodes: int, overlays: int, seed: int, queries: int, capacity: int, strangers: int) -> dict[str, Any]:
@@ -113,7 +125,7 @@ def main() -> None:
     """See the module."""
     kind, *numbers = sys.argv[1:]
     nodes, overlays, *rest = map(int, numbers)
-    work = {"publish": publish, "lookups": lookups}[kind]
+    work = {"publish": publish, "renew": renew, "lookups": lookups}[kind]
     print(json.dumps({"kind": kind, "nodes": nodes, "overlays": overlays, **work(nodes, overlays, *rest)}))
 
 

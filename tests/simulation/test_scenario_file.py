@@ -59,6 +59,7 @@ def test_set_goes_over_the_file_and_out_of_the_sweep(tmp_path: Path) -> None:
         ('[network]\nlatency = "matrix"', "network: matrix = \"FILE\" and latency = \"matrix\" go together", ""),
         ('kind = "peers"\n[workload]\nsessions_per_s = 1', 'workload.sessions_per_s needs kind = "platform"', ""),
         ("[nodes]\ndimensions = 8", "nodes.dimensions below 11 needs kind", ""),
+        ("[nodes]\nestablished = true", "nodes.established needs kind", ""),
         ("nodes = 3", "nodes: must be a table", "[nodes]"),
         ("[workload]\nmix = { fast = 1 }", "mix: fast is none of", ""),
         ("[workload]\nmix = { union = -1 }", "mix: weights are not negative", ""),

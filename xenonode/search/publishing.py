@@ -58,6 +58,15 @@ class Publisher:
             return tuple(dimension.name for dimension in self.schema.dimensions)
         return self.last.pending
 
+    def go_on_from(self, raw: bytes, postings: Mapping[str, tuple[tuple[Posting, ...], ...]]) -> Published:
+        """An advert stands already where `postings` say, by dimension in each of its tries. Raises RemoteError."""
+        verified, point = self._adverts.verify(raw, self._env.now_ms())
+        self._postings = dict(postings)
+        self._before = Before(point.seq, raw)
+        self.standing = {name: Standing(point, tries) for name, tries in postings.items()}
+        self.last = Published(verified.advert.seq, tuple(postings), ())
+        return self.last
+
     async def publish(self, raw: bytes) -> Published:
         """Put a new signed advert (or a tombstone) in the place of the last one. Raises RemoteError if it is none."""
         async with self._turn:

@@ -23,8 +23,10 @@ from dht.contact import Contact
 from dht.errors import RemoteError
 from dht.identity import Scheme, Signer, node_id
 from summaries.errors import SummariesError
+from summaries.node import TrieNode
 from summaries.parse import parse
 from summaries.point import Point
+from summaries.publish import Posting
 from summaries.schema import ENVIRONMENT, LOCATION, Schema
 from xenonode import catalogue
 from xenonode.catalogue import REGIONS, ServerShape
@@ -44,6 +46,7 @@ from xenonode.simulation.acquaintances import Acquaintances
 from xenonode.simulation.disk import SimulatedDisk
 from xenonode.simulation.env import EPOCH_MS, derive
 from xenonode.simulation.errors import SimulationError
+from xenonode.simulation.established import establish
 from xenonode.simulation.home import SimulatedHome
 from xenonode.simulation.machines import LONGEST_PERIOD_MS, Machine
 from xenonode.simulation.network import Conditions
@@ -189,6 +192,17 @@ class CrowdPeer(CrowdHost):
             await self.node.start(self.publish(), "publish")
         self.running = life
 
+    def hold(self, dimension: str, salt: int, node: TrieNode) -> None:
+        """Hold a trie node that was built elsewhere."""
+        assert self.peer is not None
+        holding = self.peer.holdings[dimension].of(salt)
+
+        def install() -> None:
+            holding.holder.install(node)
+            holding.wake()
+
+        self.node.call(install)
+
     async def stop(self) -> None:
         """Stop in order: withdraw the advert, say goodbye."""
         life, self.running = self.running, None
@@ -211,6 +225,19 @@ class CrowdPeer(CrowdHost):
         """Take another address, while it is down."""
         self.crowd.simulation.network.move(self.node.host)
 
+    def stand(self, raw: bytes, postings: Mapping[str, tuple[tuple[Posting, ...], ...]]) -> None:
+        """Its first advert stands where `postings` say; it is renewed at a moment of chance within a period.
+
+        To be called on its own host.
+        """
+        assert self.life is not None
+        env, name = self.node.env, self.node.host.name
+        drawn = int.from_bytes(derive(self.crowd.simulation.seed, "first renewal", name)[:4])
+        self.crowd.durable[name] = self.life.publisher.go_on_from(raw, postings)
+        self._again = asyncio.get_running_loop().call_later(
+            self.crowd.period_ms / 1_000 * drawn / (1 << 32), lambda: env.spawn(self.publish(), "publish")
+        )
+
     async def publish(self) -> Published | None:
         """Advertise as it is now, and again when a period has passed; None where it has to be tried again before.
 
@@ -222,6 +249,8 @@ class CrowdPeer(CrowdHost):
         def again() -> None:
             env.spawn(self.publish(), "publish")
 
+        if self._again is not None:
+            self._again.cancel()
         self._again = loop.call_later(self.crowd.period_ms / 1_000, again)
         try:
             published = await self.life.publisher.publish(self.machine.advert(env.now_ms(), self.credential).raw)
@@ -252,13 +281,17 @@ class Crowd(Stage):
         scheme: Scheme | None = None,
         traced: bool = True,
         acquainted: bool = True,
+        established: bool = False,
     ) -> None:
-        """With `acquainted`, who is in whose table has a session, as after a while of life; else all are strangers."""
+        """With `acquainted`, who is in whose table has a session, as after a while of life; else all are strangers.
+
+        With `established`, everybody's first advert stands when the world has begun; else each is published.
+        """
         super().__init__()
         check_counts(peers=peers, clients=clients)
         self.advertising, self.period_ms, self.leaf_capacity = advertising, period_ms, leaf_capacity
         self.patience_s += period_ms / 1_000  # what a fault kept from holders comes with the next advert
-        self._acquainted = acquainted
+        self._acquainted, self._established = acquainted, established
         self.geography = Geography()
         self.places = self.geography.places
         self.simulation = Simulation(
@@ -363,9 +396,11 @@ class Crowd(Stage):
         return self.places.get(name)
 
     async def begin(self) -> None:
-        """Open everybody with full tables; then, within a minute, everybody's first advert."""
+        """Open everybody with full tables; then, within a minute or at once, everybody's first advert."""
         await self.open()
-        if self.advertising:
+        if self.advertising and self._established:
+            await self.establish()
+        elif self.advertising:
             await self.publish_all()
 
     async def open(self) -> None:
@@ -388,6 +423,11 @@ class Crowd(Stage):
         with self.growing():
             await asyncio.gather(*(peer.node.start(self._appear(peer), "publish") for peer in self.servers))
 
+    async def establish(self) -> None:
+        """Once all are open: everybody's first advert stands, without a message (established.py)."""
+        with self.growing():
+            establish(self)
+
     async def _appear(self, peer: CrowdPeer) -> None:
         drawn = int.from_bytes(derive(self.simulation.seed, "first advert", peer.node.host.name)[:4])
         await asyncio.sleep(SPREAD_S * drawn / (1 << 32))
@@ -395,10 +435,7 @@ class Crowd(Stage):
 
     def _warm(self, dimension: str, met: Sequence[bytearray]) -> None:
         """Fill everybody's table of a dimension; in `met` each gets a bit for each whom it has met."""
-        contacts = [
-            Contact.unpack(Contact(node_id(dimension, each.signer.public_key, each.nonce), each.udp.pair).packed)
-            for each in self.servers
-        ]
+        contacts = self.contacts(dimension)
         numbers = [contact.number for contact in contacts]
         seed = int.from_bytes(derive(self.simulation.seed, "warm", dimension))
         for place, known in known_members(numbers, seed):
@@ -408,6 +445,13 @@ class Crowd(Stage):
             bits = met[place]
             for each in known:
                 bits[each >> 3] |= 1 << (each & 7)
+
+    def contacts(self, dimension: str) -> list[Contact]:
+        """The servers' in one dimension, in the servers' order."""
+        return [
+            Contact.unpack(Contact(node_id(dimension, each.signer.public_key, each.nonce), each.udp.pair).packed)
+            for each in self.servers
+        ]
 
     def adverts(self) -> list[VerifiedAdvert]:
         """Every advert in force of peers that are up, straight from those who signed it: the oracle of searches."""

@@ -70,6 +70,7 @@ class Nodes:
     fleet: int = _key(0, "further machines that the servers' owners advertise through them", 0, NODES_MAX)
     clients: int = _key(2, "clients, who search and lease", 1, NODES_MAX)
     dimensions: int = _key(11, "dimensions that are indexed, a DHT each; fewer only for kind peers", 7, 11)
+    established: bool = _key(False, "everybody's first advert stands at the begin, unpublished; only for kind peers")
     leaf_capacity: int = _key(16, "rows that a leaf of the summaries holds before it splits", 2, 4096)
     advert_period_s: float = _key(0.0, "how often servers advertise anew, 1 to 300; 0: 60, for kind peers 300", 0, 300)
     credit_usd: int = _key(1000, "what each client's account begins with", 1, 10**6)
@@ -188,6 +189,7 @@ class Scenario:
         yield 0 < nodes.advert_period_s < 1, "nodes.advert_period_s is 0 (as usual), or 1 to 300"
         if self.kind == "platform":
             yield nodes.dimensions != 11, 'nodes.dimensions below 11 needs kind = "peers": the platform has eleven'
+            yield nodes.established, 'nodes.established needs kind = "peers": the servers of the platform publish'
         else:
             yield nodes.fleet, 'nodes.fleet needs kind = "platform": a peer has one machine'
             yield workload.sessions_per_s, 'workload.sessions_per_s needs kind = "platform": peers have no XenoCorp'

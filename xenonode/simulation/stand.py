@@ -164,6 +164,7 @@ class PeersStand:
             peers=nodes.servers,
             clients=nodes.clients,
             dimensions=_dimensions(nodes.dimensions),
+            established=nodes.established,
             leaf_capacity=nodes.leaf_capacity,
             period_ms=scenario.advert_period_ms,
             conditions=conditions_of(scenario.network),
