@@ -28,6 +28,7 @@ from summaries.parse import parse
 from summaries.point import Point
 from summaries.publish import Posting
 from summaries.schema import ENVIRONMENT, LOCATION, Schema
+from summaries.trie import Prefix
 from xenonode import catalogue
 from xenonode.catalogue import REGIONS, ServerShape
 from xenonode.env import Env
@@ -202,6 +203,13 @@ class CrowdPeer(CrowdHost):
             holding.wake()
 
         self.node.call(install)
+
+    def meet(self, dimension: str, prefix: Prefix, holders: Sequence[bytes], salt: int) -> None:
+        """Know who holds a trie node, as whoever has just published there does."""
+        assert self.peer is not None
+        placement = self.peer.joined(dimension)
+        if placement is not None:
+            self.node.call(placement.told, prefix, holders, salt)
 
     async def stop(self) -> None:
         """Stop in order: withdraw the advert, say goodbye."""

@@ -1,8 +1,9 @@
 """Adverts that stand when a world begins: the tries that their publications would have grown, built at once.
 
 Decides who holds each leaf and aggregation point: the R nodes nearest to its key, each a copy of its own, as after a
-while of life without faults. Leaves out what only studies of growth need: first lookups of holders, and rows that go
-down while leaves split. What is built is told again, renewed and lost like everything else from then on.
+while of life without faults. Whoever advertises knows the holders of its leaves, as it would from its last
+publication. Leaves out what only studies of growth need: first lookups of them, and rows that go down while leaves
+split. What is built is told again, renewed and lost like everything else from then on.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class EstablishedTrie:
         self._replicas = [
             build(schema, dimension, adverts, capacity, named, now_ms) for _ in range(min(REPLICAS, len(contacts)))
         ]
-        self._holders = holders
+        self._holders, self.named = holders, named
 
     def held(self) -> Iterator[tuple[int, TrieNode]]:
         """Each trie node, and the place of the member that holds this copy of it."""
@@ -98,21 +99,25 @@ def establish(crowd: Crowd) -> None:
     standing: list[dict[str, tuple[Postings, ...]]] = [{} for _ in adverts]
     for dimension in crowd.published.schema.dimensions:
         tries = _establish(crowd, dimension.name, adverts)
-        for own, (point, _) in zip(standing, adverts):
-            own[dimension.name] = tuple(postings[point.id] for postings in tries)
+        found = [trie.postings() for trie in tries]
+        for server, own, (point, _) in zip(crowd.servers, standing, adverts):
+            own[dimension.name] = tuple(postings[point.id] for postings in found)
+            for salt, (trie, postings) in enumerate(zip(tries, found)):
+                for posting in postings[point.id]:
+                    server.meet(dimension.name, posting.leaf, trie.named(posting.leaf), salt)
     for server, (_, raw), own in zip(crowd.servers, adverts, standing):
         server.node.call(server.stand, raw, own)
 
 
-def _establish(crowd: Crowd, dimension: str, adverts: Sequence[Advertised]) -> list[dict[int, Postings]]:
-    """Build a dimension's tries in those who hold them; where each advert stands in each of them, by its row id."""
+def _establish(crowd: Crowd, dimension: str, adverts: Sequence[Advertised]) -> list[EstablishedTrie]:
+    """Build a dimension's tries in those who hold them."""
     schema, network_id, contacts = crowd.published.schema, crowd.trust.network.network_id, crowd.contacts(dimension)
-    nearest, found = Nearest(contacts), list[dict[int, Postings]]()
+    nearest, found = Nearest(contacts), list[EstablishedTrie]()
     for salt in range(dict(crowd.published.tries).get(dimension, 1)):
         key_of = partial(trie_key, network_id, schema.epoch, dimension, group=salt)
         now_ms = round(crowd.now_s * 1_000)
         trie = EstablishedTrie(schema, dimension, adverts, crowd.leaf_capacity, contacts, nearest, key_of, now_ms)
         for place, node in trie.held():
             crowd.servers[place].hold(dimension, salt, node)
-        found.append(trie.postings())
+        found.append(trie)
     return found
