@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run everything; with `--json` the last line is one object."""
     parser = argparse.ArgumentParser(prog="bench_simulator", description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", default="1000,10000", help="nodes that publish and search (default 1000,10000)")
-    parser.add_argument("--renewals", help="the same where adverts and tries are there already (default: these sizes)")
+    parser.add_argument("--renewals", help="of networks that lived for a while: all publish anew (default: --sizes)")
     parser.add_argument("--lookups", default="50000", help="sizes of warm starts with lookups only (default 50000)")
     parser.add_argument("--rate-nodes", type=int, default=1000, help="nodes while rates are measured (default 1000)")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each contender (default 7)")

@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dht.contact import Contact
 from summaries.schema import ENVIRONMENT, LOCATION
 from xenonode.simulation.crowd import SPREAD_S, Crowd
-from xenonode.simulation.established import Nearest
+from xenonode.simulation.nearest import Nearest
 
 FEW = ("cores", "memory.available", "disk.available", "net.available", "price.cpu", ENVIRONMENT, LOCATION)
 QUERY = "cores >= 4 and price.cpu <= 1 USD/h"
@@ -37,9 +36,9 @@ def leaves(crowd: Crowd, holders_least: int) -> Leaves:
 @given(st.integers(1, 60), st.integers(0, (1 << 160) - 1), st.integers(1, 5), st.randoms(use_true_random=False))
 @settings(max_examples=100, deadline=None)
 def test_the_nearest_are_those_of_brute_force(members: int, key: int, count: int, rng: Random) -> None:
-    contacts = [Contact(rng.randbytes(20), ("10.0.0.1", 1 + place)) for place in range(members)]
-    found = [contacts[place] for place in Nearest(contacts)(key, count)]
-    assert found == sorted(contacts, key=lambda contact: contact.number ^ key)[:count]
+    numbers = [rng.getrandbits(160) for _ in range(members)]
+    found = [numbers[place] for place in Nearest(numbers)(key, count)]
+    assert found == sorted(numbers, key=lambda number: number ^ key)[:count]
 
 
 @pytest.mark.parametrize("tries", [{}, {"cores": 2}])

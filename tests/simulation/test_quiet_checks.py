@@ -32,10 +32,27 @@ def test_a_world_in_which_somebody_replaces_its_advert_is_whole_at_every_moment(
 def test_rows_that_two_holders_lost_are_missed_though_others_are_being_replaced() -> None:
     with published() as crowd:
         truth = Truth(crowd)
-        name, point = next(truth.points())
-        trie = truth.tries[0]
-        (key,) = truth.postings(trie, point.id)
+        name, point, _ = next(truth.points())
+        lose(truth, point.id)
+        assert name in rows_are_held(Truth(crowd))
+
+
+def test_rows_that_two_holders_lost_are_missed_while_their_advert_is_being_replaced() -> None:
+    with published() as crowd:
+        truth = Truth(crowd)
+        while not any(before for _, _, before in truth.points()):
+            crowd.run(until=crowd.now_s + LOOK_S)
+            truth = Truth(crowd)
+        name, point = next((name, point) for name, point, before in truth.points() if before)
+        lose(truth, point.id)
+        assert name in rows_are_held(Truth(crowd))
+
+
+def lose(truth: Truth, id: int) -> None:
+    """Take all rows of an advert in one trie from two of the holders of each prefix."""
+    trie = truth.tries[0]
+    nodes = [node for host in truth.hosts for node in host.running.peer.holdings[trie[0]].holder.nodes().values()]
+    for key in {key for node in nodes for row, key, _ in node.rows.postings() if row == id}:
         for prefix in truth.prefixes(trie, key):
             for node in truth.nodes(trie, prefix)[:2]:
-                node.rows.drop(point.id, key)
-        assert name in rows_are_held(Truth(crowd))
+                node.rows.drop(id, key)

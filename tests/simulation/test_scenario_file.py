@@ -11,7 +11,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from xenonode.simulation.campaign.jobs import jobs_of, parse_seeds
+from xenonode.simulation.errors import SimulationError
 from xenonode.simulation.faults import KINDS, FaultSpec
+from xenonode.simulation.faults.kinds import bounds_of
 from xenonode.simulation.measured import Outage
 from xenonode.simulation.scenario import ScenarioError
 from xenonode.simulation.scenario_file import keys, load
@@ -244,4 +246,12 @@ def test_faults_are_part_of_what_a_result_depends_on(tmp_path: Path) -> None:
 
 def test_every_parameter_of_a_fault_has_bounds_and_its_default_is_within() -> None:
     for kind in KINDS.values():
-        FaultSpec(kind.name, parameters=kind.parameters)
+        for name, default in kind.parameters.items():
+            least, most = bounds_of(name)
+            assert least <= default <= most, (kind.name, name)
+            for value in (least, default, most):
+                assert FaultSpec(kind.name, parameters={name: value}).parameters == {name: value}
+            for value in (least - 1, most + 1):
+                with pytest.raises(SimulationError) as caught:
+                    FaultSpec(kind.name, parameters={name: value})
+                assert str(caught.value) == f"{kind.name}: {name} must be in {least}..{most}, not {value}"

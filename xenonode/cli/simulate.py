@@ -82,9 +82,8 @@ def simulate(
 
     --set overrides a key of the scenario (see --keys). Finished runs are kept: the same command goes on from them.
     """
-    from xenonode.catalogue import catalogue_rows
     from xenonode.simulation.campaign.jobs import code_version, jobs_of, parse_seeds
-    from xenonode.simulation.campaign.results import Results, load_pyarrow
+    from xenonode.simulation.campaign.results import Results
     from xenonode.simulation.campaign.shrinking import read_injections
     from xenonode.simulation.stand import needs_ledger_disk
 
@@ -96,13 +95,7 @@ def simulate(
         return
     if not scenario:
         raise usage_error("no scenario is named", "name a file, or one of 'xenonode simulate --list'")
-    if parquet:  # what is missing is said before the runs, not after them
-        load_pyarrow()
-    if plots:
-        from xenonode.simulation.campaign.plots import load_pyplot
-
-        load_pyplot()
-    catalogue_rows()  # every world's machines are from there
+    _check_packages(parquet, plots)
     given = None if injections is None else read_injections(injections)
     todo = jobs_of(scenario, run.overrides, parse_seeds(seeds), given)
     for job in todo:
@@ -121,6 +114,19 @@ def simulate(
         if shrink and failed is not None:
             _shrink(run, replay, results, failed)
     _report(run, replay, finished, len(todo))
+
+
+def _check_packages(parquet: bool, plots: bool) -> None:
+    """What is missing is said before the runs, not after them. Raises XenoError."""
+    from xenonode.catalogue import catalogue_rows
+    from xenonode.simulation.campaign.plots import load_pyplot
+    from xenonode.simulation.campaign.results import load_pyarrow
+
+    if parquet:
+        load_pyarrow()
+    if plots:
+        load_pyplot()
+    catalogue_rows()  # every world's machines are from there
 
 
 def _engine(cluster: str, processes: int, jobs: Sequence[Job]) -> Iterator[Event]:

@@ -8,6 +8,7 @@ world to `world` (the whole platform) and `crowd` (thousands of search peers).
 from __future__ import annotations
 
 import gc
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from math import isfinite, isqrt
@@ -66,7 +67,7 @@ class Geography:
         return found
 
 
-class Stage:
+class Stage(ABC):
     """A world under virtual time; a context manager. A world's `begin` furnishes it, its `adverts` are the oracle."""
 
     simulation: Simulation
@@ -81,30 +82,30 @@ class Stage:
         self.vanished: set[bytes] = set()
         """Keys of servers that went without a goodbye, and for good: their last adverts may be found until they end."""
 
+    @abstractmethod
     async def begin(self) -> None:
         """Start everything that is in the world."""
-        raise NotImplementedError
 
+    @abstractmethod
     def adverts(self) -> list[VerifiedAdvert]:
         """Every advert in force, straight from those who signed it."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def trust(self) -> Trust:
         """What credentials are judged by."""
-        raise NotImplementedError
 
+    @abstractmethod
     def holders(self) -> Sequence[NodeHost]:
         """Every host that is part of the overlays, up or not."""
-        raise NotImplementedError
 
     def shunned(self) -> set[bytes]:
         """The keys of members that everybody shuns by XenoCorp's word; a world without XenoCorp has none."""
         return set()
 
+    @abstractmethod
     async def ask(self, text: str) -> SearchAnswer:
         """A search of the first client's. Raises XenoError."""
-        raise NotImplementedError
 
     def now_ms(self) -> int:
         """True wall time: that of no node in particular."""

@@ -109,6 +109,11 @@ KINDS: dict[str, Kind] = {
 }
 
 
+def bounds_of(parameter: str) -> tuple[int, int]:
+    """The least and the most that a parameter of a fault may be."""
+    return next(bounds for end, bounds in BOUNDS.items() if parameter.endswith(end))
+
+
 def _kind(name: str, parameters: Mapping[str, int]) -> Kind:
     kind = KINDS.get(name)
     if kind is None:
@@ -118,7 +123,7 @@ def _kind(name: str, parameters: Mapping[str, int]) -> Kind:
         known = ", ".join(kind.parameters) or "none"
         raise SimulationError(f"{name} has no parameter {unknown[0]!r}; it has: {known}")
     for parameter, value in parameters.items():
-        least, most = next(bounds for end, bounds in BOUNDS.items() if parameter.endswith(end))
+        least, most = bounds_of(parameter)
         if not least <= value <= most:
             raise SimulationError(f"{name}: {parameter} must be in {least}..{most}, not {value}")
     return kind

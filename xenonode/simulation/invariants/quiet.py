@@ -6,22 +6,22 @@ check returns what is wrong.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dht.contact import Contact
 from summaries.asks import REPLICAS
 from summaries.node import TrieNode
 from summaries.parse import parse
 from summaries.pending import quorum
 from summaries.point import Point
-from summaries.trie import Prefix, trie_key
+from summaries.trie import ROOT, Prefix, trie_key
 from summaries.zone import Zone
 from xenonode.model.advert import Advert
+from xenonode.simulation.nearest import Nearest
 
 if TYPE_CHECKING:
     from xenonode.search.holding import TrieHolding
+    from xenonode.search.looking import Standing
     from xenonode.search.publishing import Publisher
     from xenonode.search.searching import SearchAnswer
     from xenonode.simulation.node_host import NodeHost
@@ -55,27 +55,31 @@ class Truth:
         self.peer = self.hosts[0].running.peer
         self.expected = {each.server_key: each for each in world.adverts()}
         self._by_key = {host.running.home.signer.public_key: host.node.host.name for host in self.hosts}
-        self._replacing = {key for host in self.hosts for key, publisher in _publishers(host) if _replaces(publisher)}
-        self._contacts = {
-            name: [(host.running.peer.endpoint.overlay(name).contact, host) for host in self.hosts]
-            for name in self.names
+        self._before = {
+            key: dict(publisher.standing)
+            for host in self.hosts
+            for key, publisher in _publishers(host)
+            if publisher is not None and publisher.is_under_way
         }
+        self._nearest: dict[str, Nearest] = {}
         several = self.peer.tries
         self.tries = [(name, salt) for name in self.names for salt in range(several.get(name, 1))]
-        self._holders: dict[tuple[Trie, Prefix], list[tuple[Contact, NodeHost]]] = {}
+        self._holders: dict[tuple[Trie, Prefix], list[NodeHost]] = {}
         self._nodes: dict[tuple[Trie, Prefix], list[TrieNode]] = {}
         self._rows: dict[Trie, dict[int, dict[int, int]]] = {}
         self._prefixes: dict[Trie, list[Prefix]] = {}
 
-    def holders(self, trie: Trie, prefix: Prefix) -> list[tuple[Contact, NodeHost]]:
+    def holders(self, trie: Trie, prefix: Prefix) -> list[NodeHost]:
         """The living nodes that should hold a prefix."""
         found = self._holders.get((trie, prefix))
         if found is None:
             network_id, epoch = self.peer.trust.network.network_id, self.peer.schema.epoch
             number = int.from_bytes(trie_key(network_id, epoch, trie[0], prefix, trie[1]), "big")
-            contacts = self._contacts[trie[0]]
-            found = heapq.nsmallest(REPLICAS, contacts, key=lambda pair: pair[0].number ^ number)
-            self._holders[trie, prefix] = found
+            nearest = self._nearest.get(trie[0])
+            if nearest is None:
+                contacts = [host.running.peer.endpoint.overlay(trie[0]).contact for host in self.hosts]
+                nearest = self._nearest[trie[0]] = Nearest([contact.number for contact in contacts])
+            found = self._holders[trie, prefix] = [self.hosts[place] for place in nearest(number, REPLICAS)]
         return found
 
     def nodes(self, trie: Trie, prefix: Prefix) -> list[TrieNode]:
@@ -83,30 +87,28 @@ class Truth:
         found = self._nodes.get((trie, prefix))
         if found is None:
             found = self._nodes[trie, prefix] = []
-            for _, host in self.holders(trie, prefix):
+            for host in self.holders(trie, prefix):
                 node = self._part(host, trie).holder.nodes().get(prefix)
                 if node is not None and node.ready:
                     found.append(node)
         return found
 
-    def points(self) -> Iterator[tuple[str, Point]]:
+    def points(self) -> Iterator[tuple[str, Point, Mapping[str, Standing]]]:
         """Every advert in force, by its server's name; of many, one in so many.
 
-        Not one that is just being replaced where the one before was acknowledged everywhere: in a large world somebody
-        replaces his at each moment, and some holders have the new one already while others have the old one.
+        With those before it, by dimension, that were acknowledged there and which it is just replacing. In a large
+        world somebody replaces his at each moment, and some holders have the new one while others have the old one.
         """
         for verified in list(self.expected.values())[:: 1 + len(self.expected) // POINTS_MAX]:
-            if verified.server_key in self._replacing:
-                continue
             point = self.peer.adverts.verify(verified.envelope.raw, self.world.now_ms())[1]
-            yield self.server(verified.server_key), point
+            yield self.server(verified.server_key), point, self._before.get(verified.server_key, {})
 
     def server(self, key: bytes) -> str:
         """Whose key it is."""
         return self._by_key.get(key, key.hex()[:8])
 
-    def postings(self, trie: Trie, id: int) -> list[int]:
-        """The keys of an advert's newest rows: a server keeps a key that is near enough to its own."""
+    def newest(self, trie: Trie, id: int) -> tuple[int, list[int]]:
+        """Number and keys of an advert's newest rows: a server keeps a key that is near enough to its own."""
         rows = self._rows.get(trie)
         if rows is None:
             rows = self._rows[trie] = {}
@@ -116,13 +118,12 @@ class Truth:
                         rows.setdefault(row, {})[key] = max(seq, rows.get(row, {}).get(key, 0))
         held = rows.get(id, {})
         newest = max(held.values(), default=0)
-        return sorted(key for key, seq in held.items() if seq == newest)
+        return newest, sorted(key for key, seq in held.items() if seq == newest)
 
-    def shown(self, trie: Trie, prefix: Prefix, id: int, key: int) -> int:
-        """How many of a prefix's holders have one of the `postings` in its newest state."""
-        newest = self._rows[trie][id][key]
+    def shown(self, trie: Trie, prefix: Prefix, id: int, key: int, seq: int) -> int:
+        """How many of a prefix's holders have a row under this key that is not older than this."""
         rows = (node.rows.find(id, key) for node in self.nodes(trie, prefix))
-        return sum(row is not None and row.seq >= newest for row in rows)
+        return sum(row is not None and row.seq >= seq for row in rows)
 
     def prefixes(self, trie: Trie, key: int) -> list[Prefix]:
         """Wherever anybody has a trie node that a key could stand at.
@@ -154,11 +155,6 @@ def _publishers(host: NodeHost) -> Iterator[tuple[bytes, Publisher | None]]:
         yield machine.signer.public_key, getattr(machine, "publisher", None)
 
 
-def _replaces(publisher: Publisher | None) -> bool:
-    last = None if publisher is None else publisher.last
-    return publisher is not None and publisher.is_under_way and last is not None and not last.pending
-
-
 def everybody_is_up(world: Stage) -> str:
     """Who was down is back."""
     down = [host.node.host.name for host in world.holders() if host.running is None]
@@ -183,35 +179,62 @@ def adverts_are_in_force(world: Stage) -> str:
 
 
 def rows_are_held(truth: Truth) -> str:
-    """Two of the three nodes nearest to some prefix of an advert's key hold its newest row."""
-    for name, point in truth.points():
+    """Two of the three nodes nearest to some prefix of an advert's key hold its newest row.
+
+    While it is being replaced, that which a quorum acknowledged before is as good, or one that is newer.
+    """
+    for name, point, before in truth.points():
         for trie in truth.tries:
-            keys = truth.postings(trie, point.id)
-            if not keys:
-                return f"{name}: nobody holds its row of {_name(trie)}"
-            for key in keys:
-                held, prefix = max(
-                    (truth.shown(trie, prefix, point.id, key), prefix) for prefix in truth.prefixes(trie, key)
-                )
-                if held < truth.quorum:
-                    return f"{name}: {held} of {REPLICAS} holders of {_name(trie)} {prefix} have its row"
+            wrong = _not_held(truth, trie, point.id, *truth.newest(trie, point.id))
+            if wrong and trie[0] in before:
+                wrong = _not_held(truth, trie, point.id, *_former(before[trie[0]], trie))
+            if wrong:
+                return f"{name}: {wrong}"
+    return ""
+
+
+def _former(standing: Standing, trie: Trie) -> tuple[int, list[int]]:
+    """Number and keys of the row that was acknowledged in a trie."""
+    return standing.point.seq, [each.key for each in standing.tries[trie[1]]]
+
+
+def _not_held(truth: Truth, trie: Trie, id: int, seq: int, keys: Sequence[int]) -> str:
+    """What is wrong with an advert's rows under these keys, each of which a quorum should hold."""
+    if not keys:
+        return f"nobody holds its row of {_name(trie)}"
+    for key in keys:
+        shown = [(truth.shown(trie, one, id, key, seq), one) for one in truth.prefixes(trie, key)]
+        held, prefix = max(shown, default=(0, ROOT))
+        if held < truth.quorum:
+            return f"{held} of {REPLICAS} holders of {_name(trie)} {prefix} have its row"
     return ""
 
 
 def zones_cover_rows(truth: Truth) -> str:
     """By the summaries one comes from the root to where an advert's row is: none on the way is narrower than it."""
-    for name, point in truth.points():
-        wanted = Zone.of_point(truth.peer.schema, point)
+    for name, point, before in truth.points():
         for trie in truth.tries:
-            for key in truth.postings(trie, point.id):
-                there = [
-                    prefix
-                    for prefix in truth.prefixes(trie, key)
-                    if truth.shown(trie, prefix, point.id, key) >= truth.quorum
-                ]
-                wrong = [_excluded(truth, trie, prefix, wanted) for prefix in there]
-                if all(wrong):
-                    return f"{name}: {wrong[0] if wrong else f'its row of {_name(trie)} is nowhere'}"
+            wrong = _not_covered(truth, trie, point, *truth.newest(trie, point.id))
+            if wrong and trie[0] in before:
+                former = before[trie[0]]
+                wrong = _not_covered(truth, trie, former.point, *_former(former, trie))
+            if wrong:
+                return f"{name}: {wrong}"
+    return ""
+
+
+def _not_covered(truth: Truth, trie: Trie, point: Point, seq: int, keys: Sequence[int]) -> str:
+    """Which summary leads past one of an advert's rows under these keys."""
+    wanted = Zone.of_point(truth.peer.schema, point)
+    for key in keys:
+        there = [
+            prefix
+            for prefix in truth.prefixes(trie, key)
+            if truth.shown(trie, prefix, point.id, key, seq) >= truth.quorum
+        ]
+        wrong = [_excluded(truth, trie, prefix, wanted) for prefix in there]
+        if all(wrong):
+            return wrong[0] if wrong else f"its row of {_name(trie)} is nowhere"
     return ""
 
 
