@@ -26,7 +26,7 @@ from summaries.zone import Zone, zone_of
 MAX_SHAPES = 4_096  # aggregation points of others whose split bits are remembered
 HANDOVER_WINDOW = 16  # rows on their way to children at once: a few datagrams' burst per peer
 OFFER_WINDOW = 8
-LONG = MAX_OFFER  # rows; of more than one offer has replicas share the work
+LONG = MAX_OFFER  # rows: replicas share the work as soon as it is more than one offer
 OFFER_WINDOW_LONG = 4  # each of up to 36 rows: what children were said to lack must not be old when it is inserted
 WANTED_MAX = 2 * HANDOVER_WINDOW  # rows of a long leaf that are wanted and wait, before more are offered
 TURNS, TURN_MS = 4, 3_000  # replicas hand over one after the other: 3 s is three ticks
