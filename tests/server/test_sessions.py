@@ -232,6 +232,29 @@ def test_a_guest_that_nothing_explains_is_destroyed_after_it_was_logged() -> Non
     run_virtually(scenario())
 
 
+def test_a_full_disk_is_told_of_once_and_its_sessions_are_metered_again_when_there_is_room(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def scenario() -> None:
+        world = World()
+        server = await world.boot()
+        id = await server.open_session()
+        await until(server, id, RUNNING)
+        before = server.manager.sessions[id].due_nano
+        world.files.full = True
+        await asyncio.sleep(6)
+        assert [record.getMessage()[:31] for record in caplog.records] == ["sessions cannot be written down"]
+        assert not caplog.records[0].exc_info
+        world.files.full = False
+        await asyncio.sleep(6)
+        await server.cosign(id)
+        assert server.manager.sessions[id].due_nano > before
+        assert [record.getMessage() for record in caplog.records[1:]] == ["sessions are written down again"]
+        await server.manager.close()
+
+    run_virtually(scenario())
+
+
 def test_bad_agreements_are_refused_with_every_reason_and_leave_nothing_behind() -> None:
     async def scenario() -> None:
         world = World()

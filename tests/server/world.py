@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import random
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
@@ -114,18 +116,24 @@ class Files:
 
     content: dict[str, bytes] = field(default_factory=dict)
     held: set[str] = field(default_factory=set)
+    full: bool = False
 
 
 class MemoryDisk:
-    """A disk that keeps its promises, and tears a write where its room crashes in it."""
+    """A disk that keeps promises, takes nothing while it is full, and tears a write where its room crashes in it."""
 
     def __init__(self, files: Files, room: Room | None = None) -> None:
         self.files, self.room = files, room
+
+    def _need_space(self) -> None:
+        if self.files.full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def read(self, name: str) -> bytes:
         return self.files.content.get(name, b"")
 
     def append(self, name: str, data: bytes) -> None:
+        self._need_space()
         before = self.read(name)
         if self.room is not None and self.room.dies():
             kept = self.room.rng.randrange(len(data) + 1)
@@ -134,6 +142,7 @@ class MemoryDisk:
         self.files.content[name] = before + data
 
     def replace(self, name: str, data: bytes) -> None:
+        self._need_space()
         if self.room is not None and self.room.dies():
             self.room.die()
         self.files.content[name] = data

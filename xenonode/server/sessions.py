@@ -70,6 +70,7 @@ class SessionManager:
         self._sessions: dict[bytes, Session] = {}
         self._locks: dict[bytes, asyncio.Lock] = {}
         self._misses: dict[bytes, int] = {}
+        self._unkept = False
         run = journal.counter("run") + 1
         journal.count("run", run)
         self._guests = Guests(env, signer, hypervisor, admission, self._clock, run, self.apply, start_guest)
@@ -289,7 +290,15 @@ class SessionManager:
                 continue  # a slow command holds it; the next sample counts what this one does not
             try:
                 await self.apply(id, self._observed(id, ids, readings))
-            except Exception:  # whatever is wrong with one session, such as a full disk, the others are still metered
+            except OSError as error:
+                if not self._unkept:  # each session meets it each second: an operator hears of it once
+                    logger.warning(
+                        "sessions cannot be written down (%s): their guests go on, and are metered again as soon as "
+                        "the disk takes writes",
+                        error,
+                    )
+                self._unkept = True
+            except Exception:  # whatever is wrong with one session, the others are still metered
                 logger.exception("session %s could not be brought up to date", id.hex())
 
     def _observed(self, id: bytes, asked: list[bytes], readings: Mapping[bytes, ev.Reading] | None) -> ev.Event:
@@ -313,7 +322,11 @@ class SessionManager:
             if isinstance(effect, ev.Audit):
                 self._audit.add(effect.kind, session.id, effect.body, now_ms)
         if any(isinstance(effect, ev.Save) for effect in effects):
-            for forgotten in self._journal.put(session):
+            forgotten_now = self._journal.put(session)
+            if self._unkept:
+                self._unkept = False
+                logger.warning("sessions are written down again")
+            for forgotten in forgotten_now:
                 old = self._sessions.pop(forgotten, None)
                 if old is not None:
                     self._releases.use_up(old.agreement.reservation, old.reservation)
