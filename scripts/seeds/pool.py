@@ -8,7 +8,6 @@ and to `table` what all of it came to.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -16,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from xenonode.simulation import pages
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 900
@@ -83,7 +84,7 @@ def run_many(jobs: Sequence[Job], processes: int, tell: Callable[[Outcome], None
 def run_one(job: Job, *arguments: str, module: str = "scripts.seeds.one") -> Outcome:
     """One seed in a process of its own; one that dies is an outcome, too."""
     command = [sys.executable, "-m", module, str(job.seed), job.size, *arguments]
-    environment = {**os.environ, "PYTHONHASHSEED": job.hash_seed}
+    environment = pages.environment(PYTHONHASHSEED=job.hash_seed)
     failed = Outcome(job.seed, "", 0.0, 0.0, 0, 0, "", size=job.size, hash_seed=job.hash_seed)
     try:
         done = subprocess.run(

@@ -16,6 +16,7 @@ from typing import Any
 
 from scripts.simulator_benchmark import rates
 from summaries.holder import DEFAULT_CAPACITY
+from xenonode.simulation import pages
 
 ROOT = Path(__file__).resolve().parents[2]
 OVERLAYS = 8
@@ -33,7 +34,7 @@ def run_one(kind: str, nodes: int, options: argparse.Namespace, hash_seed: str) 
     numbers = (nodes, OVERLAYS, options.seed, options.queries, options.capacity, int(options.strangers))
     arguments = [kind, *map(str, numbers)]
     command = [sys.executable, "-m", "scripts.simulator_benchmark.sizes", *arguments]
-    environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    environment = pages.environment(PYTHONHASHSEED=hash_seed)
     done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return told

@@ -1,4 +1,5 @@
-"""Sessions that stood before a run began: who is in whose routing table has greeted the other one at some time.
+"""Sessions that stood before a run began: who is in whose routing table has greeted the other one at some time, and so
+has whoever is introduced to another, as holders are to those who advertise.
 
 Decides between whom and until when such a session is there. A contact enters a table only under a session, so that
 full tables without any are what no live node has; on the other hand most of them would never be used. So two nodes
@@ -30,17 +31,21 @@ class _Life:
     endpoint: Endpoint
     number: int
     known: bytearray
-    """A bit by the number of each who was in its tables at the begin, until their session was used. To go through the
+    """A bit by the number of each whom it had met before the begin, until their session was used. To go through the
     tables themselves for each whom a node meets took a twelfth of a run, and more of a large one; to make the bits from
     full tables, a third of a large one's begin."""
 
     def take(self, other: _Life) -> bool:
-        """Whether the other was in any of its tables at the begin; once only."""
+        """Whether it had met the other before the begin; once only."""
         place, bit = other.number >> 3, 1 << (other.number & 7)
         if place >= len(self.known) or not self.known[place] & bit:
             return False
         self.known[place] ^= bit
         return True
+
+    def met(self, other: _Life) -> None:
+        """It has met the other, in its tables or not."""
+        self.known[other.number >> 3] |= 1 << (other.number & 7)
 
 
 class Acquaintances:
@@ -57,6 +62,11 @@ class Acquaintances:
         own = len(self._lives)
         life = self._lives[endpoint.address] = _Life(node, node.host.incarnation, endpoint, own, known)
         endpoint.sessions.known_before = partial(self._session, life)
+
+    def introduce(self, one: Address, other: Address) -> None:
+        """These two, both added, have met, whoever is in whose tables."""
+        if one != other:
+            self._lives[one].met(self._lives[other])
 
     def _session(self, before: _Life, address: Address) -> SessionKeys | None:
         life = self._lives.get(address)

@@ -98,6 +98,8 @@ class Crowd(Stage):
         self.trace = self.simulation.trace
         self.durable: dict[str, Published] = {}
         """How each peer's last publication went, by its host's name."""
+        self.acquaintances: Acquaintances | None = None
+        """Who has sessions from before the run, once it is open; None where all are strangers."""
         self._hosts: dict[str, CrowdHost] = {}
         self._rng = Random(int.from_bytes(derive(seed, "crowd")))
         self._serial = 0
@@ -206,10 +208,10 @@ class Crowd(Stage):
         for dimension in self.published.schema.dimensions:
             self._warm(dimension.name, known)
         if self._acquainted:
-            acquaintances = Acquaintances(self.simulation)
+            self.acquaintances = Acquaintances(self.simulation)
             for server, bits in zip(self.servers, known):
                 assert server.peer is not None
-                acquaintances.add(server.node, server.peer.endpoint, bits)
+                self.acquaintances.add(server.node, server.peer.endpoint, bits)
         self.freeze()
 
     async def publish_all(self) -> None:

@@ -2,8 +2,9 @@
 
 Decides who holds each leaf and aggregation point: the R nodes nearest to its key, each a copy of its own, as after a
 while of life without faults. Whoever advertises knows the holders of its leaves, as it would from its last
-publication. Leaves out what only studies of growth need: first lookups of them, and rows that go down while leaves
-split. What is built is told again, renewed and lost like everything else from then on.
+publication. Where nobody is a stranger it has sessions with them, too, as holders have with one another and with those
+of the trie node above. Leaves out what only studies of growth need: first lookups of them, and rows that go down while
+leaves split. What is built is told again, renewed and lost like everything else from then on.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ class _Trie:
             for prefix, node in nodes.items():
                 self._install(crowd.servers[self._places(prefix)[rank]], node)
                 if not rank:
+                    self._acquaint_holders(prefix)
                     for id, key, _ in node.rows.postings():
                         found[id] = (*found.get(id, ()), Posting(key, prefix))
         return found
@@ -78,6 +80,21 @@ class _Trie:
         assert placement is not None
         for posting in postings:
             server.node.call(placement.told, posting.leaf, self._named(posting.leaf), self._salt)
+            self._acquaint(server, posting.leaf)
+
+    def _acquaint_holders(self, prefix: Prefix) -> None:
+        """Those who hold a trie node have met one another and those who hold its parent."""
+        for place in self._places(prefix):
+            for told in (prefix, prefix.parent):
+                if told is not None:
+                    self._acquaint(self._crowd.servers[place], told)
+
+    def _acquaint(self, server: CrowdPeer, prefix: Prefix) -> None:
+        """A server has met those who hold a trie node."""
+        acquaintances = self._crowd.acquaintances
+        if acquaintances is not None:
+            for place in self._places(prefix):
+                acquaintances.introduce(server.udp.pair, self._crowd.servers[place].udp.pair)
 
     def _install(self, server: CrowdPeer, node: TrieNode) -> None:
         assert server.peer is not None

@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.resource_tracker import ensure_running
 from typing import Any
 
+from xenonode.simulation import pages
 from xenonode.simulation.campaign.jobs import Job
 from xenonode.simulation.campaign.results import Finished
 from xenonode.simulation.sampling import Sample
@@ -57,7 +58,7 @@ class _Worker:
     def __init__(self, context: Any) -> None:
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs,), daemon=True)
-        with _uninterrupted():
+        with _uninterrupted(), pages.inherited():
             self.process.start()
         theirs.close()
         self.job: Job | None = None
