@@ -20,6 +20,10 @@ from xenonode.simulation import pages
 
 ROOT = Path(__file__).resolve().parents[2]
 OVERLAYS = 8
+GROWN_MAX = 1_000
+"""Nodes whose first adverts are published one by one unless asked: ten times as many take forty times as long."""
+LIVED_MAX = 20_000
+"""Nodes that advertise at all unless asked; beyond, a node's memory is what matters."""
 WORDS = {
     rates.WIRE_TRACE: "wire and trace",
     rates.WIRE: "wire, no trace",
@@ -40,6 +44,16 @@ def run_one(kind: str, nodes: int, options: argparse.Namespace, hash_seed: str) 
     return told
 
 
+def wanted(sizes: str, grown: str, looked_up: str) -> list[tuple[str, int]]:
+    """Kinds of runs and their nodes, by `--sizes`, `--publish` and `--lookups`. Raises ValueError."""
+    asked, publish, lookups = ([int(each) for each in text.split(",") if each] for text in (sizes, grown, looked_up))
+    return [
+        *(("publish", nodes) for nodes in dict.fromkeys([each for each in asked if each <= GROWN_MAX] + publish)),
+        *(("renew", nodes) for nodes in dict.fromkeys(asked) if nodes <= LIVED_MAX),
+        *(("lookups", nodes) for nodes in dict.fromkeys([each for each in asked if each > LIVED_MAX] + lookups)),
+    ]
+
+
 def row(told: dict[str, Any]) -> str:
     """One size as a line for people."""
     line = (
@@ -57,9 +71,13 @@ def row(told: dict[str, Any]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run everything; with `--json` the last line is one object."""
     parser = argparse.ArgumentParser(prog="bench_simulator", description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", default="1000,10000", help="nodes that publish and search (default 1000,10000)")
-    parser.add_argument("--renewals", help="of networks that lived for a while: all publish anew (default: --sizes)")
-    parser.add_argument("--lookups", default="50000", help="sizes of warm starts with lookups only (default 50000)")
+    parser.add_argument(
+        "--sizes", default="1000,10000,50000",
+        help=f"nodes (1000,10000,50000). In a network that has lived for a while all publish anew, some search: "
+        f"'renew'; up to {GROWN_MAX:,} also from nothing: 'publish'; above {LIVED_MAX:,} a warm start and lookups only",
+    )  # fmt: skip
+    parser.add_argument("--publish", default="", help="further sizes from nothing: first adverts, leaves that split")
+    parser.add_argument("--lookups", default="", help="further sizes with lookups only")
     parser.add_argument("--rate-nodes", type=int, default=1000, help="nodes while rates are measured (default 1000)")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each contender (default 7)")
     parser.add_argument("--batch", type=int, default=60, help="lookups a turn (default 60)")
@@ -70,6 +88,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, help="of everything (default 1)")
     parser.add_argument("--json", action="store_true", help="print all figures as one object in the last line")
     options = parser.parse_args(arguments)
+    try:
+        planned = wanted(options.sizes, options.publish, options.lookups)
+    except ValueError:
+        parser.error("--sizes, --publish and --lookups are whole numbers with commas between them")
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores, seed {options.seed}; CPU time of one core")
     measured = rates.measure(options.rate_nodes, options.seed, options.rounds, options.batch)
     print(f"RPC/s (request and reply), lookups among {options.rate_nodes:,} nodes, median of {options.rounds} turns:")
@@ -78,17 +100,15 @@ def main(arguments: list[str] | None = None) -> int:
     heads = (("", 9), ("nodes", 8), ("x", 4), ("warm s", 9), ("CPU s", 9), ("wall s", 9), ("RPCs", 12), ("MB", 9))
     print("".join(f"{head:>{width}}" for head, width in (*heads, ("kB/node", 9), ("+adverts", 9))))
     runs, differ = [], False
-    renewals = options.sizes if options.renewals is None else options.renewals
-    for kind, sizes in (("publish", options.sizes), ("renew", renewals), ("lookups", options.lookups)):
-        for nodes in (int(size) for size in sizes.split(",") if size):
-            told = run_one(kind, nodes, options, "1")
-            runs.append(told)
-            print(row(told), flush=True)
-            if options.repeat:
-                again = run_one(kind, nodes, options, "77")
-                same = again["trace"] == told["trace"]
-                differ = differ or not same
-                print(f"{'':>21}again under another hash seed: {'the same' if same else 'ANOTHER TRACE'}", flush=True)
+    for kind, nodes in planned:
+        told = run_one(kind, nodes, options, "1")
+        runs.append(told)
+        print(row(told), flush=True)
+        if options.repeat:
+            again = run_one(kind, nodes, options, "77")
+            same = again["trace"] == told["trace"]
+            differ = differ or not same
+            print(f"{'':>21}again under another hash seed: {'the same' if same else 'ANOTHER TRACE'}", flush=True)
     if options.json:
         print(json.dumps({"rpcs_per_core_s": measured, "runs": runs}))
     return 1 if differ else 0

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from scripts.simulator_benchmark.report import main
+from scripts.simulator_benchmark.report import main, wanted
 
 
 def test_the_benchmark_measures_rates_and_sizes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -23,3 +23,17 @@ def test_the_benchmark_measures_rates_and_sizes(capsys: pytest.CaptureFixture[st
     assert (lookups["nodes"], lookups["nearest_found"]) == (40, lookups["lookups"])
     assert all({"cpu_s", "wall_s", "rss_mb", "rpcs", "trace"} < each.keys() for each in told["runs"])
     assert sum("hash seed: the same" in line for line in lines) == 3
+
+
+def test_sizes_choose_what_is_run() -> None:
+    assert wanted("1000,10000,50000", "", "") == [
+        ("publish", 1_000), ("renew", 1_000), ("renew", 10_000), ("lookups", 50_000),
+    ]  # fmt: skip
+    assert wanted("500", "", "") == [("publish", 500), ("renew", 500)]
+    assert wanted("", "2000,2000", "40") == [("publish", 2_000), ("lookups", 40)]
+
+
+def test_sizes_that_are_no_numbers_are_refused_before_anything_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["--sizes", "many"])
+    assert "whole numbers" in capsys.readouterr().err
