@@ -1,5 +1,5 @@
 """`python -m xenonode`: the command line."""
 
-from xenonode.cli.main import main
+from xenonode.cli.__main__ import main
 
 main()

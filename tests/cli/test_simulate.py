@@ -200,6 +200,24 @@ def test_a_dask_cluster_gives_the_same_runs(capsys: pytest.CaptureFixture[str]) 
     assert [run["trace"] for run in there["runs"]] == [run["trace"] for run in here["runs"]]
 
 
+def test_a_cluster_without_workers_is_told_of(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xenonode.simulation.campaign.cluster.CONNECT_S", 1)
+    with distributed.LocalCluster(n_workers=0, dashboard_address=None) as cluster:
+        words = ("quick.toml", "--seeds", "1,2", "--out", "there", "--cluster", cluster.scheduler_address)
+        status, _, error = simulate(capsys, *words)
+    assert status == 1 and "has no workers" in error and "dask worker tcp://" in error
+
+
+def test_ctrl_c_while_the_program_is_imported_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "xenonode", "simulate", "--help"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "error: interrupted; nothing was left behind\n")
+
+
 def test_ctrl_c_keeps_what_is_finished_and_leaves_no_process_and_the_next_call_goes_on(tmp_path: Path) -> None:
     command = [*PROGRAM, "simulate", "quick.toml", "--seeds", "0..199", "--jobs", "1", "--out", "out"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=tmp_path)

@@ -33,6 +33,7 @@ def run_all(jobs: Sequence[Job], address: str) -> Iterator[Event]:
         step = "start one with 'dask scheduler' and 'dask worker', and name it as tcp://HOST:8786"
         raise XenoError(f"no Dask scheduler answers at {address}: {error}", step, "cluster") from error
     try:
+        _wait_for_workers(client, address)
         _check_workers(client)
         by_key = {f"xenonode-{job.key}": job for job in jobs}
         futures = [client.submit(carry_out, job, key=key, pure=True) for key, job in by_key.items()]
@@ -45,6 +46,15 @@ def run_all(jobs: Sequence[Job], address: str) -> Iterator[Event]:
                 yield Died(job, f"the cluster gave it up: {future.exception()!r:.200}")
     finally:
         client.close()
+
+
+def _wait_for_workers(client: Any, address: str) -> None:
+    """Those of a cluster that is just being started register within seconds; without any, nothing would ever happen."""
+    try:
+        client.wait_for_workers(1, timeout=CONNECT_S)
+    except TimeoutError as error:
+        step = f"start some with: dask worker {address} --nworkers auto --nthreads 1"
+        raise XenoError(f"the Dask scheduler at {address} has no workers", step, "cluster") from error
 
 
 def _check_workers(client: Any) -> None:
