@@ -83,6 +83,34 @@ def test_what_stands_is_found_at_once_renewed_within_a_period_and_outlives_its_h
         assert found() == expected() and len(crowd.adverts()) == 35
 
 
+def test_who_advertises_has_met_the_holders_of_its_leaves() -> None:
+    with Crowd(8, peers=250, clients=0, dimensions=FEW, leaf_capacity=64, established=True) as crowd:
+        crowd.run(crowd.open())
+        assert crowd.acquaintances is not None
+        lives = crowd.acquaintances._lives
+
+        def strangers() -> int:
+            owners = {point.id: verified.server_key for verified, point in crowd.in_force()}
+            by_key = {server.signer.public_key: lives[server.udp.pair] for server in crowd.servers}
+            pairs = [
+                (by_key[owners[id]], lives[holder.udp.pair])
+                for holder in crowd.servers
+                for name in FEW
+                for node in holder.peer.holdings[name].holder.nodes().values()  # type: ignore[union-attr]
+                for id, _, _ in node.rows.postings()
+            ]
+            assert len(pairs) >= 3 * len(FEW) * 250
+            return sum(not (one.has_met(other) or other.has_met(one)) for one, other in pairs if one is not other)
+
+        before = crowd.acquaintances
+        crowd.acquaintances = None
+        crowd.run(crowd.establish())
+        assert strangers() > 10
+        crowd.acquaintances = before
+        crowd.run(crowd.establish())
+        assert strangers() == 0
+
+
 def test_whoever_publishes_before_its_renewal_is_due_renews_a_period_later() -> None:
     with Crowd(7, peers=12, dimensions=FEW, period_ms=60_000, established=True) as crowd:
         crowd.run(crowd.begin())

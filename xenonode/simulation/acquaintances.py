@@ -35,16 +35,20 @@ class _Life:
     tables themselves for each whom a node meets took a twelfth of a run, and more of a large one; to make the bits from
     full tables, a third of a large one's begin."""
 
-    def take(self, other: _Life) -> bool:
-        """Whether it had met the other before the begin; once only."""
-        place, bit = other.number >> 3, 1 << (other.number & 7)
-        if place >= len(self.known) or not self.known[place] & bit:
-            return False
-        self.known[place] ^= bit
-        return True
+    def has_met(self, other: _Life) -> bool:
+        """Whether it had met the other before the begin, and their session was not used yet."""
+        place = other.number >> 3
+        return place < len(self.known) and bool(self.known[place] & 1 << (other.number & 7))
 
-    def met(self, other: _Life) -> None:
-        """It has met the other, in its tables or not."""
+    def take(self, other: _Life) -> bool:
+        """The same; once only."""
+        known = self.has_met(other)
+        if known:
+            self.known[other.number >> 3] ^= 1 << (other.number & 7)
+        return known
+
+    def meet(self, other: _Life) -> None:
+        """It has met the other, whether that is in its tables or not."""
         self.known[other.number >> 3] |= 1 << (other.number & 7)
 
 
@@ -66,7 +70,7 @@ class Acquaintances:
     def introduce(self, one: Address, other: Address) -> None:
         """These two, both added, have met, whoever is in whose tables."""
         if one != other:
-            self._lives[one].met(self._lives[other])
+            self._lives[one].meet(self._lives[other])
 
     def _session(self, before: _Life, address: Address) -> SessionKeys | None:
         life = self._lives.get(address)
