@@ -47,6 +47,10 @@ MISSES_MAX = 3
 CONSOLE_MAX_BYTES = 16_384
 
 
+class _NotKeptError(OSError):
+    """The disk did not take what was decided, so that nothing of it happened."""
+
+
 class SessionManager:
     """All sessions of one server. Make it inside a running loop; then `start`, and `close` at the end."""
 
@@ -70,7 +74,7 @@ class SessionManager:
         self._sessions: dict[bytes, Session] = {}
         self._locks: dict[bytes, asyncio.Lock] = {}
         self._misses: dict[bytes, int] = {}
-        self._unkept = False
+        self._disk_fails = False
         run = journal.counter("run") + 1
         journal.count("run", run)
         self._guests = Guests(env, signer, hypervisor, admission, self._clock, run, self.apply, start_guest)
@@ -290,14 +294,8 @@ class SessionManager:
                 continue  # a slow command holds it; the next sample counts what this one does not
             try:
                 await self.apply(id, self._observed(id, ids, readings))
-            except OSError as error:
-                if not self._unkept:  # each session meets it each second: an operator hears of it once
-                    logger.warning(
-                        "sessions cannot be written down (%s): their guests go on, and are metered again as soon as "
-                        "the disk takes writes",
-                        error,
-                    )
-                self._unkept = True
+            except _NotKeptError:
+                pass  # told of where it happened; metered again as soon as it can be written down
             except Exception:  # whatever is wrong with one session, the others are still metered
                 logger.exception("session %s could not be brought up to date", id.hex())
 
@@ -318,19 +316,25 @@ class SessionManager:
     def _make_durable(self, session: Session, effects: list[ev.Effect]) -> None:
         """What was decided stands in the audit log and the journal before anybody can see it."""
         now_ms = self._clock.now_ms()
-        for effect in effects:
-            if isinstance(effect, ev.Audit):
-                self._audit.add(effect.kind, session.id, effect.body, now_ms)
-        if any(isinstance(effect, ev.Save) for effect in effects):
-            forgotten_now = self._journal.put(session)
-            if self._unkept:
-                self._unkept = False
-                logger.warning("sessions are written down again")
-            for forgotten in forgotten_now:
-                old = self._sessions.pop(forgotten, None)
-                if old is not None:
-                    self._releases.use_up(old.agreement.reservation, old.reservation)
-                self._locks.pop(forgotten, None)
+        must_save = any(isinstance(effect, ev.Save) for effect in effects)
+        try:
+            for effect in effects:
+                if isinstance(effect, ev.Audit):
+                    self._audit.add(effect.kind, session.id, effect.body, now_ms)
+            forgotten = self._journal.put(session) if must_save else []
+        except OSError as error:
+            if not self._disk_fails:  # each session meets it each second: an operator hears of it once
+                logger.warning("sessions cannot be written down (%s): guests go on, and are metered later", error)
+            self._disk_fails = True
+            raise _NotKeptError(*error.args) from error
+        if must_save and self._disk_fails:
+            self._disk_fails = False
+            logger.warning("sessions are written down again")
+        for id in forgotten:
+            old = self._sessions.pop(id, None)
+            if old is not None:
+                self._releases.use_up(old.agreement.reservation, old.reservation)
+            self._locks.pop(id, None)
 
     def _keep_capacity(self, session: Session) -> None:
         self._admission.keep(session.id, session.resources if session.state in HOLDING else None)
