@@ -21,7 +21,7 @@ from xenonode.simulation import pages
 ROOT = Path(__file__).resolve().parents[2]
 OVERLAYS = 8
 GROWN_MAX = 1_000
-"""Nodes whose first adverts are published one by one unless asked: ten thousand were not through after twenty minutes."""
+"""Nodes whose first adverts are published one by one unless asked: ten thousand were not through in twenty minutes."""
 LIVED_MAX = 20_000
 """Nodes that advertise at all unless asked; beyond, a node's memory is what matters."""
 WORDS = {
