@@ -14,7 +14,7 @@ from hypervisor.environment import State as GuestState
 from xenonode.model.resources import Prices, Resources, due_nano
 from xenonode.model.session import Amendment, Start, UsageRecord
 from xenonode.server.audit_log import CHECKPOINTS_NAME, NAME, split_checkpoints, verify
-from xenonode.server.errors import RefusedError
+from xenonode.server.errors import NotKeptError, RefusedError
 from xenonode.server.session_state import FAILED, PAUSED, RUNNING, STOPPED
 
 from .world import (
@@ -241,15 +241,52 @@ def test_a_full_disk_is_told_of_once_and_its_sessions_are_metered_again_when_the
         id = await server.open_session()
         await until(server, id, RUNNING)
         before = server.manager.sessions[id].due_nano
-        world.files.full = True
+        world.files.full = "."
         await asyncio.sleep(6)
         assert [record.getMessage()[:31] for record in caplog.records] == ["sessions cannot be written down"]
         assert not caplog.records[0].exc_info
-        world.files.full = False
+        with pytest.raises(NotKeptError, match="takes no writes"):
+            await server.command(id, 1, "pause")
+        world.files.full = ""
         await asyncio.sleep(6)
         await server.cosign(id)
         assert server.manager.sessions[id].due_nano > before
         assert [record.getMessage() for record in caplog.records[1:]] == ["sessions are written down again"]
+        await server.manager.close()
+
+    run_virtually(scenario())
+
+
+@pytest.mark.parametrize("full", [".", "journal"])
+def test_a_session_that_ends_while_the_disk_is_full_ends_and_is_paid_for_once_when_there_is_room(
+    full: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        world = World()
+        server = await world.boot()
+        id = await server.open_session()
+        await until(server, id, RUNNING)
+        await asyncio.sleep(5)
+        await server.cosign(id)
+        await server.command(id, 1, "stop")
+        world.files.full = full  # before its guest is gone, and so before it is settled
+        await asyncio.sleep(30)
+        assert server.manager.sessions[id].state not in (STOPPED, FAILED)
+        world.files.full = ""
+        await until(server, id, STOPPED)
+        await asyncio.sleep(2)
+        await server.cosign(id)
+        world.files.full = full  # XenoCorp's answer cannot be kept
+        await asyncio.sleep(10)
+        world.files.full = ""
+        await asyncio.sleep(400)
+        assert server.manager.sessions[id].closed and len(world.corp.final) == 1
+        assert sum(world.corp.captures) == world.corp.cumulative[next(iter(world.corp.final))]
+        assert not any(record.exc_info for record in caplog.records)
+        assert len(caplog.records) <= 4
+        checkpoints = split_checkpoints(world.files.content[CHECKPOINTS_NAME])
+        report = verify(world.files.content[NAME], SERVER.public_key, checkpoints, ED25519, heads=[])
+        assert report.sound
         await server.manager.close()
 
     run_virtually(scenario())

@@ -116,7 +116,8 @@ class Files:
 
     content: dict[str, bytes] = field(default_factory=dict)
     held: set[str] = field(default_factory=set)
-    full: bool = False
+    full: str = ""
+    """Files with this in their names cannot grow."""
 
 
 class MemoryDisk:
@@ -125,15 +126,15 @@ class MemoryDisk:
     def __init__(self, files: Files, room: Room | None = None) -> None:
         self.files, self.room = files, room
 
-    def _need_space(self) -> None:
-        if self.files.full:
+    def _need_space(self, name: str) -> None:
+        if self.files.full and self.files.full in name:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def read(self, name: str) -> bytes:
         return self.files.content.get(name, b"")
 
     def append(self, name: str, data: bytes) -> None:
-        self._need_space()
+        self._need_space(name)
         before = self.read(name)
         if self.room is not None and self.room.dies():
             kept = self.room.rng.randrange(len(data) + 1)
@@ -142,7 +143,7 @@ class MemoryDisk:
         self.files.content[name] = before + data
 
     def replace(self, name: str, data: bytes) -> None:
-        self._need_space()
+        self._need_space(name)
         if self.room is not None and self.room.dies():
             self.room.die()
         self.files.content[name] = data

@@ -15,7 +15,7 @@ from dht.errors import RemoteError
 from xenonode.model.entity import Trust
 from xenonode.model.errors import MessageError
 from xenonode.model.money import Settlement
-from xenonode.server.errors import CorpAwayError, CorpRefusedError
+from xenonode.server.errors import CorpAwayError, CorpRefusedError, NotKeptError
 from xenonode.server.ports import CorpPort
 from xenonode.server.releasing import Releases
 from xenonode.server.session_events import ClaimRefused, ClaimSettled, Event
@@ -63,7 +63,14 @@ class ClaimPump:
                 await asyncio.sleep(self.retry_ms * self._rng.uniform(0.5, 1.0) / 1000)
 
     async def send_all(self) -> bool:
-        """Send everything that waits once; whether all was answered."""
+        """Send everything that waits once; whether all was answered, and the answers are kept."""
+        try:
+            return await self._send_all()
+        except (NotKeptError, OSError) as error:
+            logger.info("an answer of XenoCorp's cannot be kept, and will be asked for again: %s", error)
+            return False
+
+    async def _send_all(self) -> bool:
         for reservation, raw in self._releases.pending():
             if not await self._release(reservation, raw):
                 return False

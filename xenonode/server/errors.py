@@ -22,6 +22,14 @@ class RefusedError(ServerError, RemoteError):
     """What somebody asked for is not allowed, or not possible; it never stops a node."""
 
 
+class NotKeptError(RefusedError):
+    """The disk took no write, so that what was decided does not hold: it is decided anew when it is asked for again."""
+
+    def __init__(self, reason: OSError) -> None:
+        told = f"the server's disk takes no writes: {reason.strerror or reason}"
+        super().__init__(told, "try again later; its owner has to make room", "disk")
+
+
 class CorpAwayError(ServerError):
     """XenoCorp does not answer at the moment: ask again later. Raised by implementations of `CorpPort`."""
 

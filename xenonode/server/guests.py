@@ -19,6 +19,7 @@ from xenonode.env import Env
 from xenonode.model.errors import ModelError
 from xenonode.server import session_events as ev
 from xenonode.server.admission import Admission
+from xenonode.server.errors import NotKeptError
 from xenonode.server.launching import guest_name, specification, start_record
 from xenonode.server.metering import Instant
 from xenonode.server.session_state import STARTING, Session
@@ -107,6 +108,8 @@ class Guests:
         async def job() -> None:
             try:
                 await work()
+            except NotKeptError:
+                pass  # told of where it happened; the next sample orders the same again
             finally:
                 if self._jobs.get(id, ("", None))[1] is asyncio.current_task():
                     del self._jobs[id]

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 
 from dht.identity import Signer
@@ -28,7 +29,7 @@ from xenonode.server.admission import Admission
 from xenonode.server.agreement_check import agreement_faults
 from xenonode.server.audit_log import AuditLog
 from xenonode.server.claiming import ClaimPump
-from xenonode.server.errors import RefusedError
+from xenonode.server.errors import NotKeptError, RefusedError
 from xenonode.server.guests import Guests, StartGuest
 from xenonode.server.journal import Journal
 from xenonode.server.launching import guest_name
@@ -45,10 +46,6 @@ SAMPLE_PERIOD_S = 1.0
 MISSES_MAX = 3
 """Readings in a row that a guest must be missing from before it is taken for gone."""
 CONSOLE_MAX_BYTES = 16_384
-
-
-class _NotKeptError(OSError):
-    """The disk did not take what was decided, so that nothing of it happened."""
 
 
 class SessionManager:
@@ -74,7 +71,8 @@ class SessionManager:
         self._sessions: dict[bytes, Session] = {}
         self._locks: dict[bytes, asyncio.Lock] = {}
         self._misses: dict[bytes, int] = {}
-        self._disk_fails = False
+        self._unkept: set[bytes] = set()
+        self._audited: dict[bytes, list[ev.Audit]] = {}
         run = journal.counter("run") + 1
         journal.count("run", run)
         self._guests = Guests(env, signer, hypervisor, admission, self._clock, run, self.apply, start_guest)
@@ -294,8 +292,8 @@ class SessionManager:
                 continue  # a slow command holds it; the next sample counts what this one does not
             try:
                 await self.apply(id, self._observed(id, ids, readings))
-            except _NotKeptError:
-                pass  # told of where it happened; metered again as soon as it can be written down
+            except NotKeptError:
+                pass  # told of where it happened; decided anew at the next sample
             except Exception:  # whatever is wrong with one session, the others are still metered
                 logger.exception("session %s could not be brought up to date", id.hex())
 
@@ -315,26 +313,39 @@ class SessionManager:
 
     def _make_durable(self, session: Session, effects: list[ev.Effect]) -> None:
         """What was decided stands in the audit log and the journal before anybody can see it."""
+        if not any(isinstance(effect, ev.Audit | ev.Save) for effect in effects):
+            return
         now_ms = self._clock.now_ms()
-        must_save = any(isinstance(effect, ev.Save) for effect in effects)
-        try:
+        with self._on_disk(session.id):
+            audited = self._audited.setdefault(session.id, [])
             for effect in effects:
-                if isinstance(effect, ev.Audit):
+                if isinstance(effect, ev.Audit) and effect not in audited:
                     self._audit.add(effect.kind, session.id, effect.body, now_ms)
-            forgotten = self._journal.put(session) if must_save else []
+                    audited.append(effect)  # where the journal is refused after it, the same is decided each second
+            if any(isinstance(effect, ev.Save) for effect in effects):
+                for forgotten in self._journal.put(session):
+                    old = self._sessions.pop(forgotten, None)
+                    if old is not None:
+                        self._releases.use_up(old.agreement.reservation, old.reservation)
+                    self._locks.pop(forgotten, None)
+                    self._unkept.discard(forgotten)
+            del self._audited[session.id]
+
+    @contextmanager
+    def _on_disk(self, id: bytes) -> Iterator[None]:
+        """What is written of a session in here. Raises NotKeptError; an operator hears of it once, not each second."""
+        try:
+            yield
         except OSError as error:
-            if not self._disk_fails:  # each session meets it each second: an operator hears of it once
-                logger.warning("sessions cannot be written down (%s): guests go on, and are metered later", error)
-            self._disk_fails = True
-            raise _NotKeptError(*error.args) from error
-        if must_save and self._disk_fails:
-            self._disk_fails = False
-            logger.warning("sessions are written down again")
-        for id in forgotten:
-            old = self._sessions.pop(id, None)
-            if old is not None:
-                self._releases.use_up(old.agreement.reservation, old.reservation)
-            self._locks.pop(id, None)
+            if not self._unkept:
+                told = "sessions cannot be written down (%s): make room; what guests use meanwhile is in memory only"
+                logger.warning(told, error)
+            self._unkept.add(id)
+            raise NotKeptError(error) from error
+        if id in self._unkept:
+            self._unkept.discard(id)
+            if not self._unkept:
+                logger.warning("sessions are written down again")
 
     def _keep_capacity(self, session: Session) -> None:
         self._admission.keep(session.id, session.resources if session.state in HOLDING else None)
@@ -371,7 +382,10 @@ class SessionManager:
                 return [ev.ClaimMade(claim.id, claim.raw, effect)]
             case ev.GiveUp():
                 try:
-                    self._releases.give_up(session.agreement.reservation, session.reservation)
+                    with self._on_disk(session.id):
+                        self._releases.give_up(session.agreement.reservation, session.reservation)
+                except NotKeptError:
+                    raise
                 except RefusedError as error:
                     logger.warning("session %s keeps its reservation: %s", session.id.hex(), error.message)
                 self._pump.wake()
