@@ -20,6 +20,7 @@ from xenonode.simulation import pages
 
 ROOT = Path(__file__).resolve().parents[2]
 OVERLAYS = 8
+NODES_LEAST = 2
 GROWN_MAX = 1_000
 """Nodes whose first adverts are published one by one unless asked: ten thousand were not through in twenty minutes."""
 LIVED_MAX = 20_000
@@ -44,13 +45,15 @@ def run_one(kind: str, nodes: int, options: argparse.Namespace, hash_seed: str) 
     return told
 
 
-def wanted(sizes: str, grown: str, looked_up: str) -> list[tuple[str, int]]:
-    """Kinds of runs and their nodes, by `--sizes`, `--publish` and `--lookups`. Raises ValueError."""
-    asked, publish, lookups = ([int(each) for each in text.split(",") if each] for text in (sizes, grown, looked_up))
+def wanted(sizes: str, publish: str, lookups: str) -> list[tuple[str, int]]:
+    """Kinds of runs and their nodes, by the options of these names. Raises ValueError."""
+    asked, grown, bare = ([int(each) for each in text.split(",") if each] for text in (sizes, publish, lookups))
+    if min([*asked, *grown, *bare], default=NODES_LEAST) < NODES_LEAST:
+        raise ValueError(f"fewer than {NODES_LEAST} nodes are no network")
     return [
-        *(("publish", nodes) for nodes in dict.fromkeys([each for each in asked if each <= GROWN_MAX] + publish)),
+        *(("publish", nodes) for nodes in dict.fromkeys([each for each in asked if each <= GROWN_MAX] + grown)),
         *(("renew", nodes) for nodes in dict.fromkeys(asked) if nodes <= LIVED_MAX),
-        *(("lookups", nodes) for nodes in dict.fromkeys([each for each in asked if each > LIVED_MAX] + lookups)),
+        *(("lookups", nodes) for nodes in dict.fromkeys([each for each in asked if each > LIVED_MAX] + bare)),
     ]
 
 
@@ -73,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bench_simulator", description=__doc__.splitlines()[0])
     parser.add_argument(
         "--sizes", default="1000,10000,50000",
-        help=f"nodes (1000,10000,50000). In a network that has lived for a while all publish anew, some search: "
+        help=f"nodes (default 1000,10000,50000). In a network that has lived a while all publish anew, some search: "
         f"'renew'; up to {GROWN_MAX:,} also from nothing: 'publish'; above {LIVED_MAX:,} a warm start and lookups only",
     )  # fmt: skip
     parser.add_argument("--publish", default="", help="further sizes from nothing: first adverts, leaves that split")
@@ -91,7 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         planned = wanted(options.sizes, options.publish, options.lookups)
     except ValueError:
-        parser.error("--sizes, --publish and --lookups are whole numbers with commas between them")
+        parser.error(f"--sizes, --publish, --lookups: whole numbers from {NODES_LEAST} on, with commas between them")
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores, seed {options.seed}; CPU time of one core")
     measured = rates.measure(options.rate_nodes, options.seed, options.rounds, options.batch)
     print(f"RPC/s (request and reply), lookups among {options.rate_nodes:,} nodes, median of {options.rounds} turns:")

@@ -10,6 +10,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -200,14 +201,17 @@ def test_a_dask_cluster_gives_the_same_runs(capsys: pytest.CaptureFixture[str]) 
     assert [run["trace"] for run in there["runs"]] == [run["trace"] for run in here["runs"]]
 
 
-def test_a_cluster_without_workers_is_told_of(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_a_cluster_without_workers_is_told_of_and_waited_for(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("xenonode.simulation.campaign.cluster.CONNECT_S", 1)
-    with distributed.LocalCluster(n_workers=0, dashboard_address=None) as cluster:
-        words = ("quick.toml", "--seeds", "1,2", "--out", "there", "--cluster", cluster.scheduler_address)
+    with distributed.LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address=None) as cluster:
+        late = threading.Timer(5, cluster.scale, (1,))
+        late.start()
+        words = ("quick.toml", "--seeds", "1", "--out", "there", "--cluster", cluster.scheduler_address)
         status, _, error = simulate(capsys, *words)
-    assert status == 1 and "has no workers" in error and "dask worker tcp://" in error
+        late.join()
+    assert status == 0, error
+    assert any("has no workers yet; start some with: dask worker tcp://" in line for line in caplog.messages)
 
 
 def test_ctrl_c_while_the_program_is_imported_is_no_traceback(tmp_path: Path) -> None:
@@ -216,6 +220,9 @@ def test_ctrl_c_while_the_program_is_imported_is_no_traceback(tmp_path: Path) ->
     command = [sys.executable, "-m", "xenonode", "simulate", "--help"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (130, "error: interrupted; nothing was left behind\n")
+    command.append("--json")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert json.loads(done.stderr)["code"] == "interrupted"
 
 
 def test_ctrl_c_keeps_what_is_finished_and_leaves_no_process_and_the_next_call_goes_on(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ def test_sizes_choose_what_is_run() -> None:
 
 
 def test_sizes_that_are_no_numbers_are_refused_before_anything_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        main(["--sizes", "many"])
-    assert "whole numbers" in capsys.readouterr().err
+    for words in (["--sizes", "many"], ["--sizes", "-5"], ["--lookups", "1"]):
+        with pytest.raises(SystemExit, match="2"):
+            main(words)
+        assert "whole numbers" in capsys.readouterr().err

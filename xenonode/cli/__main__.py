@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 INTERRUPTED = 130
+"""The status of a command that Ctrl-C ended, as shells have it."""
 
 
 def main() -> None:
@@ -12,7 +14,9 @@ def main() -> None:
     try:
         from xenonode.cli.main import main as run
     except KeyboardInterrupt:
-        print("error: interrupted; nothing was left behind", file=sys.stderr)
+        told = {"code": "interrupted", "message": "interrupted; nothing was left behind", "next_step": ""}
+        if sys.stderr is not None:
+            print(json.dumps(told) if "--json" in sys.argv else f"error: {told['message']}", file=sys.stderr)
         sys.exit(INTERRUPTED)
     run()
 

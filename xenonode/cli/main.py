@@ -38,6 +38,7 @@ from xenonode.cli import (
     simulate,
     values,
 )
+from xenonode.cli.__main__ import INTERRUPTED
 from xenonode.cli.command import EndedByUser, InterruptedByUser
 from xenonode.cli.output import shown
 from xenonode.control.errors import ControlError
@@ -45,7 +46,7 @@ from xenonode.errors import XenoError
 from xenonode.folder import default_folder
 from xenonode.model.errors import ModelError
 
-FAILED, USAGE, UNEXPECTED, INTERRUPTED, NO_READER = 1, 2, 70, 130, 141
+FAILED, USAGE, UNEXPECTED, NO_READER = 1, 2, 70, 141
 STATUSES = {"usage": USAGE, "interrupted": INTERRUPTED, "no_reader": NO_READER}
 EXPECTED = (ControlError, ModelError, DhtError, SummariesError, HypervisorError)
 """What the parts below raise when something is refused, missing or wrong, as opposed to a mistake of ours."""

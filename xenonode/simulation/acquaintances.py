@@ -49,7 +49,9 @@ class _Life:
 
     def meet(self, other: _Life) -> None:
         """It has met the other, whether that is in its tables or not."""
-        self.known[other.number >> 3] |= 1 << (other.number & 7)
+        place = other.number >> 3
+        self.known.extend(bytes(max(0, place + 1 - len(self.known))))
+        self.known[place] |= 1 << (other.number & 7)
 
 
 class Acquaintances:
@@ -68,9 +70,10 @@ class Acquaintances:
         endpoint.sessions.known_before = partial(self._session, life)
 
     def introduce(self, one: Address, other: Address) -> None:
-        """These two, both added, have met, whoever is in whose tables."""
-        if one != other:
-            self._lives[one].meet(self._lives[other])
+        """These two have met, whoever is in whose tables. Only before anything runs, or a session is used twice."""
+        first, second = self._lives.get(one), self._lives.get(other)
+        if first is not None and second is not None and first is not second:
+            first.meet(second)  # who was not there at the begin is a stranger to all
 
     def _session(self, before: _Life, address: Address) -> SessionKeys | None:
         life = self._lives.get(address)

@@ -7,6 +7,7 @@ whole. Leaves starting a cluster to its owner.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from xenonode.simulation.campaign.jobs import Job, code_version
 from xenonode.simulation.campaign.pool import Died, Event, carry_out
 from xenonode.simulation.campaign.results import Finished
 from xenonode.simulation.verdict import RunResult
+
+logger = logging.getLogger(__name__)
 
 CONNECT_S = 15
 """A scheduler on another continent answers in one."""
@@ -33,8 +36,7 @@ def run_all(jobs: Sequence[Job], address: str) -> Iterator[Event]:
         step = "start one with 'dask scheduler' and 'dask worker', and name it as tcp://HOST:8786"
         raise XenoError(f"no Dask scheduler answers at {address}: {error}", step, "cluster") from error
     try:
-        _wait_for_workers(client, address)
-        _check_workers(client)
+        _check_workers(client, address)
         by_key = {f"xenonode-{job.key}": job for job in jobs}
         futures = [client.submit(carry_out, job, key=key, pure=True) for key, job in by_key.items()]
         for future in as_completed(futures):
@@ -48,18 +50,12 @@ def run_all(jobs: Sequence[Job], address: str) -> Iterator[Event]:
         client.close()
 
 
-def _wait_for_workers(client: Any, address: str) -> None:
-    """Those of a cluster that is just being started register within seconds; without any, nothing would ever happen."""
-    try:
-        client.wait_for_workers(1, timeout=CONNECT_S)
-    except TimeoutError as error:
+def _check_workers(client: Any, address: str) -> None:
+    here, theirs = code_version(), client.run(code_version)
+    if not theirs:  # no failure: a queue's, or an adaptive cluster's, begin once there is work
         step = f"start some with: dask worker {address} --nworkers auto --nthreads 1"
-        raise XenoError(f"the Dask scheduler at {address} has no workers", step, "cluster") from error
-
-
-def _check_workers(client: Any) -> None:
-    here = code_version()
-    for name, version in client.run(code_version).items():
+        logger.warning("the Dask scheduler at %s has no workers yet; %s", address, step)
+    for name, version in theirs.items():
         if version != here:
             told = f"worker {name} has xenonode {version}, this is {here}"
             raise XenoError(told, "install the same version there", "cluster")
