@@ -274,6 +274,20 @@ def test_what_arrives_before_a_connection_has_begun_waits_for_it() -> None:
         simulation.run(left.start(story()))
 
 
+def test_a_connection_given_up_before_a_closed_port_answers_is_forgotten() -> None:
+    """Seed 810 of the whole platforms: who gave up had no other end to reset."""
+
+    async def client(server: SimulatedNode) -> None:
+        for _ in range(3):
+            attempt = asyncio.ensure_future(asyncio.open_connection(server.host.address, 81))
+            await asyncio.sleep(0)
+            attempt.cancel()
+            await asyncio.sleep(5)
+            assert attempt.cancelled()
+
+    with_two_nodes(swallow_nothing, client)
+
+
 def test_tls_on_the_simulated_network_is_refused_with_the_reason() -> None:
     async def client(server: SimulatedNode) -> None:
         with pytest.raises(SimulationError, match="no ssl"):

@@ -334,7 +334,8 @@ async def _shake_hands(
 
     def answer() -> None:
         if established.cancelled():
-            client.abort()
+            if hasattr(client, "peer"):  # else nobody had listened there
+                client.abort()
         elif client.is_closing():
             established.set_exception(ConnectionResetError(errno.ECONNRESET, "connection reset by peer"))
         elif hasattr(client, "peer"):
