@@ -13,7 +13,7 @@ from hypervisor.adapter import Running
 from hypervisor.environment import State as GuestState
 from xenonode.model.resources import Prices, Resources, due_nano
 from xenonode.model.session import Amendment, Start, UsageRecord
-from xenonode.server.audit_log import CHECKPOINTS_NAME, NAME, split_checkpoints, verify
+from xenonode.server.audit_log import CHECKPOINTS_NAME, NAME, entries, split_checkpoints, verify
 from xenonode.server.errors import NotKeptError, RefusedError
 from xenonode.server.session_state import FAILED, PAUSED, RUNNING, STOPPED
 
@@ -40,12 +40,18 @@ async def until(server: Server, id: bytes, *states: str) -> None:
     raise AssertionError(f"the session is {server.manager.sessions[id].state}, not one of {states}")
 
 
+async def running() -> tuple[World, Server, bytes]:
+    """A server with one session, whose guest runs."""
+    world = World()
+    server = await world.boot()
+    id = await server.open_session()
+    await until(server, id, RUNNING)
+    return world, server, id
+
+
 def test_a_session_runs_is_resized_paused_stopped_and_paid_for_exactly_once() -> None:
     async def scenario() -> None:
-        world = World()
-        server = await world.boot()
-        id = await server.open_session()
-        await until(server, id, RUNNING)
+        world, server, id = await running()
         session = server.manager.sessions[id]
         start, _ = Start.open(session.start or b"", ED25519, signed_by=SERVER.public_key)
         assert start.ssh_host_key.startswith("ssh-ed25519 ")
@@ -87,10 +93,7 @@ def test_a_session_runs_is_resized_paused_stopped_and_paid_for_exactly_once() ->
 
 def test_nothing_goes_on_without_receipts_and_a_receipt_wakes_the_session() -> None:
     async def scenario() -> None:
-        world = World()
-        server = await world.boot()
-        id = await server.open_session()
-        await until(server, id, RUNNING)
+        world, server, id = await running()
         await asyncio.sleep(17)
         session = server.manager.sessions[id]
         assert session.state == PAUSED and session.exposed_ms is not None
@@ -176,10 +179,7 @@ def test_claims_wait_for_xenocorp_and_settle_once_even_over_a_restart() -> None:
 
 def test_without_a_last_receipt_the_signed_part_is_claimed_and_the_tail_left_open() -> None:
     async def scenario() -> None:
-        world = World()
-        server = await world.boot()
-        id = await server.open_session()
-        await until(server, id, RUNNING)
+        world, server, id = await running()
         await asyncio.sleep(7)
         signed = await server.cosign(id)
         await asyncio.sleep(3)
@@ -218,10 +218,7 @@ def test_a_guest_that_crashes_powers_off_or_vanishes_ends_its_session() -> None:
 
 def test_a_guest_that_nothing_explains_is_destroyed_after_it_was_logged() -> None:
     async def scenario() -> None:
-        world = World()
-        server = await world.boot()
-        id = await server.open_session()
-        await until(server, id, RUNNING)
+        world, server, _ = await running()
         await server.kill()
         del world.files.content["sessions.journal"]
         server = await world.boot()
@@ -236,10 +233,7 @@ def test_a_full_disk_is_told_of_once_and_its_sessions_are_metered_again_when_the
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def scenario() -> None:
-        world = World()
-        server = await world.boot()
-        id = await server.open_session()
-        await until(server, id, RUNNING)
+        world, server, id = await running()
         before = server.manager.sessions[id].due_nano
         world.files.full = "."
         await asyncio.sleep(6)
@@ -262,10 +256,7 @@ def test_a_session_that_ends_while_the_disk_is_full_ends_and_is_paid_for_once_wh
     full: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario() -> None:
-        world = World()
-        server = await world.boot()
-        id = await server.open_session()
-        await until(server, id, RUNNING)
+        world, server, id = await running()
         await asyncio.sleep(5)
         await server.cosign(id)
         await server.command(id, 1, "stop")
@@ -285,8 +276,10 @@ def test_a_session_that_ends_while_the_disk_is_full_ends_and_is_paid_for_once_wh
         assert not any(record.exc_info for record in caplog.records)
         assert len(caplog.records) <= 4
         checkpoints = split_checkpoints(world.files.content[CHECKPOINTS_NAME])
-        report = verify(world.files.content[NAME], SERVER.public_key, checkpoints, ED25519, heads=[])
-        assert report.sound
+        content = world.files.content[NAME]
+        assert verify(content, SERVER.public_key, checkpoints, ED25519, heads=[]).sound
+        told = [(entry["kind"], entry["body"]) for entry in entries(content)]
+        assert all(told.count(each) == 1 for each in told), "what was decided again stands there twice"
         await server.manager.close()
 
     run_virtually(scenario())
@@ -328,10 +321,7 @@ def test_bad_agreements_are_refused_with_every_reason_and_leave_nothing_behind()
 
 def test_a_clock_that_jumps_by_an_hour_or_ten_years_stops_and_charges_nothing() -> None:
     async def scenario() -> None:
-        world = World()
-        server = await world.boot()
-        id = await server.open_session()
-        await until(server, id, RUNNING)
+        world, server, id = await running()
         for skew_ms in (-3_600_000, 3_600_000, 315_360_000_000, 0):
             world.skew_ms = skew_ms
             for _ in range(10):
@@ -420,10 +410,7 @@ def test_a_crash_at_any_point_finds_the_guest_again_and_charges_once() -> None:
 
 def test_a_server_that_moved_says_anew_where_its_guests_are() -> None:
     async def scenario() -> None:
-        world = World()
-        server = await world.boot()
-        id = await server.open_session()
-        await until(server, id, RUNNING)
+        _, server, id = await running()
         before = server.manager.sessions[id].start
         await server.manager.relocate()
         assert server.manager.sessions[id].start == before  # nothing is said twice

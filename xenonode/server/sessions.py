@@ -381,13 +381,11 @@ class SessionManager:
                 ).seal(self._signer)
                 return [ev.ClaimMade(claim.id, claim.raw, effect)]
             case ev.GiveUp():
-                try:
-                    with self._on_disk(session.id):
+                with self._on_disk(session.id):
+                    try:
                         self._releases.give_up(session.agreement.reservation, session.reservation)
-                except NotKeptError:
-                    raise
-                except RefusedError as error:
-                    logger.warning("session %s keeps its reservation: %s", session.id.hex(), error.message)
+                    except RefusedError as error:
+                        logger.warning("session %s keeps its reservation: %s", session.id.hex(), error.message)
                 self._pump.wake()
                 return [ev.GaveUp()]
             case ev.Advertise():

@@ -1,8 +1,8 @@
 """Running jobs on a Dask cluster: the same runs, on many machines.
 
 Decides how a run is handed over (a pure function of the job; a worker that dies has its runs done by another) and that
-every worker has the same code, since a result is named by it, and one thread, since a simulation takes its process
-whole. Leaves starting a cluster to its owner.
+every worker has the same code, since a result is named by it; those that are there when it begins need one thread,
+since a simulation takes its process whole. Leaves starting a cluster to its owner.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def run_all(jobs: Sequence[Job], address: str) -> Iterator[Event]:
     try:
         _check_workers(client, address)
         by_key = {f"xenonode-{job.key}": job for job in jobs}
-        futures = [client.submit(carry_out, job, key=key, pure=True) for key, job in by_key.items()]
+        here = code_version()
+        futures = [client.submit(_carry_out_as, here, job, key=key, pure=True) for key, job in by_key.items()]
         for future in as_completed(futures):
             job = by_key[future.key]
             if future.status == "finished":
@@ -48,6 +49,13 @@ def run_all(jobs: Sequence[Job], address: str) -> Iterator[Event]:
                 yield Died(job, f"the cluster gave it up: {future.exception()!r:.200}")
     finally:
         client.close()
+
+
+def _carry_out_as(version: str, job: Job) -> tuple[dict[str, Any], float]:
+    """On a worker, which may have come after we looked at those that were there."""
+    if code_version() != version:
+        raise RuntimeError(f"a worker has xenonode {code_version()}, who asked has {version}")
+    return carry_out(job)
 
 
 def _check_workers(client: Any, address: str) -> None:
