@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import os
 import random
 import signal
@@ -212,7 +213,10 @@ def test_doctor_reads_the_network_file_and_compares_the_clocks(bench: Bench) -> 
 
 
 def test_a_second_xenocorp_in_the_folder_is_told_who_holds_it(bench: Bench) -> None:
+    log = logging.getLogger()
+    before = log.level, list(log.handlers)
     assert "in use by process" in bench.refusal(bench.corp, "corp", "serve")["message"]
+    assert (log.level, log.handlers) == before
 
 
 def test_a_key_file_that_others_can_read_is_refused(bench: Bench, tmp_path: Path) -> None:

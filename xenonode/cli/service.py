@@ -11,7 +11,8 @@ import logging
 import logging.handlers
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -73,15 +74,13 @@ class _Told(logging.Handler):
 async def serve_until_stopped(run: Run, folder: Path, name: str, start: Callable[[], Awaitable[Node]]) -> None:
     """Start a node, say so, and keep it until a signal; then stop it in order."""
     state = StateFolder(folder).prepare()
-    log = _log_to(state.file("log.jsonl"))
-    told = _Told(run)
-    logging.getLogger(ADDRESS_LOG).addHandler(told)
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
-    run.output.note(f"{name} starts; state and log are in {folder}")
-    try:
+    log, told = _log_file(state.file("log.jsonl")), _Told(run)
+    with _handling(logging.getLogger(), log), _handling(logging.getLogger(ADDRESS_LOG), told):
+        stopped = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopped.set)
+        run.output.note(f"{name} starts; state and log are in {folder}")
         node = await _unless(stopped, start())
         if node is None:
             return
@@ -98,10 +97,6 @@ async def serve_until_stopped(run: Run, folder: Path, name: str, start: Callable
             run.output.note(f"{name} stops")
             await node.close()
         run.output.note(f"{name} has stopped; environments go on running")
-    finally:
-        logging.getLogger(ADDRESS_LOG).removeHandler(told)
-        logging.getLogger().removeHandler(log)
-        log.close()
 
 
 async def _unless(stopped: asyncio.Event, starting: Awaitable[Node]) -> Node | None:
@@ -117,11 +112,23 @@ async def _unless(stopped: asyncio.Event, starting: Awaitable[Node]) -> Node | N
     return None
 
 
-def _log_to(path: Path) -> logging.Handler:
+def _log_file(path: Path) -> logging.Handler:
     handler = logging.handlers.RotatingFileHandler(path, maxBytes=LOG_MAX_BYTES, backupCount=LOG_FILES)
     os.chmod(path, 0o600)
     handler.setFormatter(JsonLines())
-    root = logging.getLogger()
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
+    handler.setLevel(logging.INFO)
     return handler
+
+
+@contextmanager
+def _handling(logger: logging.Logger, handler: logging.Handler) -> Iterator[None]:
+    """What is logged in here, from the handler's level on, goes to it, too; after it the logger is as it was."""
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(min(handler.level, logger.getEffectiveLevel()))
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+        handler.close()
