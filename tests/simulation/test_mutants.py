@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from scripts.seeds.pool import Job, run_one
+from xenonode.simulation.seeds import SEARCH_EVERY_S, SMALL
 
 MODULE = "tests.simulation.mutants.plants"
 SIZE = "small"
@@ -26,6 +27,13 @@ def test_a_planted_bug_is_caught(name: str) -> None:
     outcome = run_one(Job(SIZE, seed), name, module=MODULE)
     assert outcome.broken.startswith(invariant), outcome.broken or "nothing was noticed"
     assert f"scripts/simulate_seeds --seeds {seed} --small" in outcome.broken
+
+
+@pytest.mark.timeout(900)
+def test_a_wrong_answer_ends_a_seed_when_it_is_given_though_faults_go_on() -> None:
+    outcome = run_one(Job(SIZE, 0), "server_twice", module=MODULE)
+    assert outcome.broken.startswith("searches return what is signed and in force: one server is in an answer twice")
+    assert outcome.virtual_s < SMALL.calm_s + 2 * SEARCH_EVERY_S
 
 
 @pytest.mark.timeout(900)

@@ -1,4 +1,4 @@
-"""Five bugs, each put in the place of one function of the platform. Run as a program: one seed with one of them.
+"""Bugs, each put in the place of one function of the platform. Run as a program: one seed with one of them.
 
     python -m tests.simulation.mutants.plants SEED SIZE NAME
 """
@@ -23,6 +23,7 @@ from xenonode.corp.transfers import CAPTURE, Transfer
 from xenonode.model.advert import Advert, VerifiedAdvert
 from xenonode.model.entity import Credential
 from xenonode.search.adverts import Adverts
+from xenonode.search.searching import SearchAnswer, Searcher
 
 
 def lost_acknowledgement() -> None:
@@ -108,12 +109,24 @@ def leaked_entry() -> None:
     Handing.free = freed  # type: ignore[method-assign]
 
 
+def server_twice() -> None:
+    """Answers name one of the servers twice."""
+    search = Searcher.search
+
+    async def searched(self: Searcher, *query: Any, **how: Any) -> SearchAnswer:
+        answer = await search(self, *query, **how)
+        return replace(answer, servers=(*answer.servers, *answer.servers[:1]))
+
+    Searcher.search = searched  # type: ignore[method-assign]
+
+
 PLANTS: dict[str, Callable[[], None]] = {
     "lost_acknowledgement": lost_acknowledgement,
     "double_capture": double_capture,
     "narrow_zone": narrow_zone,
     "unverified_advert": unverified_advert,
     "leaked_entry": leaked_entry,
+    "server_twice": server_twice,
 }
 
 if __name__ == "__main__":
