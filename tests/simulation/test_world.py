@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
 import os
 import pathlib
 import subprocess
 import sys
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
+import numpy
 import pytest
 
-from xenonode.simulation.crowd import Crowd
-from xenonode.simulation.errors import SimulationError
+from xenonode.simulation.crowd import NEEDED, Crowd
+from xenonode.simulation.errors import DeadlockError, SimulationError
 from xenonode.simulation.lease import settled_once
 from xenonode.simulation.world import World
 
@@ -85,3 +90,54 @@ def test_a_world_of_an_impossible_size_is_refused(wrong: dict[str, Any]) -> None
 def test_a_world_without_clients_cannot_be_asked_and_says_so() -> None:
     with World(1, servers=1, clients=0) as world, pytest.raises(SimulationError, match="clients"):
         world.run(world.ask("cores >= 1"))
+
+
+def test_a_world_goes_on_until_any_kind_of_number_and_says_what_else_it_takes() -> None:
+    with World(1, servers=1, clients=0) as world:
+        for now_s, until in enumerate((numpy.int32(5), numpy.float32(6), Fraction(7), 8), 5):
+            world.run(until=until)
+            assert world.now_s == now_s
+        assert world.run(world.simulation.loop.create_task(asyncio.sleep(1, "a task's result"))) == "a task's result"
+        for wrong in (None, world.begin, "9", Decimal(9)):
+            with pytest.raises(SimulationError, match=r"run\(world\.ask\(TEXT\)\), or .* run\(until=60\)"):
+                world.run(wrong)  # type: ignore[call-overload]
+        for times in (-1, 1.5, "2"):
+            with pytest.raises(SimulationError, match="whole number of steps"):
+                world.step(times)  # type: ignore[arg-type]
+        for period_s in (0, 4e-10, math.nan, math.inf):
+            with pytest.raises(SimulationError, match="a period of a nanosecond or more"):
+                world.probe("too often", period_s, lambda: 0)
+        world.probe("often", 1e-9, lambda: 0)
+        assert world.step(3) == pytest.approx(9, abs=1e-6) and len(world.series["often"]) == 3
+
+
+def test_a_world_begins_when_it_is_first_driven_or_asked_and_not_twice() -> None:
+    traces = set()
+    for drive in (lambda world: world.run(world.begin()), lambda world: world.run(until=0), lambda world: world.step()):
+        with World(3, servers=2) as world:
+            drive(world)
+            assert world.begun and len(world.adverts()) == 2
+            assert len(world.run(world.ask("cores >= 1")).servers) == 2
+    for kind in ({"servers": 2}, {"peers": 8, "dimensions": NEEDED}):
+        for ask_first in (True, False):
+            with Crowd(3, **kind) if "peers" in kind else World(3, **kind) as world:  # type: ignore[arg-type]
+                if not ask_first:
+                    world.run(world.begin())
+                assert world.run(world.ask("cores >= 1")).servers
+                traces.add(world.trace.hexdigest())
+    assert len(traces) == 2  # of either kind, one
+
+
+def test_what_needs_a_world_that_has_begun_or_a_host_that_there_is_says_so() -> None:
+    with World(3, servers=3) as world:
+        with pytest.raises(SimulationError, match=r"client-0 is no member yet: .*run\(until=0\) begins it"):
+            world.run(world.clients[0].call(lambda client: client.finding.search("cores >= 1")))
+        with pytest.raises(SimulationError, match=r"'server-9' here; its hosts are corp, server-0 \.\. server-2, cl"):
+            world.host("server-9")
+        with pytest.raises(DeadlockError, match="nobody waits for anything"):
+            world.simulation.loop.step()
+    with Crowd(3, peers=8, dimensions=NEEDED) as crowd:
+        with pytest.raises(SimulationError, match=r"run\(until=0\) begins it"):
+            crowd.run(crowd.clients[0].call(lambda own: own.search("cores >= 1")))
+        with pytest.raises(SimulationError, match=r"'server-0' here; its hosts are peer-0 \.\. peer-7, client-0"):
+            crowd.host("server-0")

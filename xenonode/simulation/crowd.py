@@ -170,14 +170,13 @@ class Crowd(Stage):
         """All peers but the clients."""
         return self.servers
 
-    async def ask(self, text: str) -> SearchAnswer:
-        """A search of the first client's. Raises XenoError."""
-        if not self.clients:
-            raise SimulationError("clients: a world without any cannot be asked")
+    async def _ask(self, text: str) -> SearchAnswer:
         return await self.clients[0].call(lambda own: own.search(text))
 
     def host(self, name: str) -> CrowdHost:
-        """The member on the host of this name, for faults."""
+        """The member on the host of this name, for faults. Raises SimulationError."""
+        if name not in self._hosts:
+            raise self.unknown(name)
         return self._hosts[name]
 
     def groups(self) -> dict[str, list[str]]:

@@ -34,6 +34,7 @@ from xenonode.simulation.errors import SimulationError
 from xenonode.simulation.home import SimulatedHome
 from xenonode.simulation.machines import Machine
 from xenonode.simulation.node_host import NodeHost
+from xenonode.simulation.stage import NOT_BEGUN
 
 if TYPE_CHECKING:
     from xenonode.simulation.crowd import Crowd
@@ -132,7 +133,7 @@ class CrowdHost(NodeHost):
     async def search(self, text: str, *, strict: bool = True, explain: bool = False) -> SearchAnswer:
         """Search from here. To be run on its own host: see `call`. Raises XenoError."""
         if self.peer is None:
-            raise SimulationError(f"{self.node.host.name} is down")
+            raise SimulationError(f"{self.node.host.name} is down" if self.crowd.begun else NOT_BEGUN)
         try:
             query = parse(text, currency="USD")
         except SummariesError as error:

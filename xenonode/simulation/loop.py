@@ -368,7 +368,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         names = sorted(task.get_name() for task in self.living_tasks())
         more = f" and {len(names) - DEADLOCK_NAMES} more" if len(names) > DEADLOCK_NAMES else ""
         waiting = ", ".join(names[:DEADLOCK_NAMES]) + more
-        return f"nothing is left to happen at {self.time():.9f} virtual s, and these still wait: {waiting}"
+        told = f"these still wait: {waiting}" if names else "nobody waits for anything"
+        return f"nothing is left to happen at {self.time():.9f} virtual s, and {told}"
 
     # Failures and crashes
     def call_exception_handler(self, context: dict[str, Any]) -> None:

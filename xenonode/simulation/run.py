@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from dht.identity import Scheme
@@ -101,8 +101,8 @@ class Simulation:
         node = self.nodes[name] = SimulatedNode(self, self.network.add_host(name, address), skew_ms)
         return node
 
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run until the coroutine is done; every other task may go on in a later call of `run`."""
+    def run(self, coroutine: Awaitable[T]) -> T:
+        """Run until the coroutine (or task, or future) is done; every other task may go on in a later call of `run`."""
         result = self.loop.run_until_complete(coroutine)
         self.loop.check_failure()
         return result

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import gc
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import isfinite, isqrt
+from numbers import Integral, Real
 from typing import Any, Self, TypeVar, overload
 
 from xenonode.model.advert import Location, VerifiedAdvert
@@ -28,6 +29,7 @@ from xenonode.simulation.run import Simulation
 T = TypeVar("T")
 ACCESS_US = 2_000
 """One way through both ends' access networks: what is left of a latency between neighbours."""
+NOT_BEGUN = "the world has not begun; run(until=0) begins it"
 
 
 def check_counts(**counts: int) -> None:
@@ -104,8 +106,25 @@ class Stage(ABC):
         return set()
 
     @abstractmethod
+    def groups(self) -> dict[str, list[str]]:
+        """The names of all hosts, by what they are."""
+
+    def unknown(self, name: str) -> SimulationError:
+        """What is to be raised for the name of a host that there is not."""
+        told = (f"{each[0]} .. {each[-1]}" if len(each) > 1 else each[0] for each in self.groups().values() if each)
+        return SimulationError(f"there is no host {name!r} here; its hosts are {', '.join(told)}")
+
     async def ask(self, text: str) -> SearchAnswer:
-        """A search of the first client's. Raises XenoError."""
+        """A search of the first client's, in a world that begins first where it has not. Raises XenoError."""
+        if not self.groups()["clients"]:
+            raise SimulationError("clients: a world without any cannot be asked")
+        if not self.begun:
+            await self.begin()
+        return await self._ask(text)
+
+    @abstractmethod
+    async def _ask(self, text: str) -> SearchAnswer:
+        """The search, once all that is clear."""
 
     def now_ms(self) -> int:
         """True wall time: that of no node in particular."""
@@ -119,39 +138,54 @@ class Stage(ABC):
     # -- going on
 
     @overload
-    def run(self, until: Coroutine[Any, Any, T]) -> T: ...
+    def run(self, until: Awaitable[T]) -> T: ...
 
     @overload
     def run(self, until: float) -> None: ...
 
-    def run(self, until: Coroutine[Any, Any, Any] | float) -> Any:
+    def run(self, until: Awaitable[Any] | float) -> Any:
         """Let the world go on until a coroutine is done, or until so many virtual seconds after the run's begin.
 
-        With a number, a world that has not begun begins first. Raises on deadlock, and what no task handled.
+        With a number, a world that has not begun begins first; a coroutine may begin it, as `begin` and `ask` do.
+        Raises on deadlock, and what no task handled.
         """
-        if not isinstance(until, (int, float)):
+        if isinstance(until, Awaitable):
             return self.simulation.run(until)
+        if not isinstance(until, Real):
+            told = "until a coroutine is done, run(world.ask(TEXT)), or until so many virtual seconds, run(until=60)"
+            raise SimulationError(f"a run goes on {told}; not until {until!r}")
         if not isfinite(until):
             raise SimulationError(f"a run goes on until so many virtual seconds, not {until}")
-        if not self.begun:
-            self.simulation.run(self.begin())
-        self.simulation.run_until(round(until * NANOSECONDS))
+        self._see_to_it_that_it_began()
+        seconds = int(until) if isinstance(until, Integral) else float(until)  # of numpy's kinds, some are too narrow
+        self.simulation.run_until(round(seconds * NANOSECONDS))
         return None
 
     def step(self, count: int = 1) -> float:
-        """Carry out the next `count` moments (all that is due at one time), and say what time it is."""
-        for _ in range(count):
+        """Carry out the next `count` moments (all that is due at one time), and say what time it is.
+
+        A world that has not begun begins first.
+        """
+        if not isinstance(count, Integral) or count < 0:
+            raise SimulationError(f"a run goes on by a whole number of steps, 0 or more, not {count!r}")
+        self._see_to_it_that_it_began()
+        for _ in range(int(count)):
             self.simulation.loop.step()
         return self.now_s
+
+    def _see_to_it_that_it_began(self) -> None:
+        if not self.begun:
+            self.simulation.run(self.begin())
 
     # -- looking in
 
     def probe(self, name: str, every_s: float, measure: Callable[[], Any]) -> list[tuple[float, Any]]:
         """Note `measure()` now and every so many virtual seconds; the list that is returned grows while time passes."""
-        if every_s <= 0 or name in self.series:
-            raise SimulationError(f"probe {name!r}: a new name and a period above 0 are needed")
+        every_ns = round(float(every_s) * NANOSECONDS) if isfinite(every_s) else 0
+        if every_ns < 1 or name in self.series:
+            raise SimulationError(f"probe {name!r}: a new name and a period of a nanosecond or more are needed")
         taken = self.series[name] = []
-        every_ns, loop = round(every_s * NANOSECONDS), self.simulation.loop
+        loop = self.simulation.loop
 
         def take() -> None:
             taken.append((loop.time(), measure()))

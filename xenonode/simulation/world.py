@@ -50,7 +50,7 @@ from xenonode.simulation.machines import Machine, image
 from xenonode.simulation.network import Conditions
 from xenonode.simulation.node_host import NodeHost
 from xenonode.simulation.run import SimulatedNode, Simulation
-from xenonode.simulation.stage import Geography, Stage, check_counts
+from xenonode.simulation.stage import NOT_BEGUN, Geography, Stage, check_counts
 
 if TYPE_CHECKING:
     from xenonode.simulation.ledger import LedgerDisk  # needs apsw, which is for the simulator's own proofs
@@ -294,7 +294,9 @@ class ClientHost:
         return credential
 
     async def call(self, work: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
-        """Do something as this client, on its own host."""
+        """Do something as this client, on its own host. Raises SimulationError before it has registered."""
+        if not self.entity:
+            raise SimulationError(f"{self.node.host.name} is no member yet: {NOT_BEGUN}")
         return await self.node.start(work(self.client), "call")
 
 
@@ -343,9 +345,12 @@ class World(Stage):
         self.clients = [ClientHost(self, number) for number in range(clients)]
 
     def host(self, name: str) -> CorpHost | ServerHost | ClientHost:
-        """The host of this name."""
+        """The host of this name. Raises SimulationError."""
         hosts: list[CorpHost | ServerHost | ClientHost] = [self.corp, *self.servers, *self.clients]
-        return next(host for host in hosts if host.node.host.name == name)
+        for host in hosts:
+            if host.node.host.name == name:
+                return host
+        raise self.unknown(name)
 
     def groups(self) -> dict[str, list[str]]:
         """The names of all hosts, by what they are."""
@@ -369,10 +374,7 @@ class World(Stage):
         running = self.corp.running
         return {key for key, _ in running.peer.endpoint.shunned} if running is not None else set()
 
-    async def ask(self, text: str) -> SearchAnswer:
-        """A search of the first client's."""
-        if not self.clients:
-            raise SimulationError("clients: a world without any cannot be asked")
+    async def _ask(self, text: str) -> SearchAnswer:
         return await self.clients[0].call(lambda client: client.finding.search(text))
 
     def place(self, name: str) -> Location | None:
