@@ -15,7 +15,7 @@ NAMES = {"servers": [f"server-{number}" for number in range(20)], "clients": ["c
 
 
 def test_the_same_seed_gives_the_same_plan_and_another_one_another() -> None:
-    loss = FaultSpec("loss", 0, 50, targets="any", share_permille=500)
+    loss = FaultSpec("loss", 0, 50, targets="any", share_ppm=500_000)
     specs = [FaultSpec("crash", 5, 10, every_s=20, count=3), loss]
     assert plan(specs, 1, NAMES, 100) == plan(specs, 1, NAMES, 100) != plan(specs, 2, NAMES, 100)
     crashes = [one for one in plan(specs, 1, NAMES, 100) if one.kind == "crash"]
@@ -28,6 +28,18 @@ def test_taking_a_fault_away_leaves_the_others_as_they_were() -> None:
     whole = plan(specs, 3, NAMES, 100)
     without = plan([specs[0], specs[1]], 3, NAMES, 100)
     assert without == tuple(one for one in whole if one.kind != "nat")
+
+
+def test_a_share_of_nothing_strikes_nobody_and_any_other_at_least_one() -> None:
+    def struck(share_ppm: int | None) -> list[int]:
+        spec = FaultSpec("eclipse", 0, 10, every_s=50, share_ppm=share_ppm)
+        return [len(one.targets) for one in plan([spec], 1, NAMES, 100)]
+
+    assert struck(0) == []
+    assert struck(1) == struck(None) == [1, 1]
+    assert (struck(330_000), struck(1_000_000)) == ([6, 6], [20, 20])
+    with pytest.raises(SimulationError, match="eclipse: it has no targets"):
+        Injection("eclipse", 0, 1, ())
 
 
 def test_an_injection_is_plain_data() -> None:
@@ -44,6 +56,9 @@ def test_an_injection_is_plain_data() -> None:
         ({"kind": "cold_restart", "targets": "clients"}, "strikes servers, not 'clients'"),
         ({"kind": "loss", "for_s": 10, "every_s": 5}, "nor every_s below for_s"),
         ({"kind": "loss", "count": 0}, "count is at least 1"),
+        ({"kind": "loss", "count": 1, "share_ppm": 0}, "either count or share, not both"),
+        ({"kind": "loss", "targets": ("server-1",), "share_ppm": 0}, "and its targets are named"),
+        ({"kind": "loss", "targets": ("server-1",), "count": 2}, "and its targets are named"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_words(fields: dict[str, object], told: str) -> None:

@@ -213,6 +213,7 @@ FAULT = '[[fault]]\nkind = "partition"\n'
         ('[[fault]]\nkind = "crash_loop"\ntimes = 1000000000', "crash_loop: times must be in 1..10000", ""),
         ('[[fault]]\nkind = "clock_jump"\njump_ms = ' + "9" * 20, "clock_jump: jump_ms must be in -3", ""),
         (FAULT + "share = 2", "fault[0].share: must be in 0..1", ""),
+        (FAULT + "share = 0.2\ncount = 3", "fault[0]: partition: either count or share", ""),
         (FAULT + 'targets = "serfers"', "fault[0]: partition strikes", ""),
         (FAULT + 'targets = ["server-77"]', "fault[0]: partition: this world has no host 'server-77'", ""),
         (FAULT + "targets = 3", "fault[0].targets: must be a group or a list", ""),
@@ -230,9 +231,9 @@ def test_a_fault_that_cannot_be_is_told_with_its_place(tmp_path: Path, text: str
 
 
 def test_a_fault_is_set_and_swept_by_its_number(tmp_path: Path) -> None:
-    source = written(tmp_path, FAULT + "at_s = 10\n[sweep]\nfault.0.share = [0.1, 0.2]")
+    source = written(tmp_path, FAULT + "at_s = 10\n[sweep]\nfault.0.share = [0, 0.0000001, 0.1, 0.2]")
     assert load(source, {"fault.0.at_s": "20"}).faults[0].at_s == 20
-    assert [job.scenario.faults[0].share_permille for job in jobs_of(source, {}, (1,))] == [100, 200]
+    assert [job.scenario.faults[0].share_ppm for job in jobs_of(source, {}, (1,))] == [0, 1, 100_000, 200_000]
     for key in ("fault.1.at_s", "fault.x.at_s", "fault.0", "fault", "fault.0.nothing"):
         with pytest.raises(ScenarioError) as caught:
             load(source, {key: "1"})

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from xenonode.simulation.errors import SimulationError
 from xenonode.simulation.faults import KINDS, FaultSpec, plan
+from xenonode.simulation.network import MILLION
 
 if TYPE_CHECKING:
     from xenonode.simulation.scenario import Scenario
@@ -76,8 +77,8 @@ def _fault(table: Mapping[str, Any], place: str) -> FaultSpec:
             hint = f"did you mean {near[0]!r}?" if near else f"a fault of this kind has {', '.join(known)}"
             raise FaultError(f"{place}.{key}", f"no such key of {name!r}", hint)
     times = {key: _number(table[key], f"{place}.{key}", float) for key in TIMES if key in table}
-    share = _number(table.get("share", 0.0), f"{place}.share", float)
-    if not 0 <= share <= 1:
+    share = _number(table["share"], f"{place}.share", float) if "share" in table else None
+    if share is not None and not 0 <= share <= 1:
         raise FaultError(f"{place}.share", f"must be in 0..1, not {share:g}", "a tenth of the servers is 0.1")
     parameters = {key: _number(table[key], f"{place}.{key}", int) for key in kind.parameters if key in table}
     try:
@@ -85,8 +86,8 @@ def _fault(table: Mapping[str, Any], place: str) -> FaultSpec:
             kind=name,
             **times,
             targets=_targets(table.get("targets", ""), f"{place}.targets"),
-            count=_number(table.get("count", 1), f"{place}.count", int),
-            share_permille=round(share * 1_000),
+            count=_number(table["count"], f"{place}.count", int) if "count" in table else None,
+            share_ppm=None if share is None else round(share * MILLION) or int(share > 0),
             parameters=parameters,
         )
     except SimulationError as error:

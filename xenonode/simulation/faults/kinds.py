@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xenonode.simulation.errors import SimulationError
+from xenonode.simulation.network import MILLION
 
 PLATFORM, PEERS = "platform", "peers"
 GROUPS = ("servers", "clients", "corp", "any")
@@ -133,7 +134,8 @@ def _kind(name: str, parameters: Mapping[str, int]) -> Kind:
 class FaultSpec:
     """One [[fault]] table: from `at_s` for `for_s` seconds, again every `every_s` (0: once).
 
-    `targets` is a group or names of hosts; of a group `count` are drawn, or a `share` of it in thousandths.
+    `targets` is a group or names of hosts; of a group `count` are drawn (1 where neither is given), or a share of it in
+    millionths: of 0 nobody, of any other at least one.
     """
 
     kind: str
@@ -141,16 +143,20 @@ class FaultSpec:
     for_s: float = 10.0
     every_s: float = 0.0
     targets: str | tuple[str, ...] = ""
-    count: int = 1
-    share_permille: int = 0
+    count: int | None = None
+    share_ppm: int | None = None
     parameters: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         kind = _kind(self.kind, self.parameters)
         if min(self.at_s, self.for_s, self.every_s) < 0 or (self.every_s and self.every_s < self.for_s):
             raise SimulationError(f"{self.kind}: times must not be below 0, nor every_s below for_s")
-        if self.count < 1 or not 0 <= self.share_permille <= 1_000:
-            raise SimulationError(f"{self.kind}: count is at least 1, share_permille 0 to 1000")
+        if (self.count is not None and self.count < 1) or not 0 <= (self.share_ppm or 0) <= MILLION:
+            raise SimulationError(f"{self.kind}: count is at least 1, a share 0 to 1")
+        if self.count is not None and self.share_ppm is not None:
+            raise SimulationError(f"{self.kind}: either count or share, not both")
+        if not isinstance(self.targets, str) and (self.count, self.share_ppm) != (None, None):
+            raise SimulationError(f"{self.kind}: count and share draw from a group, and its targets are named")
         if isinstance(self.targets, str) and self.targets and self.targets not in kind.groups:
             told = f"{self.kind} strikes {' or '.join(kind.groups)}, not {self.targets!r}"
             raise SimulationError(f"{told}; hosts are named in a list: [{self.targets!r}]")
@@ -175,6 +181,8 @@ class Injection:
         _kind(self.kind, self.parameters)
         if min(self.at_ms, self.for_ms) < 0:
             raise SimulationError(f"{self.kind}: times must not be below 0")
+        if not self.targets:
+            raise SimulationError(f"{self.kind}: it has no targets")
 
     def parameter(self, name: str) -> int:
         """A parameter, or its default."""
@@ -202,5 +210,4 @@ class Injection:
         )
 
     def __str__(self) -> str:
-        whom = ", ".join(self.targets) or "everybody"
-        return f"{self.kind} of {whom} from {self.at_ms / 1000:.3f} s for {self.for_ms / 1000:.3f} s"
+        return f"{self.kind} of {', '.join(self.targets)} from {self.at_ms / 1000:.3f} s for {self.for_ms / 1000:.3f} s"

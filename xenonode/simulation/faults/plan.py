@@ -11,6 +11,7 @@ from random import Random
 from xenonode.simulation.env import derive
 from xenonode.simulation.errors import SimulationError
 from xenonode.simulation.faults.kinds import KINDS, PLATFORM, FaultSpec, Injection
+from xenonode.simulation.network import MILLION
 
 INJECTIONS_MAX = 100_000
 """Of one run: far more than any study needs, and a typing error in every_s still ends."""
@@ -30,6 +31,8 @@ def plan(
     for place, spec in enumerate(specs):
         if world not in KINDS[spec.kind].worlds:
             raise SimulationError(f"a world of {world} knows no {spec.kind}")
+        if spec.share_ppm == 0:
+            continue  # nobody is struck
         rng = Random(int.from_bytes(derive(seed, "fault", str(place), spec.kind)))
         at_s = spec.at_s
         while at_s < duration_s:
@@ -56,9 +59,7 @@ def _targets(
     group = everybody if spec.group == "any" else list(names.get(spec.group, ()))
     if not group:
         raise SimulationError(f"{spec.kind}: this world has no {spec.group}")
-    if spec.share_permille == 1_000:
-        return tuple(group)
-    count = max(1, len(group) * spec.share_permille // 1_000) if spec.share_permille else spec.count
+    count = spec.count or max(1, len(group) * (spec.share_ppm or 0) // MILLION)
     chosen = set(rng.sample(range(len(group)), min(count, len(group))))
     return tuple(name for place, name in enumerate(group) if place in chosen)
 

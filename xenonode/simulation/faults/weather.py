@@ -16,7 +16,7 @@ from xenonode.simulation.network import MILLION, Conditions, Host, Network
 
 @dataclass(eq=False, slots=True)
 class _Front:
-    """One injection's change of conditions around its targets (nobody named: everywhere)."""
+    """One injection's change of conditions around its targets."""
 
     targets: frozenset[str]
     change: dict[str, int]
@@ -50,7 +50,7 @@ class Weather:
         if found is None:
             found = self._network.conditions
             for front in self._fronts:
-                if not front.targets or not front.targets.isdisjoint(pair):
+                if not front.targets.isdisjoint(pair):
                     found = _worse(found, front.change)
             self._known[pair] = found
         return found
