@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import sys
 import time
@@ -14,13 +13,9 @@ from scripts.seeds import pool
 from xenonode.simulation.faults import Injection
 from xenonode.simulation.seeds import SIZES, run_seed
 
-YOUNG_OBJECTS = 50_000
-"""A run makes few cycles and keeps much: collecting after every 700 objects was a tenth of its time."""
-
 
 def outcome_of(seed: int, size: str, injections: list[Injection] | None = None) -> pool.Outcome:
     """Run it, and measure what it cost."""
-    gc.set_threshold(YOUNG_OBJECTS, 20, 50)
     began_s = time.process_time()
     result = run_seed(seed, injections, SIZES[size])
     return pool.Outcome(
