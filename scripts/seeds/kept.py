@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from scripts.seeds.pool import Job, Outcome
+from scripts.seeds.pool import Job, Outcome, is_hash_seed
 from xenonode.simulation.errors import SimulationError
 from xenonode.simulation.faults import Injection
 from xenonode.simulation.scenario import ScenarioError
@@ -20,21 +20,22 @@ from xenonode.simulation.seeds import SIZES
 
 @dataclass(frozen=True)
 class Replay:
-    """A seed with faults of its own choice."""
+    """A seed with faults of one's choice; None: those that it draws itself."""
 
     job: Job
-    injections: tuple[Injection, ...]
+    injections: tuple[Injection, ...] | None
 
     @property
     def text(self) -> str:
         """As it stands in a file."""
-        faults = [one.to_fields() for one in self.injections]
-        return json.dumps({"size": self.job.size, "seed": self.job.seed, "faults": faults}, indent=1) + "\n"
+        faults = None if self.injections is None else [one.to_fields() for one in self.injections]
+        return json.dumps({**asdict(self.job), "faults": faults}, indent=1) + "\n"
 
     @staticmethod
     def of(outcome: Outcome) -> Replay:
         """What was run."""
-        return Replay(outcome.job, tuple(Injection.from_fields(fields) for fields in outcome.injections))
+        chosen = tuple(Injection.from_fields(fields) for fields in outcome.injections)
+        return Replay(outcome.job, chosen if outcome.ran else None)
 
     @staticmethod
     def read(path: Path) -> Replay:
@@ -42,10 +43,10 @@ class Replay:
         step = "name a file that a broken seed or --shrink left"
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
-            size, seed = fields["size"], fields["seed"]
-            if size not in SIZES or type(seed) is not int:
-                raise ScenarioError(f"{path}: size {size!r}, seed {seed!r}", step)
-            return Replay(Job(size, seed), tuple(Injection.from_fields(one) for one in fields["faults"]))
+            job, faults = Job(fields["size"], fields["seed"], fields.get("hash_seed", "0")), fields["faults"]
+            if job.size not in SIZES or type(job.seed) is not int or not is_hash_seed(job.hash_seed):
+                raise ScenarioError(f"{path}: size {job.size!r}, seed {job.seed!r}, {job.hash_seed!r:.20}", step)
+            return Replay(job, None if faults is None else tuple(Injection.from_fields(one) for one in faults))
         except OSError as error:
             raise ScenarioError(f"{path} cannot be read: {error.strerror}", step) from error
         except (SimulationError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -68,27 +69,31 @@ class Kept:
         return [outcome for job in jobs if (outcome := self._read(job)) is not None]
 
     def keep(self, outcome: Outcome) -> None:
-        """Keep one; a broken one leaves a replay, too, and one that held no old one."""
-        text = json.dumps({"version": self._version, "outcome": asdict(outcome)})
-        self._write(self._path(outcome.job), text)
+        """Keep one; a broken one leaves a replay, too, and one that held no old one.
+
+        One whose process died leaves a replay alone, and is run again: it may have been the machine's fault.
+        """
+        if outcome.ran:
+            text = json.dumps({"version": self._version, "outcome": asdict(outcome)})
+            self._write(self._path(outcome.job), text)
         replay = self.replay_of(outcome)
         if outcome.broken:
             self._write(replay, Replay.of(outcome).text)
-        elif outcome.hash_seed == "0":
+        else:
             replay.unlink(missing_ok=True)
 
     def replay_of(self, outcome: Outcome) -> Path:
         """Where a broken seed's faults are."""
-        return self.folder / f"broken-{outcome.size}-{outcome.seed}.json"
+        return self.folder / f"broken-{outcome.job.name}.json"
 
     def write_shrunk(self, outcome: Outcome, injections: Sequence[Injection]) -> Path:
         """The fewest faults with which a seed breaks, beside all of them."""
-        path = self.folder / f"shrunk-{outcome.size}-{outcome.seed}.json"
+        path = self.folder / f"shrunk-{outcome.job.name}.json"
         self._write(path, Replay(outcome.job, tuple(injections)).text)
         return path
 
     def _path(self, job: Job) -> Path:
-        return self.folder / f"{job.size}-{job.seed}-{job.hash_seed}.json"
+        return self.folder / f"{job.name}.json"
 
     def _read(self, job: Job) -> Outcome | None:
         try:

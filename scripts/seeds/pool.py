@@ -31,10 +31,15 @@ class Job:
     seed: int
     hash_seed: str = "0"
 
+    @property
+    def name(self) -> str:
+        """Of its files."""
+        return f"{self.size}-{self.seed}-{self.hash_seed}"
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one seed went, as its process tells it."""
+    """How one seed went, as its process tells it; of one that died, `trace` is empty, and so is all but `broken`."""
 
     seed: int
     trace: str
@@ -54,6 +59,11 @@ class Outcome:
         return Job(self.size, self.seed, self.hash_seed)
 
     @property
+    def ran(self) -> bool:
+        """Whether it came to an end of its own; what one whose process was killed would have come to is not known."""
+        return bool(self.trace)
+
+    @property
     def line(self) -> str:
         """One line for people."""
         verdict = "BROKEN" if self.broken else "held"
@@ -64,6 +74,11 @@ class Outcome:
     def text(self) -> str:
         """One line of JSON."""
         return json.dumps(asdict(self))
+
+
+def is_hash_seed(text: object) -> bool:
+    """Whether Python takes it as PYTHONHASHSEED."""
+    return isinstance(text, str) and text.isdecimal() and len(text) <= 10 and int(text) < 2**32
 
 
 def run_many(jobs: Sequence[Job], processes: int, tell: Callable[[Outcome], None]) -> list[Outcome]:
@@ -93,5 +108,5 @@ def run_one(job: Job, *arguments: str, module: str = "scripts.seeds.one") -> Out
     except subprocess.TimeoutExpired:
         return replace(failed, broken=f"not done after {LIMIT_S} s")
     if done.returncode or not done.stdout.strip():
-        return replace(failed, broken=f"its process failed: {done.stderr[-4_000:]}")
+        return replace(failed, broken=f"its process failed: status {done.returncode}: {done.stderr[-4_000:]}")
     return replace(Outcome(**json.loads(done.stdout.splitlines()[-1])), size=job.size, hash_seed=job.hash_seed)

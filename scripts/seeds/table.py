@@ -45,8 +45,8 @@ def never_struck(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def not_repeatable(outcomes: Sequence[Outcome]) -> list[int]:
-    """Seeds that gave two traces."""
+    """Seeds that gave two traces. One whose process died gave none."""
     traces: dict[tuple[str, int], set[str]] = {}
-    for outcome in outcomes:
+    for outcome in filter(lambda one: one.ran, outcomes):
         traces.setdefault((outcome.size, outcome.seed), set()).add(outcome.trace)
     return sorted({seed for (_, seed), found in traces.items() if len(found) > 1})

@@ -19,6 +19,7 @@ from xenonode.simulation.scenario import ScenarioError
 LOSS = Injection("loss", 1_000, 2_000, ("server-1",), {"loss_ppm": 500_000}).to_fields()
 HELD = Outcome(3, "aa", 600.0, 9.5, 100, 5, "", {"loss": 4}, [LOSS])
 BROKE = replace(HELD, seed=4, broken="money is conserved: it is not")
+DIED = Outcome(4, "", 0.0, 0.0, 0, 0, "its process failed: status -9: ")
 
 
 def test_finished_seeds_are_kept_for_the_same_code_alone(tmp_path: Path) -> None:
@@ -51,10 +52,47 @@ def test_a_broken_seed_leaves_a_replay_until_it_holds(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_what_broke_under_another_hash_seed_is_replayed_under_that(tmp_path: Path) -> None:
+    kept, elsewhere = Kept(tmp_path, "1"), replace(BROKE, hash_seed="4711")
+    kept.keep(elsewhere)
+    kept.keep(replace(BROKE, broken=""))
+    assert Replay.read(kept.replay_of(elsewhere)).job == Job("full", 4, "4711")
+    assert Replay.read(kept.write_shrunk(elsewhere, ())).job == Job("full", 4, "4711")
+    kept.keep(replace(elsewhere, broken=""))
+    assert not kept.replay_of(elsewhere).exists()
+
+
+def test_a_seed_whose_process_died_is_run_again_and_replayed_with_its_own_faults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script, kept, jobs = _script(), Kept(tmp_path, "1"), [Job("full", 4), Job("full", 4, "1")]
+    ran: list[tuple[Job, tuple[str, ...]]] = []
+
+    def killed(job: Job, *chosen: str) -> Outcome:
+        ran.append((job, chosen))
+        return DIED if job == jobs[0] else replace(HELD, seed=4, hash_seed="1")
+
+    monkeypatch.setattr(pool, "run_one", killed)
+    monkeypatch.setattr(script, "run_one", killed)
+    assert script.run_all(jobs, 1, kept, fresh=False, shrinking=True) == 1
+    told = capsys.readouterr().out
+    assert "not repeatable" not in told and "these faults" not in told and "with 0 faults" not in told
+    assert [one.job for one in kept.outcomes(jobs)] == jobs[1:]
+    assert script.run_all(jobs, 1, kept, fresh=False, shrinking=False) == 1
+    assert script.replay(Replay.read(kept.replay_of(DIED))) == 1
+    assert ran == [(jobs[0], ()), (jobs[1], ()), (jobs[0], ()), (jobs[0], ())]
+
+
+def test_a_replay_from_before_hash_seeds_stood_in_it_is_one_still(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text('{"size": "full", "seed": 1, "faults": []}')
+    assert Replay.read(tmp_path / "file") == Replay(Job("full", 1), ())
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "[]", "{}", '{"size": "huge", "seed": 1, "faults": []}', '{"size": "full", "seed": "1", "faults": []}',
-     '{"size": "full", "seed": 1, "faults": [{}]}', "[" * 100_000],
+     '{"size": "full", "seed": 1, "faults": [{}]}', '{"size": "full", "seed": 1, "hash_seed": 7, "faults": []}',
+     '{"size": "full", "seed": 1}', "[" * 100_000],
 )  # fmt: skip
 def test_a_file_that_is_no_replay_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "file").write_text(text)
