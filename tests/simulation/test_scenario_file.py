@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from xenonode.simulation.faults import KINDS, FaultSpec
 from xenonode.simulation.faults.kinds import bounds_of
 from xenonode.simulation.measured import Outage
 from xenonode.simulation.scenario import ScenarioError
-from xenonode.simulation.scenario_file import keys, load
+from xenonode.simulation.scenario_file import keys, load, swept_as_set
 
 
 def written(folder: Path, text: str, name: str = "one.toml") -> str:
@@ -66,7 +67,13 @@ def test_set_goes_over_the_file_and_out_of_the_sweep(tmp_path: Path) -> None:
         ("[workload]\nmix = { fast = 1 }", "mix: fast is none of", ""),
         ("[workload]\nmix = { union = -1 }", "mix: weights are not negative", ""),
         ("[workload]\nsession_cores = [2, 1]", "session_cores is [least, most]", "write session_cores"),
-        ('[churn]\nreplace = true', "replace needs lifetime", ""),
+        ("[churn]\nlifetime_mean_s = 10", "churn.lifetime_mean_s: does nothing without churn.lifetime", "write"),
+        ('[churn]\nreplace = true', "churn.replace: does nothing without churn.lifetime", ""),
+        ('[churn]\nlifetime = "weibull"\ndowntime_shape = 1', "does nothing without churn.downtime", ""),
+        ("[workload]\nsession_mean_s = 60", "does nothing without workload.sessions_per_s", ""),
+        ("[workload]\nsurge_at_s = 10", "workload.surge_at_s: does nothing without workload.surge_for_s", ""),
+        ("[workload]\nreprice_step = 0.1", "does nothing without workload.reprice_every_s", ""),
+        ("[workload]\nsurge_for_s = 9\nsurge_at_s = 300", "surge_at_s = 300 is not before the end", ""),
         ("[sweep]\nnodes.servrs = [1]", "sweep.nodes.servrs: no such key to sweep", "'nodes.servers'"),
         ("[sweep]\nnodes.servers = 1", "must be a list", ""),
         ("[sweep]\nnodes.servers = [1, 1]", "names a value twice", ""),
@@ -83,6 +90,54 @@ def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, text: str, told: s
         load(source)
     assert source in caught.value.message and told in caught.value.message, caught.value.message
     assert next_step in caught.value.next_step and caught.value.next_step, caught.value.next_step
+
+
+def test_what_is_switched_off_in_words_is_a_baseline(tmp_path: Path) -> None:
+    churn = '[churn]\nlifetime = "weibull"\nlifetime_mean_s = 60\nreplace = true\n' + LOSS
+    surge = "[workload]\nsurge_for_s = 20\nsurge_at_s = 400\nsessions_per_s = 0\nsession_mean_s = 60\n"
+    source = written(tmp_path, f"duration_s = 500\n{churn}targets = \"clients\"\n{surge}")
+    assert not load(source, {"churn.lifetime": ""}).churn.lifetime
+    assert not load(source, {"workload.surge_for_s": "0", "duration_s": "300"}).workload.surge_for_s
+    swept = written(tmp_path, '[churn]\nlifetime_mean_s = 60\n[sweep]\nchurn.lifetime = ["", "weibull"]')
+    assert [job.scenario.churn.lifetime for job in jobs_of(swept, {}, (1,))] == ["", "weibull"]
+    lone = written(tmp_path, "")
+    for key in ("churn.share", "workload.surge_times"):
+        with pytest.raises(ScenarioError, match=f"{key}: does nothing without"):
+            load(lone, {key: "1"})
+    alone = written(tmp_path, "[sweep]\nchurn.share = [0.5, 1]")
+    with pytest.raises(ScenarioError, match=r"churn\.share: does nothing without"):
+        load(alone)
+
+
+def test_a_folder_does_not_hide_a_shipped_scenario(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "churn").mkdir()
+    assert load("churn").churn.lifetime == "weibull"
+    (tmp_path / "eclipse").write_text("duration_s = 7", encoding="utf-8")
+    assert load("eclipse").duration_s == 7
+
+
+def test_files_that_are_set_are_sought_where_one_stands_and_others_beside_the_scenario(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "there").mkdir()
+    written(tmp_path, "0,1\n1,0\n", "here.csv")
+    written(tmp_path / "there", "0,2\n2,0\n", "beside.csv")
+    text = '[network]\nlatency = "matrix"\nmatrix = "beside.csv"\n[sweep]\nnetwork.matrix = ["beside.csv"]'
+    source = written(tmp_path / "there", text)
+    monkeypatch.chdir(tmp_path)
+    beside, here = load(source).network.matrix, load(source, {"network.matrix": "here.csv"}).network.matrix
+    assert beside is not None and here is not None
+    assert (beside.rows_us[0][1], here.rows_us[0][1]) == (1_000, 500)
+    (job,) = jobs_of(source, {}, (1,))
+    ((key, value),) = job.point.items()
+    as_set = load(source, {key: swept_as_set(os.path.relpath(source), key, value)}).network.matrix
+    assert job.scenario.network.matrix == as_set == beside
+    for wrong, sets in ((tmp_path / "no.csv", {"network.matrix": "no.csv"}), (tmp_path / "there" / "beside.csv", {})):
+        (tmp_path / "there" / "beside.csv").unlink(missing_ok=True)
+        with pytest.raises(ScenarioError) as caught:
+            load(source, sets)
+        assert f"network.matrix: {wrong}: it cannot be read: No such file" in caught.value.message
 
 
 def test_a_point_of_the_sweep_that_cannot_be_is_refused_before_anything_runs(tmp_path: Path) -> None:
@@ -110,7 +165,7 @@ def test_a_matrix_that_is_none_is_refused_with_the_place(tmp_path: Path, text: s
     source = written(tmp_path, '[network]\nlatency = "matrix"\nmatrix = "m.csv"')
     with pytest.raises(ScenarioError) as caught:
         load(source)
-    assert f"network.matrix: m.csv: {told}" in caught.value.message
+    assert f"network.matrix: {tmp_path / 'm.csv'}: {told}" in caught.value.message
 
 
 def test_a_matrix_places_its_own_nodes_on_its_rows_and_others_near_one(tmp_path: Path) -> None:
@@ -128,7 +183,7 @@ def test_a_matrix_places_its_own_nodes_on_its_rows_and_others_near_one(tmp_path:
     whole = gzip.compress(b"0,1\n1,0\n")
     for broken in (b"\x1f\x8b\x08\x00garbage", whole[:-9], whole[:10] + b"\xff" * 12 + whole[22:]):
         (tmp_path / "m.csv.gz").write_bytes(broken)
-        with pytest.raises(ScenarioError, match=r"network\.matrix: m\.csv\.gz: it"):
+        with pytest.raises(ScenarioError, match=r"network\.matrix: .*/m\.csv\.gz: it"):
             load(str(tmp_path / "one.toml"))
 
 
@@ -145,6 +200,7 @@ def test_a_trace_of_outages_is_read_and_what_cannot_be_is_refused(tmp_path: Path
         ("server,down_s,up_s\n0,1e300,\n", "line 2: negative, or later than a year"),
         ("server,down_s,up_s\n0,nan,\n", "line 2: negative, or later than a year"),
         ("server,down_s,up_s\n" + "1" * 200_000, "it is no CSV: field larger"),
+        ("server,down_s,up_s\n0,300,301\n", "churn.trace has no outage that begins before the end, duration_s = 300"),
         ("server,down_s,up_s\n7,1,30\n", "churn.trace names server 7, but nodes.servers is 3"),
     ):
         written(tmp_path, text, "t.csv")

@@ -46,7 +46,10 @@ class _Replay:
 
     def command(self, finished: Finished) -> str:
         """What does this run alone, again."""
-        sets = {**self.sets, **{name: _toml(value) for name, value in finished.job.point.items()}}
+        from xenonode.simulation.scenario_file import swept_as_set
+
+        point = finished.job.point.items()
+        sets = {**self.sets, **{name: _toml(swept_as_set(self.scenario, name, value)) for name, value in point}}
         words = ["xenonode", "simulate", self.scenario, "--seeds", str(finished.job.seed)]
         words += [word for name, value in sets.items() for word in ("--set", f"{name}={value}")]
         words += ["--fresh", "--out", f"{str(self.folder).removesuffix(REPLAY)}{REPLAY}"]

@@ -24,6 +24,14 @@ LATENCIES = ("regions", "plane", "matrix")
 DISTRIBUTIONS = ("", "exponential", "weibull")
 MIX_STEP = "write mix = { conjunction = 4, topk = 1 }, for example"
 QUERY_CLASSES = ("conjunction", "union", "topk", "nearest", "cheapest_within")
+SWITCHES = {
+    "churn.lifetime": ("lifetime_mean_s", "lifetime_shape", "downtime", "downtime_mean_s", "share", "replace"),
+    "churn.downtime": ("downtime_shape",),
+    "workload.sessions_per_s": ("session_cores", "session_gib_per_core", "session_mean_s", "session_budget_usd"),
+    "workload.surge_for_s": ("surge_at_s", "surge_times"),
+    "workload.reprice_every_s": ("reprice_step",),
+}
+"""Keys, and those next to them that do nothing without them: who writes one of these alone believes that it does."""
 NODES_MAX = 100_000
 """As many as the light world was designed for; a typing error must not fill the memory."""
 DAY_S = 86_400.0
@@ -110,13 +118,13 @@ class Churn:
     downtime_shape: float = _key(0.6, "shape of a Weibull downtime", 0.1, 10)
     share: float = _key(1.0, "share of the servers that churn; the others stay", 0, 1)
     replace: bool = _key(False, "who left never returns: a new server, with a new key, takes its place")
-    trace: tuple[Outage, ...] = _key((), "CSV file with the columns server, down_s, up_s, in the place of all above")
+    trace: tuple[Outage, ...] = _key(
+        (), "CSV file with the columns server, down_s, up_s, in the place of all above; of those before the end"
+    )
 
     def __post_init__(self) -> None:
         if self.trace and self.lifetime:
             raise ContradictionError("either a trace or a lifetime, not both")
-        if self.replace and not self.lifetime:
-            raise ContradictionError('replace needs lifetime = "exponential" or "weibull"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,14 +206,21 @@ class Scenario:
             nodes.fleet and workload.sessions_per_s,
             "nodes.fleet and workload.sessions_per_s: machines of a fleet advertise, but host no sessions",
         )
-        lasting = self.churn.replace or any(not outage.up_s for outage in self.churn.trace)
+        churn = self.churn
+        replaced = churn.lifetime and churn.replace
+        lasting = replaced or any(not outage.up_s for outage in churn.trace)
         struck = [fault.kind for fault in self.faults if fault.group in ("servers", "any")]
         yield (
             lasting and struck,
             f"fault {struck and struck[0]!r} strikes servers, and by churn some leave for ever: target clients or corp",
         )
-        traced = [outage.server for outage in self.churn.trace if outage.server >= nodes.servers]
+        traced = [outage.server for outage in churn.trace if outage.server >= nodes.servers]
         yield traced, f"churn.trace names server {traced and traced[0]}, but nodes.servers is {nodes.servers}"
+        end_s = self.duration_s
+        late = min((outage.down_s for outage in churn.trace), default=0) >= end_s
+        yield late, f"churn.trace has no outage that begins before the end, duration_s = {end_s:g}"
+        late = bool(workload.surge_for_s) and workload.surge_at_s >= end_s
+        yield late, f"workload.surge_at_s = {workload.surge_at_s:g} is not before the end, duration_s = {end_s:g}"
 
     def fields(self) -> dict[str, Any]:
         """All that a result depends on, as JSON has it; files by their content."""

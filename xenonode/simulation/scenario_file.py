@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from xenonode.simulation.fault_tables import FaultError, check_faults, read_faults
 from xenonode.simulation.measured import LatencyMatrix, MeasuredError, Outage, read_matrix, read_outages
 from xenonode.simulation.scenario import (
+    SWITCHES,
     Checks,
     Churn,
     ContradictionError,
@@ -39,6 +40,8 @@ SECTIONS: dict[str, type] = {
     "workload": Workload,
     "checks": Checks,
 }
+FILES = ("network.matrix", "churn.trace")
+"""Keys whose values are paths: in a file they begin at its folder, elsewhere where one stands."""
 OWN = ("shows", "costs", "kind", "duration_s", "sample_every_s")
 FILE_MAX_BYTES = 262_144
 """A scenario is a page of text; what is larger was named by mistake."""
@@ -67,13 +70,19 @@ def load(source: str | Path, sets: Mapping[str, str] | None = None, point: Mappi
     """
     document, place, name = _document(source)
     for key, text in (sets or {}).items():
-        _put(document, key, _value(text), place)
+        value = _value(text)
+        _put(document, key, str(Path.cwd() / value) if key in FILES and isinstance(value, str) else value, place)
         _unsweep(document, key)
     if point is not None:
         for key, value in point.items():
             _put(document, key, value, place)
         document.pop("sweep", None)
     return _scenario(document, place, name)
+
+
+def swept_as_set(source: str, key: str, value: Any) -> Any:
+    """What --set has to say for a value that the sweep of `source` has: paths begin elsewhere there."""
+    return str(Path(source).parent / value) if key in FILES and isinstance(value, str) else value
 
 
 def shipped() -> list[str]:
@@ -96,7 +105,7 @@ def keys() -> Iterator[tuple[str, Any, Key]]:
 
 def _document(source: str | Path) -> tuple[dict[str, Any], _Place, str]:
     path = Path(source)
-    if str(source) in shipped() and not path.exists():
+    if str(source) in shipped() and not path.is_file():
         raw, place = (SHIPPED / f"{source}.toml").read_bytes(), _Place(f"{source} (shipped)", Path.cwd())
     else:
         raw, place = _read(path), _Place(str(path), path.resolve().parent)
@@ -182,9 +191,20 @@ def _scenario(document: dict[str, Any], place: _Place, name: str) -> Scenario:
         sweep = _sweep(document.get("sweep", {}), known, place)
         made = _make(Scenario, {"name": name, **own, **sections, "faults": faults, "sweep": sweep}, "", place)
         check_faults(made)
+        _check_switches(document, sweep, place)
     except FaultError as error:
         raise place.error(error.key, str(error), error.next_step) from error
     return made
+
+
+def _check_switches(document: Mapping[str, Any], sweep: Mapping[str, Any], place: _Place) -> None:
+    """Refuse a key whose switch nobody wrote. A switch that is written as off is the baseline of one that is on."""
+    written = {f"{section}.{key}" for section in SECTIONS for key in document.get(section, {})}.union(sweep)
+    for switch, others in SWITCHES.items():
+        for other in others:
+            name = f"{switch.partition('.')[0]}.{other}"
+            if name in written and switch not in written:
+                raise place.error(name, f"does nothing without {switch}", f"write {switch}, or leave {name} out")
 
 
 def _make(table: type[T], values: Mapping[str, Any], section: str, place: _Place) -> T:
@@ -209,11 +229,11 @@ def _checked(raw: Any, hint: Any, key: Key, name: str, place: _Place) -> Any:
     if hint == (LatencyMatrix | None) or hint == tuple[Outage, ...]:
         if not isinstance(raw, str):
             raise place.error(name, f"must be the path of a CSV file, not {shown}", key.about)
+        path = place.base / raw
         try:
-            path = place.base / raw
             return read_matrix(path) if hint == (LatencyMatrix | None) else read_outages(path)
         except MeasuredError as error:
-            raise place.error(name, f"{raw}: {error}", key.about) from error
+            raise place.error(name, f"{path}: {error}", key.about) from error
     if typing.get_origin(hint) is tuple:
         if not isinstance(raw, list):
             raise place.error(name, f"must be a list, not {shown}", key.about)
