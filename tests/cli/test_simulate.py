@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from pyarrow import parquet
 
 from xenonode.catalogue import catalogue_rows
 from xenonode.cli import main
-from xenonode.simulation.campaign import pool
-from xenonode.simulation.campaign.jobs import jobs_of
+from xenonode.simulation.campaign import cluster, pool
+from xenonode.simulation.campaign.jobs import Job, jobs_of
+from xenonode.simulation.campaign.results import Finished
 
 PROGRAM = [sys.executable, "-c", "from xenonode.cli.main import main; main()"]
 QUICK = """
@@ -193,8 +195,8 @@ def test_parquet_tables_hold_what_the_others_hold(capsys: pytest.CaptureFixture[
 
 
 def test_a_dask_cluster_gives_the_same_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-        words = ("quick.toml", "--seeds", "1,2", "--out", "there", "--cluster", cluster.scheduler_address)
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as dask:
+        words = ("quick.toml", "--seeds", "1,2", "--out", "there", "--cluster", dask.scheduler_address)
         status, there, error = simulate(capsys, *words)
     assert status == 0, error
     status, here, _ = simulate(capsys, "quick.toml", "--seeds", "1,2", "--out", "here")
@@ -204,14 +206,29 @@ def test_a_dask_cluster_gives_the_same_runs(capsys: pytest.CaptureFixture[str]) 
 def test_a_cluster_without_workers_is_told_of_and_waited_for(
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    with distributed.LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address=None) as cluster:
-        late = threading.Timer(5, cluster.scale, (1,))
+    with distributed.LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address=None) as dask:
+        late = threading.Timer(5, dask.scale, (1,))
         late.start()
-        words = ("quick.toml", "--seeds", "1", "--out", "there", "--cluster", cluster.scheduler_address)
+        words = ("quick.toml", "--seeds", "1", "--out", "there", "--cluster", dask.scheduler_address)
         status, _, error = simulate(capsys, *words)
         late.join()
     assert status == 0, error
     assert any("has no workers yet; start some with: dask worker tcp://" in line for line in caplog.messages)
+
+
+def test_a_worker_that_comes_late_with_other_code_is_told_of_with_what_to_do(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "code_version", lambda: "another version")  # here; workers look at their own
+    with distributed.LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address=None) as dask:
+        late = threading.Timer(3, dask.scale, (1,))
+        late.start()
+        words = ("quick.toml", "--seeds", "1", "--out", "there", "--cluster", dask.scheduler_address)
+        status, _, error = simulate(capsys, *words)
+        late.join()
+    told = json.loads(error.splitlines()[-1])
+    assert status == 1 and (told["code"], told["next_step"]) == ("died", "install the same version on every worker")
+    assert "who asked has another version" in told["message"]
 
 
 def test_ctrl_c_while_the_program_is_imported_is_no_traceback(tmp_path: Path) -> None:
@@ -271,6 +288,31 @@ def test_a_worker_that_ends_by_itself_is_told_by_its_status(monkeypatch: pytest.
     (job,) = jobs_of("quick.toml", {}, (1,))
     told = [event for event in pool.run_all([job], 1) if isinstance(event, pool.Died)]
     assert len(told) == pool.DIED_TIMES_MAX and all("ended with status 1" in event.reason for event in told)
+
+
+def ends_after_a_run(connection: Connection) -> None:
+    """A worker's process that is gone once it has sent its first result."""
+    connection.send(("done", *pool.carry_out(connection.recv())))
+    os._exit(7)
+
+
+def test_a_result_is_kept_though_its_worker_dies_before_it_has_the_next_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: set[pool._Worker] = set()
+    give = pool._Worker.give
+
+    def late(worker: pool._Worker, job: Job) -> None:
+        if worker in given:
+            worker.process.join()
+        given.add(worker)
+        give(worker, job)
+
+    monkeypatch.setattr(pool, "_work", ends_after_a_run)
+    monkeypatch.setattr(pool._Worker, "give", late)
+    told = list(pool.run_all(jobs_of("quick.toml", {}, (1, 2)), 1))
+    assert [event.job.seed for event in told if isinstance(event, Finished)] == [1, 2]
+    assert [(event.job.seed, event.reason) for event in told if isinstance(event, pool.Died)] == [
+        (2, "its process ended with status 7; it begins again")
+    ]
 
 
 def test_two_at_once_into_one_folder_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:

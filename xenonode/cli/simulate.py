@@ -152,7 +152,7 @@ def _carry_out(
     todo = [job for job in jobs if job.number not in done]
     if done:
         run.output.note(f"{len(done)} of {len(jobs)} runs are kept from before")
-    lost: list[str] = []
+    lost: list[Died] = []
     before = {each: signal.signal(each, _interrupt) for each in (signal.SIGTERM, signal.SIGINT)}
     try:
         with Progress(run.output, len(jobs), list(done.values())) as progress:
@@ -161,7 +161,7 @@ def _carry_out(
                     progress.tell(event)
                 elif isinstance(event, Died):
                     progress.note(f"{event.job.title}: {event.reason}")
-                    lost.append(f"{event.job.title}: {event.reason}")
+                    lost.append(event)
                 else:
                     results.keep(event)
                     done[event.job.number] = event
@@ -177,9 +177,9 @@ def _carry_out(
         for each, handler in before.items():
             signal.signal(each, handler)
     if len(done) < len(jobs):
-        raise XenoError(
-            f"{len(jobs) - len(done)} runs could not be carried out: {lost[-1]}", "use fewer --jobs", "died"
-        )
+        last = lost[-1]
+        message = f"{len(jobs) - len(done)} runs could not be carried out: {last.job.title}: {last.reason}"
+        raise XenoError(message, last.next_step, "died")
     return [done[number] for number in sorted(done)]
 
 

@@ -46,7 +46,7 @@ def run_all(jobs: Sequence[Job], address: str) -> Iterator[Event]:
                 fields, cpu_s = future.result()
                 yield Finished(job, RunResult.from_fields(fields), cpu_s)
             else:
-                yield Died(job, f"the cluster gave it up: {future.exception()!r:.200}")
+                yield _given_up(job, future.exception())
     finally:
         client.close()
 
@@ -54,8 +54,15 @@ def run_all(jobs: Sequence[Job], address: str) -> Iterator[Event]:
 def _carry_out_as(version: str, job: Job) -> tuple[dict[str, Any], float]:
     """On a worker, which may have come after we looked at those that were there."""
     if code_version() != version:
-        raise RuntimeError(f"a worker has xenonode {code_version()}, who asked has {version}")
+        told = f"a worker has xenonode {code_version()}, who asked has {version}"
+        raise XenoError(told, "install the same version on every worker", "cluster")
     return carry_out(job)
+
+
+def _given_up(job: Job, error: BaseException) -> Died:
+    if isinstance(error, XenoError):
+        return Died(job, error.message, error.next_step)
+    return Died(job, f"the cluster gave it up: {error!r:.200}", "look into the logs of the cluster's workers")
 
 
 def _check_workers(client: Any, address: str) -> None:

@@ -45,10 +45,11 @@ class Sampled:
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """A run's process ended before the run did: killed, or out of memory."""
+    """A run's process ended before the run did: killed, or out of memory; `next_step` is for who reads of it."""
 
     job: Job
     reason: str
+    next_step: str = "use fewer --jobs"
 
 
 Event = Sampled | Finished | Died | None
@@ -71,7 +72,8 @@ class _Worker:
 
     def give(self, job: Job) -> None:
         self.job = job
-        self.connection.send(job)
+        with contextlib.suppress(OSError):  # one that has just died is found to be so when it is listened to
+            self.connection.send(job)
 
     def end(self, patience_s: float = 0.0) -> None:
         """`patience_s` is for one that is ending by itself, so that how it ended is not hidden."""
@@ -119,10 +121,9 @@ def run_all(jobs: Sequence[Job], processes: int) -> Iterator[Event]:
                     yield Sampled(job, told[0])
                     continue
                 worker.job = None
+                yield Finished(job, RunResult.from_fields(told[0]), told[1])
                 if todo:
                     worker.give(todo.pop())
-                yield Finished(job, RunResult.from_fields(told[0]), told[1])
-                if worker.job is not None:
                     yield Sampled(worker.given, {})
     finally:
         for worker in workers:
