@@ -157,7 +157,13 @@ def test_faults_are_tabled_by_kind_and_one_that_met_nobody_is_said(capsys: pytes
     "changes, told",
     [
         ({"kind": "gremlins"}, "there is no fault 'gremlins'"),
-        ({"targets": ["server-99"]}, "this scenario has no host 'server-99'"),
+        ({"targets": ["server-99"]}, "this world has no host 'server-99'; it has corp, server-0 to server-2, client-0"),
+        (
+            {"kind": "crash", "targets": ["client-0"], "parameters": {}},
+            "crash strikes servers or corp; client-0 is a client",
+        ),
+        ({"targets": []}, "loss: it has no targets"),
+        ({"at_ms": 5_000}, "loss: it begins at 5 s, not before the end, duration_s = 5"),
         ({"parameters": {"loss_ppm": "many"}}, "has no faults to inject"),
         ({"parameters": {"loss_percent": 5}}, "has no parameter 'loss_percent'"),
         ({"at_ms": -1}, "times must not be below 0"),

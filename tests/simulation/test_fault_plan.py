@@ -66,6 +66,31 @@ def test_what_makes_no_sense_is_refused_in_words(fields: dict[str, object], told
         FaultSpec(**fields)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    "kind, name, told",
+    [
+        ("silent", "client-0", "silent strikes servers; client-0 is a client"),
+        ("disk_full", "client-0", "disk_full strikes servers or corp; client-0 is a client"),
+        ("churn", "corp", "churn strikes servers; corp is XenoCorp"),
+        ("corp_away", "server-1", "corp_away strikes corp; server-1 is a server"),
+        ("ledger_bit_rot", "server-1", "ledger_bit_rot strikes corp; server-1 is a server"),
+        ("loss", "server-77", "loss: this world has no host 'server-77'; it has server-0 to server-19, client-0, corp"),
+    ],
+)
+def test_hosts_that_a_kind_does_not_strike_are_refused(kind: str, name: str, told: str) -> None:
+    with pytest.raises(SimulationError) as caught:
+        plan([FaultSpec(kind, targets=(name,))], 1, NAMES, 10)
+    assert str(caught.value) == told
+
+
+def test_named_hosts_of_the_groups_that_a_kind_strikes_are_taken() -> None:
+    for kind in KINDS.values():
+        for group in kind.groups:
+            name = NAMES["servers" if group == "any" else group][0]
+            (one,) = plan([FaultSpec(kind.name, targets=(name,))], 1, NAMES, 10)
+            assert one.targets == (name,)
+
+
 def test_a_world_of_peers_knows_no_xenocorp() -> None:
     with pytest.raises(SimulationError, match="a world of peers knows no corp_away"):
         plan([FaultSpec("corp_away")], 1, NAMES, 10, world="peers")

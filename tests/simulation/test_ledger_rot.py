@@ -11,6 +11,7 @@ import pytest
 from xenonode.corp.errors import DamagedLedgerError
 from xenonode.errors import XenoError
 from xenonode.simulation.experiment import run
+from xenonode.simulation.faults import Injection
 from xenonode.simulation.ledger.files import LedgerDisk
 from xenonode.simulation.scenario_file import load
 from xenonode.simulation.stand import needs_ledger_disk
@@ -27,6 +28,8 @@ sessions_per_s = 0.05
 session_mean_s = 10
 [checks]
 quiet_s = 60
+"""
+ROT = """
 [[fault]]
 kind = "ledger_bit_rot"
 at_s = 30
@@ -55,17 +58,25 @@ def test_a_ledger_that_rotted_is_noticed_and_a_backup_put_in_its_place(
     monkeypatch.setattr(CorpHost, "_open_ledger", noted)
     monkeypatch.setattr(LedgerDisk, "rot", in_many_places)
     path = tmp_path / "rot.toml"
-    path.write_text(WORLD, encoding="utf-8")
+    path.write_text(WORLD + ROT, encoding="utf-8")
     result = run(load(path), 1)
     assert result.verdict.passed, result.verdict
     assert result.fault_kinds == [{"kind": "ledger_bit_rot", "planned": 1, "struck": 1, "bit": 1}]
     assert len(seen) == 1 and "is damaged" in seen[0]
 
 
+def test_a_replay_of_what_befell_the_ledger_finds_one_on_a_disk(tmp_path: Path) -> None:
+    path = tmp_path / "calm.toml"
+    path.write_text(WORLD, encoding="utf-8")
+    result = run(load(path), 1, injections=[Injection("disk_full", 20_000, 30_000, ("corp",))])
+    assert result.verdict.passed, result.verdict
+    assert result.fault_kinds[0]["bit"] > 0
+
+
 def test_without_apsw_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "xenonode.simulation.ledger", None)  # as if apsw were not installed
     path = tmp_path / "rot.toml"
-    path.write_text(WORLD, encoding="utf-8")
+    path.write_text(WORLD + ROT, encoding="utf-8")
     with pytest.raises(XenoError, match="apsw") as caught:
         needs_ledger_disk(load(path))
     assert "pip install" in caught.value.next_step

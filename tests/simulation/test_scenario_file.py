@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from xenonode.simulation.campaign.jobs import jobs_of, parse_seeds
 from xenonode.simulation.errors import SimulationError
-from xenonode.simulation.faults import KINDS, FaultSpec
+from xenonode.simulation.faults import KINDS, FaultSpec, Injection
 from xenonode.simulation.faults.kinds import bounds_of
 from xenonode.simulation.measured import Outage
 from xenonode.simulation.scenario import ScenarioError
@@ -272,6 +273,7 @@ FAULT = '[[fault]]\nkind = "partition"\n'
         (FAULT + "share = 0.2\ncount = 3", "fault[0]: partition: either count or share", ""),
         (FAULT + 'targets = "serfers"', "fault[0]: partition strikes", ""),
         (FAULT + 'targets = ["server-77"]', "fault[0]: partition: this world has no host 'server-77'", ""),
+        ('[[fault]]\nkind = "crash"\ntargets = ["client-0"]', "crash strikes servers or corp; client-0 is", ""),
         (FAULT + "targets = 3", "fault[0].targets: must be a group or a list", ""),
         ('kind = "peers"\n[[fault]]\nkind = "corp_away"', "fault[0]: a world of peers knows no corp_away", ""),
         ("fault = 3", "fault: must be tables", "[[fault]]"),
@@ -294,6 +296,12 @@ def test_a_fault_is_set_and_swept_by_its_number(tmp_path: Path) -> None:
         with pytest.raises(ScenarioError) as caught:
             load(source, {key: "1"})
         assert "fault" in caught.value.message and caught.value.next_step
+
+
+def test_a_replays_faults_end_with_the_scenario_as_its_own_do(tmp_path: Path) -> None:
+    long = Injection("loss", 4_000, 60_000, ("corp",))
+    (job,) = jobs_of(written(tmp_path, "duration_s = 10"), {}, (1,), (long,))
+    assert job.injections == (replace(long, for_ms=6_000),)
 
 
 def test_faults_are_part_of_what_a_result_depends_on(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def simulate(
     given = None if injections is None else read_injections(injections)
     todo = jobs_of(scenario, run.overrides, parse_seeds(seeds), given)
     for job in todo:
-        needs_ledger_disk(job.scenario)
+        needs_ledger_disk(job.scenario, job.injections or ())
     folder = Path(out or Path("simulations") / todo[0].scenario.name)
     processes = jobs or len(os.sched_getaffinity(0))
     with Results(folder) as results:

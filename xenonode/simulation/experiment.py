@@ -72,7 +72,7 @@ class Experiment:
         self, scenario: Scenario, seed: int, tell: Tell, injections: Sequence[Injection] | None = None
     ) -> None:
         self.scenario, self.seed, self._tell = scenario, seed, tell
-        self.stand = stand_for(scenario, seed)
+        self.stand = stand_for(scenario, seed, injections or ())
         self.loop = self.stand.world.simulation.loop
         horizon_s = scenario.duration_s + scenario.checks.quiet_s + HORIZON_SPARE_S
         self.loop.horizon_ns = round(horizon_s * NANOSECONDS)

@@ -23,7 +23,7 @@ from xenonode.model.errors import ModelError
 from xenonode.search.searching import SearchAnswer
 from xenonode.simulation.crowd import NEEDED, Crowd, CrowdHost, CrowdPeer
 from xenonode.simulation.env import derive
-from xenonode.simulation.faults import KINDS, FaultSpec
+from xenonode.simulation.faults import KINDS, FaultSpec, Injection
 from xenonode.simulation.network import MILLION, Conditions, Host
 from xenonode.simulation.overlays import Places
 from xenonode.simulation.run import SimulatedNode
@@ -89,7 +89,7 @@ class Server(Protocol):
 class PlatformStand:
     """The whole platform."""
 
-    def __init__(self, scenario: Scenario, seed: int) -> None:
+    def __init__(self, scenario: Scenario, seed: int, injections: Sequence[Injection] = ()) -> None:
         nodes = scenario.nodes
         self.world = World(
             seed,
@@ -100,7 +100,7 @@ class PlatformStand:
             period_ms=scenario.advert_period_ms,
             conditions=conditions_of(scenario.network),
             credit=f"{nodes.credit_usd} USD",
-            ledger=_ledger(scenario, seed),
+            ledger=_ledger(scenario, seed, injections),
         )
         self._shapes = Random(int.from_bytes(derive(seed, "replacements")))
         self._number = nodes.servers
@@ -219,18 +219,23 @@ class PeersStand:
                 yield host.node.host.name, host.peer.endpoint
 
 
-def stand_for(scenario: Scenario, seed: int) -> PlatformStand | PeersStand:
-    """The scenario's world, furnished but not begun."""
-    stand = PlatformStand(scenario, seed) if scenario.kind == "platform" else PeersStand(scenario, seed)
+def stand_for(scenario: Scenario, seed: int, injections: Sequence[Injection] = ()) -> PlatformStand | PeersStand:
+    """The scenario's world, furnished for its own faults and for `injections`, but not begun."""
+    platform = scenario.kind == "platform"
+    stand = PlatformStand(scenario, seed, injections) if platform else PeersStand(scenario, seed)
     latency_us = latency_of(scenario.network, seed)
     if latency_us is not None:
         stand.world.simulation.network.latency_us = latency_us
     return stand
 
 
-def needs_ledger_disk(scenario: Scenario) -> bool:
-    """Whether XenoCorp's database has to be on a disk, since a fault may strike that. Raises XenoError without apsw."""
-    if not any(KINDS[fault.kind].family == "disk" and _may_strike_corp(fault) for fault in scenario.faults):
+def needs_ledger_disk(scenario: Scenario, injections: Sequence[Injection] = ()) -> bool:
+    """Whether XenoCorp's database has to be on a disk, since a fault may strike that. Raises XenoError without apsw.
+
+    The scenario's own count beside `injections`, so that a part of its faults meets the world that all of them meet.
+    """
+    planned = any(KINDS[fault.kind].family == "disk" and _may_strike_corp(fault) for fault in scenario.faults)
+    if not planned and not any(KINDS[each.kind].family == "disk" and "corp" in each.targets for each in injections):
         return False
     try:
         import xenonode.simulation.ledger  # noqa: F401  # whether it is there
@@ -240,8 +245,8 @@ def needs_ledger_disk(scenario: Scenario) -> bool:
     return True
 
 
-def _ledger(scenario: Scenario, seed: int) -> LedgerDisk | None:
-    if not needs_ledger_disk(scenario):
+def _ledger(scenario: Scenario, seed: int, injections: Sequence[Injection]) -> LedgerDisk | None:
+    if not needs_ledger_disk(scenario, injections):
         return None
     from xenonode.simulation.ledger import make_ledger
 

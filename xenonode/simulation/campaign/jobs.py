@@ -14,10 +14,11 @@ import importlib.resources
 import itertools
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from xenonode.simulation.faults import Injection
+from xenonode.simulation.errors import SimulationError
+from xenonode.simulation.faults import Injection, check_targets
 from xenonode.simulation.scenario import Scenario, ScenarioError
 from xenonode.simulation.scenario_file import load
 
@@ -59,22 +60,26 @@ def jobs_of(
     for values in itertools.product(*base.sweep.values()):
         point = dict(zip(base.sweep, values))
         scenario = load(source, sets, point)
-        _check_targets(scenario, injections or ())
+        here = None if injections is None else _fitted(injections, scenario)
         for seed in seeds:
             material = f"{scenario.digest()} {seed} {version} {told}".encode()
             key = hashlib.blake2b(material, digest_size=16, person=b"xeno-simulation").hexdigest()
-            found.append(Job(len(found), scenario, point, seed, key, injections))
+            found.append(Job(len(found), scenario, point, seed, key, here))
     return found
 
 
-def _check_targets(scenario: Scenario, injections: tuple[Injection, ...]) -> None:
-    """A replay's faults strike hosts that there are; otherwise they would strike nobody, and nobody would notice."""
-    hosts = {name for group in scenario.names().values() for name in group}
+def _fitted(injections: tuple[Injection, ...], scenario: Scenario) -> tuple[Injection, ...]:
+    """A replay's faults in this scenario, held to what its own are: whom and when. Raises ScenarioError."""
+    names, end_ms = scenario.names(), round(1_000 * scenario.duration_s)
     for each in injections:
-        strangers = [name for name in each.targets if name not in hosts]
-        if strangers:
-            step = "replay faults with the scenario that they were found with"
-            raise ScenarioError(f"{each.kind}: this scenario has no host {strangers[0]!r}", step)
+        try:
+            check_targets(each.kind, each.targets, names)
+            if each.at_ms >= end_ms:
+                told = f"not before the end, duration_s = {scenario.duration_s:g}"
+                raise SimulationError(f"{each.kind}: it begins at {each.at_ms / 1_000:g} s, {told}")
+        except SimulationError as error:
+            raise ScenarioError(str(error), "replay faults with the scenario that they were found with") from error
+    return tuple(replace(each, for_ms=min(each.for_ms, end_ms - each.at_ms)) for each in injections)
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

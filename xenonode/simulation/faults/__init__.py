@@ -2,6 +2,6 @@
 
 from xenonode.simulation.faults.inject import Injector, inject
 from xenonode.simulation.faults.kinds import KINDS, FaultSpec, Injection, Kind
-from xenonode.simulation.faults.plan import plan
+from xenonode.simulation.faults.plan import check_targets, plan
 
-__all__ = ["KINDS", "FaultSpec", "Injection", "Injector", "Kind", "inject", "plan"]
+__all__ = ["KINDS", "FaultSpec", "Injection", "Injector", "Kind", "check_targets", "inject", "plan"]

@@ -15,6 +15,8 @@ from xenonode.simulation.network import MILLION
 
 INJECTIONS_MAX = 100_000
 """Of one run: far more than any study needs, and a typing error in every_s still ends."""
+MEMBERS = {"servers": "a server", "clients": "a client", "corp": "XenoCorp"}
+"""What a host of each group is called."""
 
 
 def plan(
@@ -47,14 +49,23 @@ def plan(
     return tuple(sorted(found, key=lambda one: one.at_ms))
 
 
+def check_targets(kind: str, targets: Sequence[str], names: Mapping[str, Sequence[str]]) -> None:
+    """Whether there are these hosts, and this kind may strike them; `names` as for `plan`. Raises SimulationError."""
+    groups = KINDS[kind].groups
+    group_of = {name: group for group, hosts in names.items() for name in hosts}
+    for name in targets:
+        if name not in group_of:
+            there = ", ".join(_named(group) for group in names.values() if group)
+            raise SimulationError(f"{kind}: this world has no host {name!r}; it has {there}")
+        if "any" not in groups and group_of[name] not in groups:
+            raise SimulationError(f"{kind} strikes {' or '.join(groups)}; {name} is {MEMBERS[group_of[name]]}")
+
+
 def _targets(
     spec: FaultSpec, names: Mapping[str, Sequence[str]], everybody: Sequence[str], rng: Random
 ) -> tuple[str, ...]:
     if not isinstance(spec.targets, str):
-        strangers = [name for name in spec.targets if name not in everybody]
-        if strangers:
-            told = f"{spec.kind}: this world has no host {strangers[0]!r}"
-            raise SimulationError(f"{told}; it has {', '.join(_named(group) for group in names.values() if group)}")
+        check_targets(spec.kind, spec.targets, names)
         return spec.targets
     group = everybody if spec.group == "any" else list(names.get(spec.group, ()))
     if not group:
