@@ -16,7 +16,7 @@ from xenonode.simulation import asking
 from xenonode.simulation.experiment import Experiment, run
 from xenonode.simulation.invariants import running
 from xenonode.simulation.recall import judge
-from xenonode.simulation.scenario import Scenario
+from xenonode.simulation.scenario import Scenario, ScenarioError
 from xenonode.simulation.scenario_file import load
 from xenonode.simulation.verdict import COLUMNS, RunResult
 
@@ -98,6 +98,18 @@ def test_a_check_that_does_not_hold_is_told_with_its_time_and_what_happened_last
     assert any("unserved" in event for event in result.verdict.last_events)
     assert "end of a stream" not in result.verdict.last_packets[-1]  # as those are that closing the world sends
     assert result.row["sessions_unserved"] > 0
+
+
+def test_a_world_that_nobody_can_join_breaks_a_check_and_is_no_mistake_of_ours(tmp_path: Path) -> None:
+    verdict = run(small(tmp_path, network__loss="1"), 1).verdict
+    assert (verdict.status, verdict.check, verdict.trace) == ("broken", "joining", "")
+    assert "10.1.0.1" in verdict.detail and verdict.virtual_s > 1
+
+
+def test_datagrams_of_the_least_size_that_a_network_may_carry_are_enough(tmp_path: Path) -> None:
+    assert run(small(tmp_path, network__mtu_bytes="1200"), 3).verdict.passed
+    with pytest.raises(ScenarioError, match=r"network\.mtu_bytes: must be in 1200\.\.65507, not 1199"):
+        small(tmp_path, network__mtu_bytes="1199")
 
 
 def test_a_search_that_forgets_a_server_breaks_the_recall_check(

@@ -31,7 +31,7 @@ from xenonode.simulation.leases import Leases, Market
 from xenonode.simulation.loop import NANOSECONDS
 from xenonode.simulation.sampling import Questions, Sample, market, paid_usd, spread
 from xenonode.simulation.scenario import Scenario
-from xenonode.simulation.stand import PlatformStand, stand_for
+from xenonode.simulation.stand import EXPECTED, PlatformStand, stand_for
 from xenonode.simulation.verdict import BROKEN, ERROR, Row, RunResult, Verdict
 
 EVENTS_KEPT = 40
@@ -117,7 +117,10 @@ class Experiment:
     async def course(self) -> None:
         """From the first join to the last check. Raises CheckError."""
         scenario, workload = self.scenario, self.scenario.workload
-        await self.stand.begin()
+        try:
+            await self.stand.begin()
+        except EXPECTED as error:
+            raise CheckError("joining", str(error)) from error
         self._began_s = self.loop.time()
         self.note("all have joined")
         sampling = self.spawn(self._sample_for_ever())
