@@ -99,7 +99,7 @@ class NetworkModel:
     reorder: float = _key(0.0, "share that is held back, so that later ones overtake it", 0, 1)
     reorder_ms: float = _key(50.0, "by up to so long", 0, 60_000)
     corruption: float = _key(0.0, "share of datagrams with one bit flipped", 0, 1)
-    mtu_bytes: int = _key(65_507, "longer datagrams vanish; no handshake is shorter than 1200", MAX_DATAGRAM_BYTES, 65_507)
+    mtu_bytes: int = _key(65_507, "longer datagrams vanish; below 1200 no handshake fits", MAX_DATAGRAM_BYTES, 65_507)
     bandwidth_bit_per_s: int = _key(0, "each sender's uplink; 0 is no limit", 0, 10**12)
 
     def __post_init__(self) -> None:
