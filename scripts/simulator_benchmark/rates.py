@@ -61,8 +61,13 @@ class Stock:
         await self.world.get(self._turn % ASKERS, key)  # of a key that nobody stored: a whole lookup
 
 
+def nodes_least(rounds: int, lookups: int) -> int:
+    """Fewer would ask twice, and whoever asks again is not cold."""
+    return max(ASKERS, (rounds + 1) * lookups)
+
+
 def measure(nodes: int, seed: int, rounds: int, lookups: int) -> dict[str, int]:
-    """The median rate of each contender, by name."""
+    """The median rate of each contender, by name. `nodes` are at least `nodes_least(rounds, lookups)`."""
     makers: dict[str, Callable[[], Contender]] = {
         WIRE_TRACE: lambda: Ours(nodes, seed),
         WIRE: lambda: Ours(nodes, seed, traced=False),

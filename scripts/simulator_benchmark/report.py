@@ -95,6 +95,9 @@ def main(arguments: list[str] | None = None) -> int:
         planned = wanted(options.sizes, options.publish, options.lookups)
     except ValueError:
         parser.error(f"--sizes, --publish, --lookups: whole numbers from {NODES_LEAST} on, with commas between them")
+    least = rates.nodes_least(options.rounds, options.batch)
+    if min(options.rounds, options.batch) < 1 or options.rate_nodes < least:
+        parser.error(f"--rounds and --batch are 1 or more, and --rate-nodes then {least} or more: each asks once")
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores, seed {options.seed}; CPU time of one core")
     measured = rates.measure(options.rate_nodes, options.seed, options.rounds, options.batch)
     print(f"RPC/s (request and reply), lookups among {options.rate_nodes:,} nodes, median of {options.rounds} turns:")

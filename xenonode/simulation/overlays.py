@@ -8,7 +8,7 @@ network. Leaves what is done in it, and what counts as right, to tests and bench
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 
 from dht.contact import Contact
@@ -19,6 +19,7 @@ from dht.record import seal_record
 from dht.routing import K
 from dht.wire import decode, encode
 from xenonode.simulation.env import EPOCH_MS, derive
+from xenonode.simulation.nearest import Nearest
 from xenonode.simulation.network import Conditions, Host
 from xenonode.simulation.run import SimulatedNode, Simulation
 from xenonode.simulation.warm import known_members
@@ -175,10 +176,14 @@ class OverlayWorld:
         return [node for node in self.nodes if node.alive]
 
     def nearest(self, dimension: str, key: bytes, k: int = K) -> list[Contact]:
-        """The oracle: the k living nodes nearest to a key, by brute force."""
-        target = int.from_bytes(key, "big")
+        """The oracle: the k living nodes nearest to a key."""
+        return self.oracle(dimension)(key, k)
+
+    def oracle(self, dimension: str) -> Callable[[bytes, int], list[Contact]]:
+        """The same of those who live now, for who asks often."""
         contacts = [node.contact(dimension) for node in self.living()]
-        return sorted(contacts, key=lambda contact: contact.number ^ target)[:k]
+        nearest = Nearest([contact.number for contact in contacts])
+        return lambda key, k: [contacts[place] for place in nearest(int.from_bytes(key, "big"), k)]
 
     def questions(self) -> int:
         """Questions that all nodes have asked so far."""
