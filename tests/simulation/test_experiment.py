@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from summaries.parse import parse
-from xenonode.simulation import asking
+from xenonode.server.claiming import ClaimPump
+from xenonode.simulation import asking, checking
 from xenonode.simulation.experiment import Experiment, run
 from xenonode.simulation.invariants import running
 from xenonode.simulation.recall import judge
@@ -200,6 +201,27 @@ def test_a_broken_invariant_ends_the_run_with_its_name_and_the_last_packets(
     assert (verdict.status, verdict.check) == ("broken", "buckets hold at most k")
     assert verdict.virtual_s < 60 and len(verdict.last_packets) > 10
     assert all(" to " in one for one in verdict.last_packets if "datagram" in one or "stream" in one)
+
+
+def test_a_server_that_never_claims_breaks_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients are patient without end, so that nothing else would tell."""
+
+    async def never(self: ClaimPump, id: bytes, claim: object) -> bool:
+        return False
+
+    monkeypatch.setattr(ClaimPump, "_send", never)
+    sets = {"churn__lifetime": '""', "checks__sessions_least": "0.0", "network__loss": "0.0"}
+    verdict = run(small(tmp_path, **sets), 3).verdict
+    assert verdict.check == "settled" and "is still stopping" in verdict.detail, verdict
+
+
+def test_a_session_whose_money_is_not_what_its_client_was_told_breaks_its_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from_transfers = checking._paid_and_held
+    monkeypatch.setattr(checking, "_paid_and_held", lambda *given: (from_transfers(*given)[0], 1))
+    verdict = run(small(tmp_path), 3).verdict
+    assert verdict.check == "settled" and "1 of its order are held still" in verdict.detail, verdict
 
 
 def test_peers_alone_are_searched_and_churn(tmp_path: Path) -> None:

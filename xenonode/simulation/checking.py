@@ -7,15 +7,20 @@ are not here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 
 from xenonode.client import Operator
+from xenonode.corp.transfers import CAPTURE, FEE, RESERVE
 from xenonode.simulation.asking import Asking
+from xenonode.simulation.faults import LOSING_FILES, Injection
 from xenonode.simulation.leases import AGAIN_S, Leases
 from xenonode.simulation.scenario import Scenario
 from xenonode.simulation.stand import EXPECTED
 from xenonode.simulation.world import World
+
+SETTLING_S = 600.0
+"""Until sessions must have been settled once all is quiet: clients wait a minute, servers claim again within five."""
 
 
 class CheckError(Exception):
@@ -49,6 +54,35 @@ async def check_ledger(world: World, note: Callable[[str], None]) -> None:
             await asyncio.sleep(AGAIN_S)
     if not audit["balanced"]:
         raise CheckError("ledger", f"the books do not balance: {audit['faults']}")
+
+
+def check_settled(world: World, leases: Leases, injections: Sequence[Injection]) -> None:
+    """Every session has ended and is paid for as its client was told, and its order's rest is free. Raises CheckError.
+
+    But for those on a server that is gone for good, or lost its files: nobody is there any more who would claim.
+    """
+    lost = {name for each in injections if each.kind in LOSING_FILES for name in each.targets}
+    claiming = {host.node.host.name for host in world.servers if host.running is not None} - lost
+    for lease in leases.all:
+        if lease.state in ("running", "stopping") and lease.server in claiming:
+            told = f"session {lease.number} of {lease.client} on {lease.server} is still {lease.state}"
+            raise CheckError("settled", f"{told} {SETTLING_S:g} s after the quiet")
+    for number, (order, told_nano) in leases.paid.items():
+        paid_nano, held_nano = _paid_and_held(world, f"order:{order}")
+        if leases.all[number].server in claiming and (paid_nano != told_nano or held_nano):
+            told = f"session {number}: its client was told of {told_nano} nano, {paid_nano} were paid"
+            raise CheckError("settled", f"{told}, {held_nano} of its order are held still")
+
+
+def _paid_and_held(world: World, order: str) -> tuple[int, int]:
+    """What reservations of an order paid, and what it and they still hold, in nano-units."""
+    reservations = {each.credit.id for each in world.transfers if each.kind == RESERVE and each.debit.id == order}
+    paid = held = 0
+    for each in world.transfers:
+        enters, leaves = (account.id == order or account.id in reservations for account in (each.credit, each.debit))
+        held += each.amount_nano * (enters - leaves)
+        paid += each.amount_nano * (each.kind in (CAPTURE, FEE) and leaves)
+    return paid, held
 
 
 def check_shares(scenario: Scenario, asking: Asking, leases: Leases) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 
 from xenonode.simulation.arrivals import arrivals, draw_class
 from xenonode.simulation.asking import Asking
-from xenonode.simulation.checking import CheckError, check_ledger, check_quiet, check_shares
+from xenonode.simulation.checking import SETTLING_S, CheckError, check_ledger, check_quiet, check_settled, check_shares
 from xenonode.simulation.coming_and_going import Churning
 from xenonode.simulation.env import derive
 from xenonode.simulation.faults import Injection, Injector, plan
@@ -38,8 +38,6 @@ EVENTS_KEPT = 40
 """The last things that happened, for whoever has to find out why a run failed: two screenfuls."""
 HORIZON_SPARE_S = 86_400.0
 """A run that is this long overdue will not end: joins and settlements take seconds."""
-SETTLING_S = 600.0
-"""Until sessions must have been settled once all is quiet: clients wait a minute, servers claim again within five."""
 
 Tell = Callable[[Sample], None]
 
@@ -84,8 +82,7 @@ class Experiment:
         self.injections = planned if injections is None else tuple(injections)
         self.injector = Injector(self.stand.world)
         self.watch = Watch(self.stand.world) if scenario.checks.invariants else None
-        self.ring = Ring()
-        self.stand.world.trace.listener = self.ring.listen
+        self.ring = self.watch.ring if self.watch is not None else Ring(self.stand.world.trace)
         look = self.watch.answer if self.watch is not None else lambda answer: answer
         self.asking = Asking(self.stand, scenario.workload.strict, self.note, self.now_s, look)
         self.churning = Churning(self.stand, scenario.churn, seed, self.note, self.spawn)
@@ -152,6 +149,8 @@ class Experiment:
         await check_quiet(scenario, self.asking, self.rng("quiet"))
         if self.platform is not None:
             await check_ledger(self.platform, self.note)
+            if scenario.checks.invariants:
+                check_settled(self.platform, self.leases, self.injections)
         if self.watch is not None:
             watching.cancel()
             await self.watch.after_quiet()

@@ -32,13 +32,20 @@ LEASE_MS = 1_800_000
 AGAIN_S = 1.0
 
 
-async def patiently(call: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Do as an error tells its reader: repeat the same request a little later, while the other side is away."""
+REFUSED_OR_AWAY = (ControlError, XenoError, OSError)
+
+
+async def patiently(
+    call: Callable[[], Coroutine[Any, Any, T]],
+    errors: tuple[type[Exception], ...] = REFUSED_OR_AWAY,
+    again_s: float = AGAIN_S,
+) -> T:
+    """Do as errors tell their reader: repeat the same request a little later, until none of these comes."""
     while True:
         try:
             return await call()
-        except (ControlError, XenoError, OSError):
-            await asyncio.sleep(AGAIN_S)
+        except errors:
+            await asyncio.sleep(again_s)
 
 
 class Lease:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from random import Random
-from typing import Any, TypeVar
+from typing import Any
 
 from xenonode.client import Client, SignedQuote
 from xenonode.control.errors import ControlError
@@ -19,17 +20,18 @@ from xenonode.errors import XenoError
 from xenonode.model.advert import OfferedEnvironment
 from xenonode.model.resources import GIB, Prices, Resources
 from xenonode.simulation.arrivals import draw_cores
+from xenonode.simulation.lease import patiently
 from xenonode.simulation.sampling import quantile, usd
 from xenonode.simulation.scenario import Workload
 from xenonode.simulation.stand import EXPECTED
 from xenonode.simulation.world import ClientHost, ServerHost, World
 
-T = TypeVar("T")
 DEBIAN = OfferedEnvironment("os", "debian", "12")
 SERVERS_TRIED = 3
 SERVERS_SOUGHT = 5
 AGAIN_S = 2.0
-"""As the errors tell their reader: the same request a little later, while the other side is away."""
+AWAY = (ControlError,)
+"""Whoever meets these asks again a little later, since the other side is away."""
 RECEIPT_PERIOD_MS = 10_000
 LEASE_SPARE_MS = 600_000
 """Beyond the session's length, so that it ends by its client's will and not by its lease."""
@@ -39,8 +41,8 @@ BUSY = 0.5
 
 
 @dataclass(slots=True)
-class Lease:
-    """What became of one session."""
+class SessionRow:
+    """What became of one session; a row of sessions.csv."""
 
     number: int
     client: str
@@ -57,7 +59,7 @@ class Lease:
     paid_usd: float | None = None
 
     def to_fields(self) -> dict[str, Any]:
-        """A row of sessions.csv."""
+        """By the table's columns."""
         return asdict(self)
 
 
@@ -68,7 +70,9 @@ class Leases:
         self, world: World | None, workload: Workload, note: Callable[[str], None], now_s: Callable[[], float]
     ) -> None:
         self._world, self._workload, self._note, self._now_s = world, workload, note, now_s
-        self.all: list[Lease] = []
+        self.all: list[SessionRow] = []
+        self.paid: dict[int, tuple[str, int]] = {}
+        """Of each settled session, by its number: its order, and what its client was told it paid, in nano-units."""
         self._wind_up = asyncio.Event()
 
     def figures(self) -> dict[str, Any]:
@@ -95,7 +99,8 @@ class Leases:
         assert self._world is not None  # a scenario with sessions has the whole platform
         host = rng.choice(self._world.clients)
         length_s = rng.expovariate(1 / workload.session_mean_s)
-        lease = Lease(len(self.all), host.node.host.name, self._now_s(), round(draw_cores(rng, workload), 3), length_s)
+        cores = round(draw_cores(rng, workload), 3)
+        lease = SessionRow(len(self.all), host.node.host.name, self._now_s(), cores, length_s)
         self.all.append(lease)
         try:
             await host.call(lambda client: self._live(host, client, lease))
@@ -104,11 +109,12 @@ class Leases:
             lease.reason = str(getattr(error, "code", "") or error)[:200]
             self._note(f"session {lease.number} of {lease.client}: {lease.state}: {error}")
 
-    async def _live(self, host: ClientHost, client: Client, lease: Lease) -> None:
+    async def _live(self, host: ClientHost, client: Client, lease: SessionRow) -> None:
         cores_ms = max(1, round(lease.cores * 1000))
         memory = max(GIB // 4, round(lease.cores * self._workload.session_gib_per_core * GIB))
         wanted = Resources(cores_ms, memory, GIB, 1_000_000)
-        order = (await client.orders.create(f"{self._workload.session_budget_usd:.2f} USD"))["order"]
+        budget = f"{self._workload.session_budget_usd:.2f} USD"
+        order = (await patiently(lambda: client.orders.create(budget), AWAY, AGAIN_S))["order"]
         text = (
             f"cpu.available >= {cores_ms} ms/s and memory.available >= {memory} B and disk.available >= 1 GiB"
             f" and net.available >= 1 Mbps and os.debian >= 12 order by price.cpu limit {SERVERS_SOUGHT}"
@@ -135,12 +141,15 @@ class Leases:
         lease.price_usd = usd(quote.quote.prices.cpu_nano_per_hour)
         view = await client.lease(order, quote, receipt_period_ms=RECEIPT_PERIOD_MS)
         lease.state, lease.reason, lease.open_s = "running", "", self._now_s() - lease.arrived_s
-        host.node.env.spawn(_patiently(lambda: client.sessions.cosign(view.session)), "cosign")
+        cosigning = patiently(lambda: client.sessions.cosign(view.session), AWAY, AGAIN_S)
+        host.node.env.spawn(cosigning, "cosign")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wind_up.wait(), lease.wanted_s)
         lease.state = "stopping"
-        while not (ended := await _patiently(lambda: client.sessions.end(view.session))).closed:  # noqa: ASYNC110
+        ending = partial(patiently, lambda: client.sessions.end(view.session), AWAY, AGAIN_S)
+        while not (ended := await ending()).closed:  # noqa: ASYNC110  # it is XenoCorp's to settle
             await asyncio.sleep(AGAIN_S)
+        self.paid[lease.number] = order, ended.settled_nano
         lease.state, lease.ended_s, lease.paid_usd = "settled", self._now_s(), usd(ended.settled_nano)
         lease.reason = ended.reason
 
@@ -183,11 +192,3 @@ class Market:
         if prices != offer.prices:
             running.admission.offer = replace(offer, prices=prices)
             running.advertiser.changed()
-
-
-async def _patiently(call: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    while True:
-        try:
-            return await call()
-        except ControlError:
-            await asyncio.sleep(AGAIN_S)

@@ -17,7 +17,7 @@ from xenonode.control.errors import ControlError
 from xenonode.errors import XenoError
 from xenonode.simulation.env import derive
 from xenonode.simulation.faults import KINDS, FaultSpec, Injection, Injector, plan
-from xenonode.simulation.faults.kinds import LEDGER_ROT
+from xenonode.simulation.faults.kinds import LEDGER_ROT, LOSING_FILES
 from xenonode.simulation.invariants import BrokenInvariant, Watch
 from xenonode.simulation.lease import Lease, settled_once
 from xenonode.simulation.ledger import make_ledger
@@ -55,7 +55,6 @@ DRAWN = tuple(kind for kind in KINDS if kind != LEDGER_ROT)
 SHORTEST_S = {"network": 5.0, "node": 5.0, "disk": 20.0, "byzantine": 45.0}
 """Long enough for a fault to meet something: servers write, and summaries are told again, twice a minute at least."""
 LONGEST_S = {"network": 40.0, "node": 40.0, "disk": 40.0, "byzantine": 110.0}
-LOSING_FILES = frozenset({"cold_restart", "disk_bit_rot"})
 IN_WRITES = frozenset({"disk_lost_write", "disk_torn_write", "disk_full"})
 """These meet only who writes. Of servers that is the one with the session, which then has to go on with its journal."""
 MOST = {"network": 4, "node": 3, "disk": 2, "byzantine": 2}

@@ -31,6 +31,8 @@ BOUNDS = {
 }
 """What a parameter may be, by how its name ends; the first that fits."""
 LEDGER_ROT = "ledger_bit_rot"
+LOSING_FILES = frozenset({"cold_restart", "disk_bit_rot"})
+"""Whom these strike may come back without what it knew of its sessions."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ from xenonode.simulation.errors import SimulationError
 from xenonode.simulation.loop import NANOSECONDS
 from xenonode.simulation.network import DATAGRAM_TRACE
 from xenonode.simulation.streams import STREAM_TRACE
+from xenonode.simulation.trace import Trace
 
-EVENTS_MAX = 400
-"""Events kept: a busy second of a small world. Each is the bytes that the trace hashed anyway."""
-EVENTS_SHOWN = 40
+EVENTS_KEPT = 40
+"""Of the trace, before what broke: a tenth of a busy second of a small world."""
 
 
 class BrokenInvariant(SimulationError):  # a finding, not an error of the simulator's
@@ -31,18 +31,18 @@ class BrokenInvariant(SimulationError):  # a finding, not an error of the simula
 
 
 class Ring:
-    """The trace's last entries. Set `ring.listen` as the trace's listener."""
+    """The last entries of a trace, which it listens to."""
 
-    def __init__(self) -> None:
-        self._entries: deque[tuple[int, str, bytes]] = deque(maxlen=EVENTS_MAX)
+    def __init__(self, trace: Trace) -> None:
+        self._entries: deque[tuple[int, str, bytes]] = deque(maxlen=EVENTS_KEPT)
+        trace.listener = self._listen
 
-    def listen(self, now_ns: int, kind: str, data: bytes) -> None:
-        """One entry of the trace."""
+    def _listen(self, now_ns: int, kind: str, data: bytes) -> None:
         self._entries.append((now_ns, kind, data))
 
     def told(self, names: Mapping[bytes, str]) -> tuple[str, ...]:
         """The last ones as text; `names` are hosts by their identity."""
-        return tuple(_line(*entry, names) for entry in list(self._entries)[-EVENTS_SHOWN:])
+        return tuple(_line(*entry, names) for entry in self._entries)
 
 
 def _line(now_ns: int, kind: str, data: bytes, names: Mapping[bytes, str]) -> str:

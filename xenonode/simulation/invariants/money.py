@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from xenonode.corp.accounts import EXTERNAL
 from xenonode.corp.statements import audit_books
-from xenonode.corp.transfers import CAPTURE, CREDIT, FEE, RESERVE, RING_FENCE
 from xenonode.model.resources import NO_RESOURCES
 from xenonode.server.session_state import HOLDING
 
@@ -19,31 +19,25 @@ class MoneyChecks:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._checked_transfers = 0
         self._transfer_ids: set[str] = set()
-        self._moved: dict[tuple[str, str], int] = defaultdict(int)
+        self._balances: dict[str, int] = defaultdict(int)  # by account, in nano-units
 
     def transfers(self) -> str:
-        """Every transfer is made once; no order pays more than it is for, no reservation more than was set aside."""
-        fresh = self._world.transfers[self._checked_transfers :]
-        self._checked_transfers = len(self._world.transfers)
-        for each in fresh:
+        """Every transfer is made once, from what its account holds at that moment.
+
+        So no client orders for more than it was credited and got back, no order sets aside more than it is for, and no
+        reservation pays more than was set aside.
+        """
+        for each in self._world.transfers[len(self._transfer_ids) :]:
             if each.id in self._transfer_ids:
                 return f"transfer {each.id} ({each.kind}) was made twice"
             self._transfer_ids.add(each.id)
-            self._moved[each.kind, each.debit.id] += each.amount_nano
-            self._moved[each.kind, each.credit.id] += each.amount_nano
-            if each.kind in (CAPTURE, FEE):
-                account = each.debit.id
-                paid, set_aside = (
-                    self._moved[CAPTURE, account] + self._moved[FEE, account],
-                    self._moved[RESERVE, account],
-                )
-                if paid > set_aside:
-                    return f"{account}: {paid} captured of {set_aside}"
-        fenced = sum(each.amount_nano for each in self._world.transfers if each.kind == RING_FENCE)
-        credited = sum(each.amount_nano for each in self._world.transfers if each.kind == CREDIT)
-        return f"{fenced} ring-fenced of {credited} credited" if fenced > credited else ""
+            held = self._balances[each.debit.id]
+            if each.amount_nano > held and each.debit.kind != EXTERNAL:
+                return f"{each.debit.id}: {each.kind} of {each.amount_nano} nano, where {held} are held"
+            self._balances[each.debit.id] -= each.amount_nano
+            self._balances[each.credit.id] += each.amount_nano
+        return ""
 
     def books(self) -> str:
         """Debits equal credits, and every balance is what its transfers make."""

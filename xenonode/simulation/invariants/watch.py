@@ -35,8 +35,7 @@ class Watch:
 
     def __init__(self, world: Stage) -> None:
         self.world, self.checks, self.checked = world, Checks(world), 0
-        self._ring = Ring()
-        world.simulation.trace.listener = self._ring.listen
+        self.ring = Ring(world.simulation.trace)
         self._often: list[tuple[str, Callable[[], str]]] = [
             ("buckets hold at most k", self.checks.buckets),
             ("in-flight tables drain", self.checks.drains),
@@ -45,7 +44,7 @@ class Watch:
         self._seldom: list[tuple[str, Callable[[], str]]] = [("what is held is proved", self.checks.stored)]
         if isinstance(world, World):
             money = MoneyChecks(world)
-            self._often.append(("transfers are made once", money.transfers))
+            self._often.append(("transfers are made once, of what there is", money.transfers))
             self._often.append(("capacity is never oversold", money.capacity))
             self._seldom.append(("money is conserved", money.books))
 
@@ -81,7 +80,7 @@ class Watch:
                 detail,
                 seed=simulation.seed,
                 at_s=simulation.loop.time(),
-                events=self._ring.told(simulation.network.names()),
+                events=self.ring.told(simulation.network.names()),
             )
 
     async def after_quiet(self) -> None:
