@@ -370,7 +370,32 @@ def test_wrong_input_is_told_in_words(capsys: pytest.CaptureFixture[str], words:
 def test_keys_are_listed_with_their_meaning(capsys: pytest.CaptureFixture[str]) -> None:
     status, told, _ = simulate(capsys, "--keys")
     assert status == 0
-    assert {"key": "nodes.servers", "default": "10", "about": "XenoServers (kind peers: search peers)"} in told
+    by_key = {row["key"]: row for row in told}
+    assert by_key["nodes.servers"] == {
+        "key": "nodes.servers", "default": "10", "least": 1, "most": 100_000, "choices": [],
+        "about": "XenoServers (kind peers: search peers)",
+    }  # fmt: skip
+    assert by_key["network.latency"]["choices"] == ["regions", "plane", "matrix"]
+    assert "cheapest_within" in by_key["workload.mix"]["choices"]
+    assert by_key["workload.session_cores"]["default"] == "[0.25, 2.0]"
+    assert {f"fault.N.{name}" for name in ("at_s", "for_s", "every_s", "targets", "count", "share")} <= by_key.keys()
+    assert by_key["fault.N.for_s"]["default"] == "10.0" and by_key["fault.N.share"]["most"] == 1
+    assert by_key["fault.N.loss_ppm"]["most"] == 1_000_000 and "lost" in by_key['fault.N.kind = "loss"']["about"]
+    assert "at most 10000" in by_key["sweep"]["about"]
+    assert main.run(["simulate", "--keys"]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("churn.downtime "))
+    assert line.split()[:4] == ["churn.downtime", '"exponential"', '"exponential",', '"weibull"']
+
+
+def test_scenarios_are_listed_with_their_sizes_over_the_whole_sweep(capsys: pytest.CaptureFixture[str]) -> None:
+    status, told, _ = simulate(capsys, "--list")
+    assert status == 0
+    by_name = {row["name"]: row for row in told}
+    assert by_name["search-time"]["nodes"] == {"least": 104, "most": 3004} and by_name["search-time"]["points"] == 4
+    assert by_name["eclipse"]["nodes"] == {"least": 34, "most": 34}
+    assert main.run(["simulate", "--list"]) == 0
+    out = capsys.readouterr().out
+    assert "104 to 3004  300 " in out and "34 " in out
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from xenonode.simulation.campaign.jobs import jobs_of, parse_seeds
 from xenonode.simulation.errors import SimulationError
+from xenonode.simulation.fault_tables import fault_keys
 from xenonode.simulation.faults import KINDS, FaultSpec, Injection
 from xenonode.simulation.faults.kinds import bounds_of
 from xenonode.simulation.measured import Outage
@@ -233,11 +234,23 @@ _VALUES = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(name=st.sampled_from([name for name, _, _ in keys()] + ["nodes", "fault", "sweep", "x"]), value=_VALUES)
+_NAMES = [name for name, _, _ in keys()]
+_FAULT_NAMES = [name.replace("N", "0", 1) for name, _, _ in fault_keys() if "=" not in name]
+
+
+@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.sampled_from(_NAMES + _FAULT_NAMES + ["nodes", "fault", "sweep", "x"]), value=_VALUES)
 @example(name="churn.trace", value="\0")
+@example(name="fault.0.kind", value=["loss"])
+@example(name="fault.0.targets", value=["server-1"])
+@example(name="fault.0.at_s", value=10**400)
+@example(name="fault.0.count", value=10**400)
+@example(name="duration_s", value=10**400)
+@example(name="workload.mix.union", value=10**400)
 def test_any_value_of_any_key_is_taken_or_refused_in_words(tmp_path: Path, name: str, value: object) -> None:
-    source = written(tmp_path, "")
+    parameter = name.rpartition(".")[2]
+    kind = next((kind.name for kind in KINDS.values() if parameter in kind.parameters), "crash")
+    source = written(tmp_path, f'[[fault]]\nkind = "{kind}"')
     text = "nan" if isinstance(value, float) and math.isnan(value) else str(value).lower()
     try:
         load(source, {name: text})
@@ -261,14 +274,17 @@ FAULT = '[[fault]]\nkind = "partition"\n'
     [
         ('[[fault]]\nkind = "partitoin"', "fault[0].kind: there is no fault 'partitoin'", "'partition'"),
         ("[[fault]]\nat_s = 1", "fault[0].kind: names no kind", "partition"),
+        ('[[fault]]\nkind = ["loss"]', "fault[0].kind: there is no fault ['loss']", "'loss'"),
+        (FAULT + "at_s = nan", "fault[0].at_s: must be in 0..31536000, not nan", ""),
+        (FAULT + "count = 0", "fault[0].count: must be in 1..100000, not 0", "drawn"),
         (FAULT + "att_s = 1", "fault[0].att_s: no such key of 'partition'", "'at_s'"),
         (FAULT + "loss_ppm = 1", "fault[0].loss_ppm: no such key of 'partition'", ""),
         (FAULT + 'at_s = "x"', "fault[0].at_s: must be a number", ""),
         (FAULT + "at_s = 300", "fault[0]: at_s = 300 is not before the end", ""),
-        (FAULT + "at_s = -1", "fault[0]: partition: times must not be below 0", ""),
-        (LOSS + "loss_ppm = -1", "fault[0]: loss: loss_ppm must be in 0..1000000, not -1", ""),
-        ('[[fault]]\nkind = "crash_loop"\ntimes = 1000000000', "crash_loop: times must be in 1..10000", ""),
-        ('[[fault]]\nkind = "clock_jump"\njump_ms = ' + "9" * 20, "clock_jump: jump_ms must be in -3", ""),
+        (FAULT + "at_s = -1", "fault[0].at_s: must be in 0..31536000, not -1", "when it begins"),
+        (LOSS + "loss_ppm = -1", "fault[0].loss_ppm: must be in 0..1000000, not -1", "of loss"),
+        ('[[fault]]\nkind = "crash_loop"\ntimes = 1000000000', "fault[0].times: must be in 1..10000", ""),
+        ('[[fault]]\nkind = "clock_jump"\njump_ms = ' + "9" * 20, "fault[0].jump_ms: must be in -3", ""),
         (FAULT + "share = 2", "fault[0].share: must be in 0..1", ""),
         (FAULT + "share = 0.2\ncount = 3", "fault[0]: partition: either count or share", ""),
         (FAULT + 'targets = "serfers"', "fault[0]: partition strikes", ""),
@@ -302,6 +318,14 @@ def test_a_replays_faults_end_with_the_scenario_as_its_own_do(tmp_path: Path) ->
     long = Injection("loss", 4_000, 60_000, ("corp",))
     (job,) = jobs_of(written(tmp_path, "duration_s = 10"), {}, (1,), (long,))
     assert job.injections == (replace(long, for_ms=6_000),)
+
+
+def test_a_fault_that_the_file_has_not_got_is_told_with_those_that_it_has(tmp_path: Path) -> None:
+    with pytest.raises(ScenarioError, match=r"there is no \[\[fault\]\] table") as caught:
+        load(written(tmp_path, ""), {"fault.0.kind": "loss"})
+    assert 'write [[fault]], and below it kind = "loss"' in caught.value.next_step
+    with pytest.raises(ScenarioError, match=r"the last of 2 \[\[fault\]\] tables is fault\.1"):
+        load(written(tmp_path, LOSS + FAULT), {"fault.2.kind": "loss"})
 
 
 def test_faults_are_part_of_what_a_result_depends_on(tmp_path: Path) -> None:

@@ -7,9 +7,8 @@ import json
 import os
 import shlex
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from math import prod
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -296,7 +295,7 @@ def _toml(value: object) -> str:
     """A swept value as --set reads it."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return "[" + ", ".join(_toml(each) for each in value) + "]"
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{name} = {_toml(each)}" for name, each in value.items()) + "}"
@@ -316,39 +315,49 @@ def _row(finished: Finished) -> tuple[object, ...]:
 
 
 def _print_scenarios(run: Run) -> None:
-    from xenonode.simulation.scenario_file import load, shipped
+    from xenonode.simulation.campaign.jobs import jobs_of
+    from xenonode.simulation.scenario_file import shipped
 
-    found = {name: load(name) for name in shipped()}
-    value = [
-        {"name": name, "shows": each.shows, "kind": each.kind, "costs": each.costs, **_size(each)}
-        for name, each in found.items()
-    ]
-    rows = [
-        (row["name"], row["nodes"], row["virtual_s"], row["points"], row["costs"] or "not measured", row["shows"])
-        for row in value
-    ]
+    value, rows = [], []
+    for name in shipped():
+        points = [job.scenario for job in jobs_of(name, {}, (0,))]
+        first, nodes, virtual_s = points[0], _span(map(_nodes, points)), _span(map(_virtual_s, points))
+        value.append({
+            "name": name, "shows": first.shows, "kind": first.kind, "costs": first.costs,
+            "nodes": nodes, "virtual_s": virtual_s, "points": len(points),
+        })  # fmt: skip
+        sizes = (" to ".join(dict.fromkeys(map(str, span.values()))) for span in (nodes, virtual_s))
+        rows.append((name, *sizes, len(points), first.costs or "not measured", first.shows))
     columns = ("scenario", "nodes", "virtual s", "points", "a run takes", "shows")
     run.output.rows(value, columns, rows, "None.")
 
 
-def _size(scenario: Scenario) -> dict[str, object]:
-    """How large a scenario is: its hosts (and machines behind them), its length with the quiet, and its sweep."""
-    nodes = scenario.nodes
-    return {
-        "nodes": nodes.servers + nodes.fleet + nodes.clients,
-        "virtual_s": round(scenario.duration_s + scenario.checks.quiet_s),
-        "points": prod(len(values) for values in scenario.sweep.values()),
-    }
+def _nodes(scenario: Scenario) -> int:
+    """Its hosts, and machines behind them."""
+    return scenario.nodes.servers + scenario.nodes.fleet + scenario.nodes.clients
+
+
+def _virtual_s(scenario: Scenario) -> int:
+    """Its length with the quiet."""
+    return round(scenario.duration_s + scenario.checks.quiet_s)
+
+
+def _span(sizes: Iterable[int]) -> dict[str, int]:
+    """Over all points of a sweep."""
+    found = list(sizes)
+    return {"least": min(found), "most": max(found)}
 
 
 def _print_keys(run: Run) -> None:
     from xenonode.simulation.fault_tables import fault_keys
-    from xenonode.simulation.scenario_file import keys
+    from xenonode.simulation.scenario_file import SWEEP, keys
 
-    rows = [(name, _toml(default) if default is not None else "", key.about) for name, default, key in keys()]
-    rows += list(fault_keys())
-    value = [{"key": name, "default": default, "about": about} for name, default, about in rows]
-    run.output.rows(value, ("key", "default", "meaning"), rows, "")
+    value, rows = [], []
+    for name, default, key in (*keys(), *fault_keys(), ("sweep", None, SWEEP)):
+        written = "" if default in (None, ()) else _toml(default)
+        value.append({"key": name, "default": written, **dataclasses.asdict(key)})
+        rows.append((name, written, key.bounds or ", ".join(map(_toml, key.choices)), key.about))
+    run.output.rows(value, ("key", "default", "values", "meaning"), rows, "")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -6,20 +6,32 @@ how what is wrong is told. Which kinds there are, and what they do, stands in `f
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
-import math
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from xenonode.simulation.errors import SimulationError
 from xenonode.simulation.faults import KINDS, FaultSpec, plan
+from xenonode.simulation.faults.kinds import GROUPS, Kind, bounds_of
 from xenonode.simulation.network import MILLION
+from xenonode.simulation.scenario import FOREVER_S, NODES_MAX, Key, Scenario
 
-if TYPE_CHECKING:
-    from xenonode.simulation.scenario import Scenario
-
-TIMES = ("at_s", "for_s", "every_s")
-OWN = ("kind", *TIMES, "targets", "count", "share")
+TIMES = {
+    "at_s": Key("when it begins, in virtual time since all have joined", 0, FOREVER_S),
+    "for_s": Key("how long it lasts; no longer than to the end", 0, FOREVER_S),
+    "every_s": Key("after how long it begins again; 0: it does not", 0, FOREVER_S),
+}
+COUNT = Key("how many of the group are drawn; 1 where there is no share either", 1, NODES_MAX)
+SHARE = Key("which share of the group is drawn, instead of a count; 0: nobody, else at least one", 0, 1)
+OWN = {
+    "kind": Key("what the [[fault]] table of number N does, from 0: one of those below"),
+    **TIMES,
+    "targets": Key('a group, or hosts: ["server-1"]; empty: the first that the kind strikes', choices=GROUPS),
+    "count": COUNT,
+    "share": SHARE,
+}
+"""The keys that faults of all kinds have."""
 
 
 class FaultError(ValueError):
@@ -49,23 +61,28 @@ def check_faults(scenario: Scenario) -> None:
             raise FaultError(f"fault[{number}]", str(error)) from error
 
 
-def fault_keys() -> Iterator[tuple[str, str, str]]:
-    """Every kind: its name, its parameters with their defaults, its sentence."""
+def fault_keys() -> Iterator[tuple[str, Any, Key]]:
+    """What a fault has: key, default, meaning. First the keys of all kinds, then each kind with its parameters."""
+    defaults = {each.name: each.default for each in dataclasses.fields(FaultSpec)}
+    for name, key in OWN.items():
+        yield f"fault.N.{name}", None if name == "kind" else defaults.get(name), key
     for kind in KINDS.values():
-        parameters = ", ".join(f"{name} = {value}" for name, value in kind.parameters.items())
         worlds = "" if len(kind.worlds) > 1 else f" (kind {kind.worlds[0]} only)"
-        yield (
-            f'[[fault]] kind = "{kind.name}"',
-            parameters,
-            f"{kind.sentence} Strikes {', '.join(kind.groups)}{worlds}.",
-        )
+        about = f"{kind.sentence} Strikes {', '.join(kind.groups)}{worlds}."
+        yield f'fault.N.kind = "{kind.name}"', None, Key(about)
+        for name, default in kind.parameters.items():
+            yield f"fault.N.{name}", default, _parameter(kind, name)
+
+
+def _parameter(kind: Kind, name: str) -> Key:
+    return Key(f"of {kind.name}", *bounds_of(name))
 
 
 def _fault(table: Mapping[str, Any], place: str) -> FaultSpec:
     name = table.get("kind")
-    if name not in KINDS:
+    if not isinstance(name, str) or name not in KINDS:
         near = difflib.get_close_matches(str(name), KINDS, 1, 0.5)
-        told = f"there is no fault {name!r}" if "kind" in table else "names no kind"
+        told = f"there is no fault {name!r:.60}" if "kind" in table else "names no kind"
         raise FaultError(
             f"{place}.kind", told, f"did you mean {near[0]!r}?" if near else f"take one of {', '.join(KINDS)}"
         )
@@ -76,17 +93,19 @@ def _fault(table: Mapping[str, Any], place: str) -> FaultSpec:
             near = difflib.get_close_matches(key, known, 1, 0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"a fault of this kind has {', '.join(known)}"
             raise FaultError(f"{place}.{key}", f"no such key of {name!r}", hint)
-    times = {key: _number(table[key], f"{place}.{key}", float) for key in TIMES if key in table}
-    share = _number(table["share"], f"{place}.share", float) if "share" in table else None
-    if share is not None and not 0 <= share <= 1:
-        raise FaultError(f"{place}.share", f"must be in 0..1, not {share:g}", "a tenth of the servers is 0.1")
-    parameters = {key: _number(table[key], f"{place}.{key}", int) for key in kind.parameters if key in table}
+
+    def number(name: str, key: Key, wanted: type) -> Any:
+        return _number(table[name], f"{place}.{name}", key, wanted) if name in table else None
+
+    times = {name: number(name, key, float) for name, key in TIMES.items() if name in table}
+    share = number("share", SHARE, float)
+    parameters = {name: number(name, _parameter(kind, name), int) for name in kind.parameters if name in table}
     try:
         return FaultSpec(
             kind=name,
             **times,
             targets=_targets(table.get("targets", ""), f"{place}.targets"),
-            count=_number(table["count"], f"{place}.count", int) if "count" in table else None,
+            count=number("count", COUNT, int),
             share_ppm=None if share is None else round(share * MILLION) or int(share > 0),
             parameters=parameters,
         )
@@ -94,11 +113,13 @@ def _fault(table: Mapping[str, Any], place: str) -> FaultSpec:
         raise FaultError(place, str(error)) from error
 
 
-def _number(raw: Any, key: str, wanted: type) -> Any:
+def _number(raw: Any, place: str, key: Key, wanted: type) -> Any:
     words = "a whole number" if wanted is int else "a number"
     fits = isinstance(raw, wanted) or (wanted is float and isinstance(raw, int))
-    if not fits or isinstance(raw, bool) or not math.isfinite(raw):
-        raise FaultError(key, f"must be {words}, not {raw!r:.60}")
+    if not fits or isinstance(raw, bool):
+        raise FaultError(place, f"must be {words}, not {raw!r:.60}", f"it is: {key.about}")
+    if not key.holds(raw):
+        raise FaultError(place, f"must be in {key.bounds}, not {raw!r:.60}", f"it is: {key.about}")
     return wanted(raw)
 
 

@@ -63,6 +63,15 @@ class Key:
     most: float | None = None
     choices: tuple[str, ...] = ()
 
+    @property
+    def bounds(self) -> str:
+        """For people: its least and its most; empty where it has none."""
+        return "" if self.least is None else f"{self.least:.15g}..{self.most:.15g}"
+
+    def holds(self, number: float) -> bool:
+        """Whether a number is within them; NaN never is."""
+        return self.least is None or self.most is None or self.least <= number <= self.most
+
 
 def _key(default: Any, about: str, least: float | None = None, most: float | None = None, *choices: str) -> Any:
     metadata = {"key": Key(about, least, most, choices)}
@@ -133,7 +142,9 @@ class Workload:
     """What clients want. Arrivals are open-loop: they do not wait for one another."""
 
     queries_per_s: float = _key(0.2, "searches a second, of all clients together (a Poisson process)", 0, 10_000)
-    mix: Mapping[str, float] = _key({"conjunction": 1.0}, "weights of the classes of queries")
+    mix: Mapping[str, float] = _key(
+        {"conjunction": 1.0}, "weights of the classes of queries", None, None, *QUERY_CLASSES
+    )
     strict: bool = _key(True, "searches read two of three replicas")
     sessions_per_s: float = _key(0.0, "sessions a second that begin, of all clients together", 0, 1_000)
     session_cores: tuple[float, ...] = _key((0.25, 2.0), "least and most CPU of a session, in cores", 0.01, 4096)

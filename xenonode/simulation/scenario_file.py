@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib.resources
-import math
+import sys
 import tomllib
 import types
 import typing
@@ -48,6 +48,7 @@ FILE_MAX_BYTES = 262_144
 SWEEP_MAX = 10_000
 """Points of a grid: with a second each this is three hours on one core."""
 LONGEST_SHOWN = 60
+SWEEP = Key(f'lists of values by key: "nodes.servers" = [10, 20]; each combination is run, of at most {SWEEP_MAX}')
 
 T = TypeVar("T")
 
@@ -137,7 +138,7 @@ def _put(document: dict[str, Any], key: str, value: Any, place: _Place) -> None:
     for name in path:
         if isinstance(table, list):
             if name not in map(str, range(len(table))):
-                raise place.error(key, f"there are {len(table)} [[fault]] tables", "the first one is fault.0")
+                raise place.error(key, *_no_such_fault(len(table)))
             table = table[int(name)]
         else:
             table = table.setdefault(name, [] if name == "fault" else {})
@@ -146,6 +147,14 @@ def _put(document: dict[str, Any], key: str, value: Any, place: _Place) -> None:
     if isinstance(table, list):
         raise place.error(key, "names no key of a fault", "write fault.0.at_s, for example")
     table[last] = value
+
+
+def _no_such_fault(count: int) -> tuple[str, str]:
+    if not count:
+        step = 'write [[fault]], and below it kind = "loss", into a file; a shipped scenario has the faults that it has'
+        return "there is no [[fault]] table of which this could be a key", step
+    last = f"the last of {count} [[fault]] tables is fault.{count - 1}"
+    return last, "the first one is fault.0"
 
 
 def _is_key(key: str) -> bool:
@@ -241,6 +250,7 @@ def _checked(raw: Any, hint: Any, key: Key, name: str, place: _Place) -> Any:
     if typing.get_origin(hint) is not None and not isinstance(hint, types.UnionType):
         if not isinstance(raw, dict):
             raise place.error(name, f"must be a table, not {shown}", key.about)
+        key = Key(key.about)  # its choices are of the words
         return {word: _checked(one, float, key, f"{name}.{word}", place) for word, one in raw.items()}
     words = {int: "a whole number", float: "a number", str: "a text in quotes", bool: "true or false"}
     fits = isinstance(raw, hint) or (hint is float and isinstance(raw, int))
@@ -250,10 +260,10 @@ def _checked(raw: Any, hint: Any, key: Key, name: str, place: _Place) -> Any:
         named = ", ".join(repr(choice) for choice in key.choices)
         near = difflib.get_close_matches(str(raw), key.choices, 1, 0.5)
         raise place.error(name, f"{shown} is none of {named}", f"did you mean {near[0]!r}?" if near else key.about)
-    if hint is float and not math.isfinite(raw):
+    if hint is float and not abs(raw) <= sys.float_info.max:
         raise place.error(name, f"must be finite, not {shown}", key.about)
-    if (key.least is not None and raw < key.least) or (key.most is not None and raw > key.most):
-        raise place.error(name, f"must be in {key.least:g}..{key.most:g}, not {shown}", f"it is: {key.about}")
+    if not isinstance(raw, str) and not key.holds(raw):
+        raise place.error(name, f"must be in {key.bounds}, not {shown}", f"it is: {key.about}")
     return float(raw) if hint is float else raw
 
 
