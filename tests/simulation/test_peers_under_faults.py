@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from xenonode.simulation.crowd import NEEDED, Crowd
 from xenonode.simulation.errors import PowerLost
 from xenonode.simulation.experiment import run
-from xenonode.simulation.faults import KINDS
-from xenonode.simulation.faults.byzantine import LIES, Liar, lie
+from xenonode.simulation.faults import KINDS, Injection, Injector
+from xenonode.simulation.faults.byzantine import FLOOD, LIES, VICTIMS, Liar, lie
 from xenonode.simulation.faults.kinds import PEERS
 from xenonode.simulation.invariants import running
 from xenonode.simulation.invariants.watch import Watch
@@ -92,6 +93,45 @@ def test_a_liar_whose_power_fails_while_it_writes_is_down_and_the_run_goes_on(mo
     scene.rng = lambda injection: Random(1)
     asyncio.run(lie(scene, injection))
     assert host.running is None and not scene.liars
+
+
+def struck(world: Crowd, *injections: Injection) -> Injector:
+    """Do these in a world that has begun, and count."""
+    injector = Injector(world)
+    world.run(injector.run(injections))
+    return injector
+
+
+@pytest.mark.parametrize("others", [0, 2])
+def test_a_flood_counts_the_records_that_it_sent(others: int) -> None:
+    # A hundred were counted even where nobody was there to be flooded.
+    flood = Injection("store_flood", 0, 5_500, ("peer-0",))
+    with Crowd(1, peers=1 + others, clients=0, dimensions=NEEDED, advertising=False) as world:
+        world.run(world.begin())
+        injector = struck(world, flood)
+        assert injector.scene.bites["store_flood"] == injector.scene.met(flood) == 2 * others * (FLOOD // VICTIMS)
+
+
+def test_a_disk_that_two_faults_fill_is_full_until_the_last_is_over_and_refuses_once() -> None:
+    full = [Injection("disk_full", at_ms, 9_500, ("peer-0",)) for at_ms in (0, 5_000)]
+    refusals: list[float] = []
+    with Crowd(1, peers=1, clients=0, dimensions=NEEDED, advertising=False) as world:
+        world.run(world.begin())
+        began_s, disk = world.now_s, world.host("peer-0").disk
+
+        async def write() -> None:
+            for _ in range(10):
+                await asyncio.sleep(2.0)
+                try:
+                    disk.append("file", b"line")
+                except OSError:
+                    refusals.append(round(world.now_s - began_s, 3))
+
+        writing = world.simulation.loop.create_task(write())
+        injector = struck(world, *full)
+        world.run(writing)
+        assert refusals == [2, 4, 6, 8, 10, 12, 14]
+        assert injector.scene.bites["disk_full"] == 7 and [injector.scene.met(each) for each in full] == [4, 5]
 
 
 def test_a_broken_invariant_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,9 +61,9 @@ class Liar:
         """Whether it is still the same life of the node."""
         return self.node is not None and self.scene.host(self.name).running is self.node
 
-    def told(self, times: int = 1) -> None:
+    def told(self) -> None:
         """One lie more."""
-        self.scene.bit(self.injection, self.name, times)
+        self.scene.bit(self.injection)
 
     def put(self, part: Any, method: str, instead: Callable[..., Any]) -> Any:
         """Let this part's method be another; the honest one is returned."""
@@ -206,7 +206,7 @@ def _store_flood(liar: Liar) -> Callable[[], None]:
                 key, expires_ms = liar.rng.randbytes(NODE_ID_BYTES), liar.node.env.now_ms() + DAY_MS
                 raw = seal_record(signer, overlay.dimension, key, 1, expires_ms, b"flood %d" % count)
                 overlay.endpoint.call(contact.address, overlay.tag, PUT, key + raw, _ignore)
-        liar.told(FLOOD)
+                liar.told()
 
     return flood
 

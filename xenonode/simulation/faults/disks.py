@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
 
 from xenonode.simulation.disk import KEPT_STEPS
 from xenonode.simulation.faults.kinds import LEDGER_ROT, Injection
@@ -27,7 +28,7 @@ async def cut_write(scene: Scene, injection: Injection) -> None:
             if host.running is not None:  # it wrote too little
                 host.clear_trap()
                 return
-            scene.bit(injection, name)
+            scene.bit(injection)
             await asyncio.sleep(max(0.0, ends_s - scene.loop.time()))
             await scene.come_back(name)
         finally:
@@ -56,7 +57,7 @@ async def bit_rot(scene: Scene, injection: Injection) -> None:
             host.crash()
             backup = files.copy()
             if (host.rot_ledger if of_ledger else host.rot)(rng):
-                scene.bit(injection, name)
+                scene.bit(injection)
             await asyncio.sleep(injection.for_ms / 1_000)
             first = True
 
@@ -75,12 +76,7 @@ async def bit_rot(scene: Scene, injection: Injection) -> None:
 
 async def full(scene: Scene, injection: Injection) -> None:
     """No write finds room until it is over."""
-    before = {name: scene.host(name).refused for name in injection.targets}
-    for name in injection.targets:
-        scene.host(name).set_full(True)
-    await asyncio.sleep(injection.for_ms / 1_000)
-    for name, refused in before.items():
-        host = scene.host(name)
-        host.set_full(False)
-        if host.refused > refused:
-            scene.bit(injection, name, host.refused - refused)
+    with ExitStack() as disks:
+        for name in injection.targets:
+            disks.enter_context(scene.full(injection, name))
+        await asyncio.sleep(injection.for_ms / 1_000)

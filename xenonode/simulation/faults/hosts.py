@@ -33,7 +33,7 @@ async def _away(
             await host.stop()
         else:
             host.crash()
-        scene.bit(injection, name)
+        scene.bit(injection)
         if cold:
             host.disk.erase()
         await asyncio.sleep(for_s)
@@ -81,11 +81,11 @@ async def address_change(scene: Scene, injection: Injection) -> None:
             host = scene.host(name)
             if injection.parameter("live") and host.follows:
                 host.move()
-                scene.bit(injection, name)
+                scene.bit(injection)
                 return
             host.crash()
             host.move()
-            scene.bit(injection, name)
+            scene.bit(injection)
             await asyncio.sleep(injection.for_ms / 1_000)
             await scene.come_back(name)
         finally:
@@ -103,7 +103,7 @@ async def pace(scene: Scene, injection: Injection) -> None:
         if life is not None and life.alive and life.runs:
             lives.append(life)
             scene.loop.pace(life, step_ns)
-            scene.bit(injection, name)
+            scene.bit(injection)
     await asyncio.sleep(injection.for_ms / 1_000)
     for life in lives:
         if life.alive:
@@ -117,7 +117,7 @@ async def clock(scene: Scene, injection: Injection) -> None:
         by_ms = -by_ms
     for name in injection.targets:
         scene.host(name).node.skew(by_ms)
-        scene.bit(injection, name)
+        scene.bit(injection)
     await asyncio.sleep(injection.for_ms / 1_000)
     for name in injection.targets:
         scene.host(name).node.skew(-by_ms)

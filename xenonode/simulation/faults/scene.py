@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from random import Random
 from typing import Any, Protocol
 
@@ -61,14 +61,12 @@ class Scene:
         self.network, self.loop = world.simulation.network, world.simulation.loop
         self.bites: Counter[str] = Counter()
         self._met: Counter[int] = Counter()  # the same by injection, which are told apart by their identity
-        self.touched: dict[str, Counter[str]] = {}
-        """Kinds of node and disk faults that met a host, by its name."""
         self.liars: set[str] = set()
         """Hosts that misbehave: in one way at a time, since two would put their methods in each other's place."""
-        self.lying: set[str] = set()
         self._busy: set[str] = set()
         self._open: dict[str, tuple[int, int]] = {}
         self._counting: dict[int, int] = {}
+        self._full: dict[str, tuple[int, int]] = {}
 
     def host(self, name: str) -> Any:
         """A host of the world."""
@@ -79,12 +77,10 @@ class Scene:
         place = f"{injection.kind} {injection.at_ms} {' '.join(injection.targets)}"
         return Random(int.from_bytes(derive(self.simulation.seed, "injection", place)))
 
-    def bit(self, injection: Injection, name: str = "", times: int = 1) -> None:
+    def bit(self, injection: Injection) -> None:
         """It really happened."""
-        self.bites[injection.kind] += times
-        self._met[id(injection)] += times
-        if name:
-            self.touched.setdefault(name, Counter())[injection.kind] += times
+        self.bites[injection.kind] += 1
+        self._met[id(injection)] += 1
 
     @asynccontextmanager
     async def counted(self, injection: Injection) -> AsyncIterator[None]:
@@ -104,13 +100,32 @@ class Scene:
             else:
                 self.bites[kind] += self.network.bites[kind] - before
 
+    @contextmanager
+    def full(self, injection: Injection, name: str) -> Iterator[None]:
+        """Within this, and within others' of the same host, no write to its disk finds room."""
+        host = self.host(name)
+        own_before = host.refused
+        users, before = self._full.get(name, (0, own_before))
+        self._full[name] = users + 1, before
+        host.set_full(True)
+        try:
+            yield
+        finally:
+            self._met[id(injection)] += host.refused - own_before
+            users, before = self._full.pop(name)
+            if users > 1:
+                self._full[name] = users - 1, before
+            else:
+                host.set_full(False)
+                self.bites[injection.kind] += host.refused - before
+
     def so_far(self, kind: str) -> int:
         """How often a kind really happened, including what of it is still under way."""
         _, before = self._open.get(kind, (0, self.network.bites[kind]))
         return self.bites[kind] + self.network.bites[kind] - before
 
     def met(self, injection: Injection) -> int:
-        """How often one injection did. What two of one kind do to the network at one time counts for both."""
+        """How often one injection did. What two of one kind do to the network or a disk at one time counts for both."""
         now = self.network.bites[injection.kind]
         return self._met[id(injection)] + now - self._counting.get(id(injection), now)
 
