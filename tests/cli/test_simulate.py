@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import gzip
 import json
 import os
 import shlex
@@ -95,6 +96,40 @@ def test_a_sweep_is_kept_resumed_and_tabled(capsys: pytest.CaptureFixture[str]) 
 
     status, fresh, _ = simulate(capsys, "quick.toml", "--seeds", "2", "--fresh", "--out", "out")
     assert status == 0 and fresh["runs"][0]["trace"] == told["runs"][1]["trace"]
+
+
+def test_a_run_that_does_not_repeat_is_kept_beside_the_one_before_and_the_others_go_on(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ("quick.toml", "--seeds", "1,2", "--out", "out", "--jobs", "1")
+    _, told, _ = simulate(capsys, *words)
+    before = Path(f"out/runs/{jobs_of('quick.toml', {}, (1,))[0].key}.json.gz")
+    fields = json.loads(gzip.decompress(before.read_bytes()))
+    fields["row"] |= {"rpcs": 1, "queries": 1, "datagrams": 1, "joined_s": 1, "trace": "another"}
+    before.write_bytes(gzip.compress(json.dumps(fields).encode()))
+    evidence = before.read_bytes()
+    Path("out/runs.csv").unlink()
+
+    status, again, error = simulate(capsys, *words, "--fresh")
+    assert status == 1 and again["runs"][0]["trace"] == told["runs"][0]["trace"] and len(again["runs"]) == 2
+    failure = json.loads(error.splitlines()[-1])
+    assert failure["code"] == "not_repeatable"
+    assert "seed 1 is not repeatable: trace another then" in failure["message"]
+    after = before.with_name(before.name.replace(".json", "-again.json"))
+    assert str(before) in failure["message"] and str(after) in failure["message"]
+    assert before.read_bytes() == evidence != after.read_bytes()
+    assert json.loads(gzip.decompress(after.read_bytes()))["row"]["trace"] == told["runs"][0]["trace"]
+    assert [row["seed"] for row in rows("out/runs.csv")] == ["1", "2"]
+    assert len(again["not_repeatable"]) == 1
+
+
+def test_what_is_kept_needs_no_cluster_and_where_nothing_failed_nothing_can_be_shrunk(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main.run(["simulate", "quick.toml", "--seeds", "1", "--shrink"]) == 0
+    assert "--shrink: nothing failed" in capsys.readouterr().err
+    status, told, _ = simulate(capsys, "quick.toml", "--seeds", "1", "--cluster", "tcp://127.0.0.1:1")
+    assert status == 0 and told["passed"] == 1
 
 
 def test_a_failing_seed_says_when_and_what_and_its_command_replays_it(capsys: pytest.CaptureFixture[str]) -> None:
@@ -350,21 +385,33 @@ def test_a_full_disk_is_an_error_for_people_and_what_was_kept_stays(
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "status", "told"),
     [
-        (["nowhere.toml"], "nowhere.toml cannot be read"),
-        (["."], "cannot be read: Is a directory"),
-        (["quick.toml", "--seeds", "x"], "is no seed"),
-        (["quick.toml", "--out", "/proc/nowhere"], "/proc/nowhere"),
-        (["quick.toml", "--set", "nodes.servers"], "names no value"),
-        (["quick.toml", "--set", "nodes.serverz=3"], "nodes.serverz: no such key"),
-        ([], "no scenario is named"),
+        (["nowhere.toml"], 1, "nowhere.toml cannot be read"),
+        (["."], 1, "cannot be read: Is a directory"),
+        (["quick.toml", "--seeds", "x"], 2, "is no seed"),
+        (["quick.toml", "--seeds", "3..1"], 2, "goes backwards"),
+        (["quick.toml", "--out", "/proc/nowhere"], 1, "/proc/nowhere"),
+        (["quick.toml", "--set", "nodes.servers"], 2, "names no value"),
+        (["quick.toml", "--set", "nodes.serverz=3"], 1, "nodes.serverz: no such key"),
+        ([], 2, "no scenario is named"),
     ],
 )
-def test_wrong_input_is_told_in_words(capsys: pytest.CaptureFixture[str], words: list[str], told: str) -> None:
-    status, value, error = simulate(capsys, *words)
-    assert status in (1, 2) and value is None
+def test_wrong_input_is_told_in_words(
+    capsys: pytest.CaptureFixture[str], words: list[str], status: int, told: str
+) -> None:
+    found, value, error = simulate(capsys, *words)
+    assert found == status and value is None
     assert told in json.loads(error)["message"]
+
+
+def test_what_can_be_set_is_shown_by_a_key_of_a_scenario(capsys: pytest.CaptureFixture[str]) -> None:
+    _, _, error = simulate(capsys, "quick.toml", "--set", "nodes.servers")
+    assert "--set nodes.servers=20" in json.loads(error)["next_step"]
+    assert main.run(["simulate", "--help"]) == 0
+    told = capsys.readouterr().out
+    assert "nodes.servers=20" in told and "share.memory" not in told
+    assert main.run(["status", "--set", "folder"]) == 2 and "share.memory='1 GiB'" in capsys.readouterr().err
 
 
 def test_keys_are_listed_with_their_meaning(capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,18 +36,10 @@ ConfigOption = Annotated[
         help="Configuration file (TOML); see 'xenonode config show'.",
     ),
 ]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Override one setting, e.g. --set share.memory='1 GiB'."),
-]
+SETTING = "share.memory='1 GiB'"
+"""What is set, for example, where a command has no other settings than those of a configuration file."""
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value; errors as JSON on stderr.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an unexpected error.")]
-_COMMON: dict[str, tuple[Any, object]] = {
-    "config": (ConfigOption, None),
-    "overrides": (SetOption, None),
-    "as_json": (JsonOption, False),
-    "debug": (DebugOption, False),
-}
 
 
 WAITING_SAID_S = 4.0
@@ -121,16 +113,19 @@ Handler = Callable[..., Coroutine[Any, Any, None] | None]
 
 
 def command(
-    group: typer.Typer, name: str, *, example: str, takes_negative: bool = False
+    group: typer.Typer, name: str, *, example: str, setting: str = SETTING, takes_negative: bool = False
 ) -> Callable[[Handler], Handler]:
-    """Add a handler to a group of commands; `example` ends its help. `takes_negative` lets '-1 USD' be an argument."""
+    """Add a handler to a group of commands; `example` ends its help, and `setting` is what --set takes, for example.
+
+    `takes_negative` lets '-1 USD' be an argument.
+    """
 
     def add(handler: Handler) -> Handler:
         hints = typing.get_type_hints(handler, include_extras=True)
         own = [each for each in inspect.signature(handler).parameters.values() if each.name != "run"]
 
         def call(**arguments: Any) -> None:
-            overrides = dict(_override(text) for text in arguments.pop("overrides") or [])
+            overrides = dict(_override(text, setting) for text in arguments.pop("overrides") or [])
             run = Run(Output(arguments.pop("as_json")), arguments.pop("config"), overrides)
             arguments.pop("debug")  # the caller of the whole program reads it, since it handles the errors
             result = handler(run, **arguments)
@@ -140,7 +135,7 @@ def command(
         parameters = [each.replace(annotation=hints[each.name]) for each in own]
         parameters += [
             inspect.Parameter(each, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
-            for each, (hint, default) in _COMMON.items()
+            for each, (hint, default) in _common(setting).items()
         ]
         keyword_only = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
         call.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]  # typer reads it
@@ -180,8 +175,19 @@ def usage_error(message: str, next_step: str) -> XenoError:
     return XenoError(message, next_step, "usage")
 
 
-def _override(text: str) -> tuple[str, str]:
+def _common(setting: str) -> dict[str, tuple[Any, object]]:
+    about = f"Override one setting, e.g. --set {setting}."
+    set_option = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help=about)]
+    return {
+        "config": (ConfigOption, None),
+        "overrides": (set_option, None),
+        "as_json": (JsonOption, False),
+        "debug": (DebugOption, False),
+    }
+
+
+def _override(text: str, setting: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals:
-        raise usage_error(f"--set {text!r} names no value", "write --set NAME=VALUE, e.g. --set share.memory='1 GiB'")
+        raise usage_error(f"--set {text!r} names no value", f"write --set NAME=VALUE, e.g. --set {setting}")
     return name.strip(), value.strip()

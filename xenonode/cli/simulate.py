@@ -30,6 +30,10 @@ PACKETS_SHOWN = 8
 """Last datagrams and stream segments, likewise."""
 FAILURES_SHOWN = 5
 """Failing runs that are told in full."""
+DIFFERENCES_SHOWN = 4
+"""Figures of a run that was another when it was repeated."""
+AGAIN = "-again"
+"""What such a run's file is called after the first one's."""
 REPLAY = "-replay"
 """What a replay's folder is called after the first one's."""
 
@@ -58,7 +62,7 @@ class _Replay:
 def add_to(app: typer.Typer) -> None:
     """Add this command."""
     example = "xenonode simulate churn --seeds 0..9 --set nodes.servers=12 --out results"
-    command(app, "simulate", example=example)(simulate)
+    command(app, "simulate", example=example, setting="nodes.servers=20")(simulate)
 
 
 def simulate(
@@ -107,7 +111,7 @@ def simulate(
     with Results(folder) as results:
         about = {"scenario": todo[0].scenario.fields(), "sets": run.overrides, "version": code_version()}
         results.begin(about)
-        finished = _carry_out(run, results, todo, partial(_engine, cluster, processes), fresh)
+        finished, unlike = _carry_out(run, results, todo, partial(_engine, cluster, processes), fresh)
         results.write_tables(finished, parquet=parquet)
         if plots:
             _draw(run, results, todo, finished)
@@ -115,7 +119,9 @@ def simulate(
         replay = _Replay(scenario, run.overrides, folder, injections)
         if shrink and failed is not None:
             _shrink(run, replay, results, failed)
-    _report(run, replay, finished, len(todo))
+        elif shrink:
+            run.output.note("--shrink: nothing failed, so there are no faults to leave out")
+    _report(run, replay, finished, unlike, len(todo))
 
 
 def _check_packages(parquet: bool, plots: bool) -> None:
@@ -141,8 +147,11 @@ def _engine(cluster: str, processes: int, jobs: Sequence[Job]) -> Iterator[Event
 
 def _carry_out(
     run: Run, results: Results, jobs: Sequence[Job], engine: Callable[[Sequence[Job]], Iterator[Event]], fresh: bool
-) -> list[Finished]:
-    """Run what is not kept yet; what was finished is kept even when this is interrupted. In the jobs' order."""
+) -> tuple[list[Finished], list[str]]:
+    """Run what is not kept yet; what was finished is kept even when this is interrupted. In the jobs' order.
+
+    Also returns what is to be said of runs that were not the same as before.
+    """
     from xenonode.cli.simulation_progress import Progress
     from xenonode.simulation.campaign.pool import Died, Sampled
 
@@ -152,20 +161,23 @@ def _carry_out(
     if done:
         run.output.note(f"{len(done)} of {len(jobs)} runs are kept from before")
     lost: list[Died] = []
+    unlike: list[str] = []
     before = {each: signal.signal(each, _interrupt) for each in (signal.SIGTERM, signal.SIGINT)}
     try:
         with Progress(run.output, len(jobs), list(done.values())) as progress:
-            for event in engine(todo):
+            for event in engine(todo) if todo else ():
                 if event is None or isinstance(event, Sampled):
                     progress.tell(event)
                 elif isinstance(event, Died):
                     progress.note(f"{event.job.title}: {event.reason}")
                     lost.append(event)
                 else:
-                    results.keep(event)
+                    told = _keep(results, kept.get(event.job.number), event)
                     done[event.job.number] = event
                     progress.finished(event)
-                    _compare(kept.get(event.job.number), event)
+                    if told:
+                        progress.note(told)
+                        unlike.append(told)
     except KeyboardInterrupt as error:
         before = {}  # this process ends at once, and what ends it is heard once
         if done:
@@ -179,16 +191,19 @@ def _carry_out(
         last = lost[-1]
         message = f"{len(jobs) - len(done)} runs could not be carried out: {last.job.title}: {last.reason}"
         raise XenoError(message, last.next_step, "died")
-    return [done[number] for number in sorted(done)]
+    return [done[number] for number in sorted(done)], unlike
 
 
-def _compare(before: Finished | None, now: Finished) -> None:
-    """A run that is repeated must be the same run."""
-    if before is not None and before.result.row != now.result.row:
-        told = [f"{name} {value} then, {now.result.row.get(name)} now" for name, value in before.result.row.items()
-                if now.result.row.get(name) != value]  # fmt: skip
-        text = f"{now.job.title} is not repeatable: {'; '.join(told[:4])}"
-        raise XenoError(text, "this is a bug of the simulator; please report it with the scenario", "not_repeatable")
+def _keep(results: Results, before: Finished | None, now: Finished) -> str:
+    """A run that is repeated must be the same run: of one that is not both are kept, and this is what to say of it."""
+    from xenonode.simulation.campaign.results import difference
+
+    differing = [] if before is None else difference(before, now)
+    path = results.keep(now, AGAIN if differing else "")
+    if not differing:
+        return ""
+    what = "; ".join(differing[:DIFFERENCES_SHOWN])
+    return f"{now.job.title} is not repeatable: {what}; {results.path(now.job)} is then, {path} now"
 
 
 def _draw(run: Run, results: Results, jobs: Sequence[Job], finished: Sequence[Finished]) -> None:
@@ -219,8 +234,8 @@ def _shrink(run: Run, replay: _Replay, results: Results, failed: Finished) -> No
     run.output.note(f"    replay: {dataclasses.replace(replay, injections=path).command(failed)}")
 
 
-def _report(run: Run, replay: _Replay, finished: Sequence[Finished], wanted: int) -> None:
-    """The answer; raises where a run failed."""
+def _report(run: Run, replay: _Replay, finished: Sequence[Finished], unlike: list[str], wanted: int) -> None:
+    """The answer; raises where a run failed, or was another than before."""
     failed = [each for each in finished if not each.result.verdict.passed]
     rows = [_row(each) for each in finished]
     value = {
@@ -228,6 +243,7 @@ def _report(run: Run, replay: _Replay, finished: Sequence[Finished], wanted: int
         "folder": str(replay.folder),
         "passed": len(finished) - len(failed),
         "failed": [_failure(replay, each) for each in failed],
+        "not_repeatable": unlike,
         "runs": [{**each.job.point, **each.result.row, "cpu_s": each.cpu_s} for each in finished],
         "faults": (kinds := _by_kind(finished)),
     }
@@ -242,23 +258,27 @@ def _report(run: Run, replay: _Replay, finished: Sequence[Finished], wanted: int
             early = ", or runs failed before it was due" if len(failed) else ""
             run.output.note(f"{kind['kind']} met nobody: it was too short, or its targets were away or idle{early}")
     run.output.note(f"{len(finished) - len(failed)} of {wanted} runs passed; tables are in {replay.folder}")
-    if not failed:
-        return
     for each in failed[:FAILURES_SHOWN]:
-        told = _failure(replay, each)
-        run.output.note(
-            f"\n{each.job.title} failed after {told['virtual_s']:.3f} virtual s: {told['check']}: {told['detail']}"
-        )
-        for line in told["last_events"][-EVENTS_SHOWN:]:
-            run.output.note(f"    {line}")
-        for line in told["last_packets"][-PACKETS_SHOWN:]:
-            run.output.note(f"    {line}")
-        if told["traceback"]:
-            run.output.note(told["traceback"])
-        run.output.note(f"    replay: {told['replay']}")
-    first = failed[0]
-    text = f"{len(failed)} of {wanted} runs failed; {first.job.title}: {first.result.verdict.check}"
-    raise XenoError(text, f"replay it: {replay.command(first)}", "simulation")
+        _tell_failure(run, _failure(replay, each))
+    if unlike:
+        step = "this is a bug of the simulator; please report it with the scenario and both files"
+        raise XenoError(f"{len(unlike)} of {wanted} runs: {unlike[0]}", step, "not_repeatable")
+    if failed:
+        first = failed[0]
+        text = f"{len(failed)} of {wanted} runs failed; {first.job.title}: {first.result.verdict.check}"
+        raise XenoError(text, f"replay it: {replay.command(first)}", "simulation")
+
+
+def _tell_failure(run: Run, told: Mapping[str, Any]) -> None:
+    note = run.output.note
+    note(f"\n{told['run']} failed after {told['virtual_s']:.3f} virtual s: {told['check']}: {told['detail']}")
+    for line in told["last_events"][-EVENTS_SHOWN:]:
+        note(f"    {line}")
+    for line in told["last_packets"][-PACKETS_SHOWN:]:
+        note(f"    {line}")
+    if told["traceback"]:
+        note(told["traceback"])
+    note(f"    replay: {told['replay']}")
 
 
 def _by_kind(finished: Sequence[Finished]) -> list[dict[str, Any]]:

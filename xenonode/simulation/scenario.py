@@ -42,8 +42,8 @@ FOREVER_S = 365 * DAY_S
 class ScenarioError(XenoError):
     """A scenario that cannot be run; names the file, the key and the next step."""
 
-    def __init__(self, message: str, next_step: str = "") -> None:
-        super().__init__(message, next_step or "see 'xenonode simulate --keys' for every key", "scenario")
+    def __init__(self, message: str, next_step: str = "", code: str = "scenario") -> None:
+        super().__init__(message, next_step or "see 'xenonode simulate --keys' for every key", code)
 
 
 class ContradictionError(ValueError):

@@ -24,6 +24,7 @@ from xenonode.simulation.scenario_file import load
 
 SEEDS_MAX = 100_000
 SEED_MOST = 2**63 - 1
+SEEDS_STEP = "write 7, 0..99 or 1,5,10..12"
 SHOWN_MAX = 60
 """Of a wrong argument so much is told; no seed is longer."""
 PACKAGES = ("dht", "hypervisor", "summaries", "xenonode")
@@ -89,12 +90,12 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         first, dots, last = part.strip().partition("..")
         shown = f"--seeds {text[:SHOWN_MAX]!r}"
         if not first.isdecimal() or (dots and not last.isdecimal()):
-            raise ScenarioError(f"{shown}: {part.strip()[:SHOWN_MAX]!r} is no seed", "write 7, 0..99 or 1,5,10..12")
+            raise ScenarioError(f"{shown}: {part.strip()[:SHOWN_MAX]!r} is no seed", SEEDS_STEP, "usage")
         digits = max(len(first), len(last))  # Python reads numbers of some thousand digits only
         low, high = (int(first), int(last) if dots else int(first)) if digits < SHOWN_MAX else (0, SEED_MOST + 1)
         if low > high or high > SEED_MOST or high - low + len(found) >= SEEDS_MAX:
             told = f"{part.strip()!r} goes backwards" if low > high else f"more than {SEEDS_MAX} seeds, or too large"
-            raise ScenarioError(f"{shown}: {told}", "write 7, 0..99 or 1,5,10..12")
+            raise ScenarioError(f"{shown}: {told}", SEEDS_STEP, "usage")
         found.update(dict.fromkeys(range(low, high + 1)))
     return tuple(found)
 

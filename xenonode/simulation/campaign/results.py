@@ -3,7 +3,7 @@
 Decides how results survive (written beside, flushed, renamed; a damaged one is run again), who may write (one
 campaign at a time), and what a table holds: a line a row, the swept keys and the seed in front.
 
-    DIR/runs/KEY.json.gz     one finished run, all of it
+    DIR/runs/KEY.json.gz     one finished run, all of it; KEY-again where it was repeated and was another
     DIR/runs.csv ...         tables over the runs of the last command; .parquet where asked for
 """
 
@@ -67,20 +67,23 @@ class Results:
         """Say what is in here; finds out whether anything can be written before hours were spent."""
         self._write("about.json", (json.dumps(about, indent=2, sort_keys=True) + "\n").encode())
 
+    def path(self, job: Job) -> Path:
+        """Where a run is kept."""
+        return self.folder / "runs" / f"{job.key}.json.gz"
+
     def stored(self, job: Job) -> Finished | None:
         """The run, if it was carried out before; None where it was not, or its file is damaged."""
-        path = self.folder / "runs" / f"{job.key}.json.gz"
         try:
-            fields = json.loads(gzip.decompress(path.read_bytes()))
+            fields = json.loads(gzip.decompress(self.path(job).read_bytes()))
             return Finished(job, RunResult.from_fields(fields), float(fields["cpu_s"]))
         except (OSError, EOFError, ValueError, KeyError, TypeError):
             return None
 
-    def keep(self, finished: Finished) -> None:
-        """Keep a run. Raises XenoError where there is no space."""
+    def keep(self, finished: Finished, again: str = "") -> Path:
+        """Keep a run; with `again` after its key, beside the one that is there. Raises XenoError without space."""
         fields = finished.result.to_fields() | {"cpu_s": finished.cpu_s, "point": dict(finished.job.point)}
         data = gzip.compress(json.dumps(fields, sort_keys=True).encode(), mtime=0)
-        self._write(f"runs/{finished.job.key}.json.gz", data)
+        return self._write(f"runs/{finished.job.key}{again}.json.gz", data)
 
     def write_tables(self, runs: Sequence[Finished], *, parquet: bool = False) -> list[Path]:
         """Every table over these runs. Raises XenoError."""
@@ -113,6 +116,13 @@ class Results:
                     beside.unlink()
                 raise
         return path
+
+
+def difference(before: Finished, now: Finished) -> list[str]:
+    """What is not the same of one run that was carried out twice: the trace, which tells most, and then the rest."""
+    then, again = before.result.row, now.result.row
+    names = [name for name in {"trace": "", **then, **again} if then.get(name) != again.get(name)]
+    return [f"{name} {then.get(name)} then, {again.get(name)} now" for name in names]
 
 
 def tables(runs: Sequence[Finished]) -> dict[str, list[Row]]:
