@@ -203,6 +203,13 @@ class SessionMachine(RuleBasedStateMachine):
         assert refused or seq == before.command_seq or self.session.command_seq == seq
         assert rate_nano_per_hour(self.session.resources, PRICES) <= CAP
 
+    @rule(by_owner=st.booleans())
+    def server_stops(self, by_owner: bool) -> None:
+        ended = self.session.state in (STOPPING, *ENDED)
+        effects = self.apply(ev.StopOrdered("sold", by_owner))
+        assert (ev.Audit("operator_stop", {"reason": "sold"}) in effects) is by_owner
+        assert ended or (self.session.state == STOPPING and self.session.reason == "sold")
+
     @precondition(lambda self: self.session.claim is not None)
     @rule(answer=st.sampled_from(["settle", "lose the answer", "refuse"]))
     def corp_answers(self, answer: str) -> None:

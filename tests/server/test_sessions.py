@@ -14,8 +14,8 @@ from hypervisor.adapter import Running
 from hypervisor.environment import State as GuestState
 from xenonode.model.resources import Prices, Resources, due_nano
 from xenonode.model.session import Amendment, Start, UsageRecord
-from xenonode.server.audit_log import CHECKPOINTS_NAME, NAME, entries, split_checkpoints, verify
-from xenonode.server.errors import NotKeptError, RefusedError
+from xenonode.server.audit_log import CHECKPOINTS_NAME, NAME, split_checkpoints, verify
+from xenonode.server.errors import RefusedError
 from xenonode.server.session_state import FAILED, PAUSED, RUNNING, STOPPED
 
 from .world import (
@@ -234,60 +234,6 @@ def told(caplog: pytest.LogCaptureFixture) -> list[str]:
     """What an operator was told of, without its reasons; never in the form of a traceback."""
     assert not any(record.exc_info for record in caplog.records)
     return [record.getMessage().split(" (")[0] for record in caplog.records if record.levelno >= logging.WARNING]
-
-
-def test_a_full_disk_is_told_of_once_and_its_sessions_are_metered_again_when_there_is_room(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    async def scenario() -> None:
-        world, server, id = await running()
-        before = server.manager.sessions[id].due_nano
-        world.files.full = "."
-        await asyncio.sleep(6)
-        assert told(caplog) == ["sessions cannot be written down"]
-        with pytest.raises(NotKeptError, match="takes no writes"):
-            await server.command(id, 1, "pause")
-        world.files.full = ""
-        await asyncio.sleep(6)
-        await server.cosign(id)
-        assert server.manager.sessions[id].due_nano > before
-        assert told(caplog) == ["sessions cannot be written down", "sessions are written down again"]
-        await server.manager.close()
-
-    run_virtually(scenario())
-
-
-@pytest.mark.parametrize("full", [".", "journal"])
-def test_a_session_that_ends_while_the_disk_is_full_ends_and_is_paid_for_once_when_there_is_room(
-    full: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    async def scenario() -> None:
-        world, server, id = await running()
-        await asyncio.sleep(5)
-        await server.cosign(id)
-        await server.command(id, 1, "stop")
-        world.files.full = full  # before its guest is gone, and so before it is settled
-        await asyncio.sleep(30)
-        assert server.manager.sessions[id].state not in (STOPPED, FAILED)
-        world.files.full = ""
-        await until(server, id, STOPPED)
-        await asyncio.sleep(2)
-        await server.cosign(id)
-        world.files.full = full  # XenoCorp's answer cannot be kept
-        await asyncio.sleep(10)
-        world.files.full = ""
-        await asyncio.sleep(400)
-        assert server.manager.sessions[id].closed and len(world.corp.final) == 1
-        assert sum(world.corp.captures) == world.corp.cumulative[next(iter(world.corp.final))]
-        assert told(caplog) == 2 * ["sessions cannot be written down", "sessions are written down again"]
-        checkpoints = split_checkpoints(world.files.content[CHECKPOINTS_NAME])
-        content = world.files.content[NAME]
-        assert verify(content, SERVER.public_key, checkpoints, ED25519, heads=[]).sound
-        audited = [(entry["kind"], entry["body"]) for entry in entries(content)]
-        assert all(audited.count(each) == 1 for each in audited), "what was decided again stands there twice"
-        await server.manager.close()
-
-    run_virtually(scenario())
 
 
 def test_bad_agreements_are_refused_with_every_reason_and_leave_nothing_behind() -> None:

@@ -13,7 +13,7 @@ import os
 import random
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from dht.identity import ED25519, Scheme, Signer
 from hypervisor.adapter import Hypervisor
@@ -118,6 +118,9 @@ class Files:
     held: set[str] = field(default_factory=set)
     full: str = ""
     """Files with this in their names cannot grow."""
+    cramped: bool = False
+    """What is there can still grow a little, but has no room for another file beside it."""
+    refused: int = 0
 
 
 class MemoryDisk:
@@ -128,7 +131,11 @@ class MemoryDisk:
 
     def _need_space(self, name: str) -> None:
         if self.files.full and self.files.full in name:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        self.files.refused += 1
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def read(self, name: str) -> bytes:
         return self.files.content.get(name, b"")
@@ -144,6 +151,8 @@ class MemoryDisk:
 
     def replace(self, name: str, data: bytes) -> None:
         self._need_space(name)
+        if self.files.cramped:
+            self._refuse()
         if self.room is not None and self.room.dies():
             self.room.die()
         self.files.content[name] = data

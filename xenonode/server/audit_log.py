@@ -14,6 +14,7 @@ An entry says what was done and for which session, and names parties by their ke
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,8 +24,8 @@ from dht import wire
 from dht.errors import RemoteError, WireError
 from dht.identity import Scheme, Signer
 from xenonode.model.message import Message, require
-from xenonode.server.disk import Disk
-from xenonode.server.errors import DamagedError, LocalError
+from xenonode.server.disk import Disk, kept
+from xenonode.server.errors import DamagedError, LocalError, NotKeptError
 
 NAME = "audit.log"
 CHECKPOINTS_NAME = "audit.checkpoints"
@@ -65,7 +66,7 @@ class Verdict:
 
 
 class AuditLog:
-    """One server's log. Opening it checks it whole; every entry is durable when `add` returns."""
+    """One server's log. Opening it checks it whole; every entry is durable when `add` returns, or NotKeptError."""
 
     def __init__(self, disk: Disk, signer: Signer, scheme: Scheme) -> None:
         self._disk, self._signer = disk, signer
@@ -75,10 +76,11 @@ class AuditLog:
         verdict = verify(data[:whole_bytes], signer.public_key, checkpoints, scheme)
         if not verdict.sound:  # nothing is written before this, so that the evidence stays
             raise DamagedError(f"{NAME}: {verdict.fault}", "keep the file for an investigation, and start a new one")
-        if whole_bytes < len(data):
-            disk.replace(NAME, data[:whole_bytes])
-        if signed_bytes < len(signed):
-            disk.replace(CHECKPOINTS_NAME, signed[:signed_bytes])
+        with kept():
+            if whole_bytes < len(data):
+                disk.replace(NAME, data[:whole_bytes])
+            if signed_bytes < len(signed):
+                disk.replace(CHECKPOINTS_NAME, signed[:signed_bytes])
         self._length, self._head = verdict.length, verdict.head
         self._checkpoint = checkpoints[-1] if checkpoints else None
         self._checkpointed = 0
@@ -116,16 +118,19 @@ class AuditLog:
         if len(encoded) > BODY_MAX_BYTES:
             raise LocalError(f"an audit entry of {len(encoded)} bytes; at most {BODY_MAX_BYTES} are kept")
         hash_ = _chain(self._head, encoded)
-        self._disk.append(NAME, len(encoded).to_bytes(4, "big") + hash_ + encoded)
+        with kept():
+            self._disk.append(NAME, len(encoded).to_bytes(4, "big") + hash_ + encoded)
         self._length, self._head = self._length + 1, hash_
         if self._checkpoint_due(now_ms):
-            self.sign_checkpoint(now_ms)
+            with contextlib.suppress(NotKeptError):  # the entry stands, and the next one is signed with it
+                self.sign_checkpoint(now_ms)
         return hash_
 
     def sign_checkpoint(self, now_ms: int) -> bytes:
         """Sign how long the log is now; durable when it returns."""
         raw = Checkpoint(self._length, self._head, now_ms).seal(self._signer).raw
-        self._disk.append(CHECKPOINTS_NAME, len(raw).to_bytes(4, "big") + raw)
+        with kept():
+            self._disk.append(CHECKPOINTS_NAME, len(raw).to_bytes(4, "big") + raw)
         self._checkpoint, self._checkpointed, self._checkpointed_ms = raw, self._length, now_ms
         return raw
 

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
-from xenonode.server.errors import LocalError
+from xenonode.server.errors import LocalError, NotKeptError
 
 FILE_MODE = 0o600
 _NO_FILES = (".new", ".lock")
@@ -84,16 +84,21 @@ class FolderDisk:
             self._flush_folder()
 
     def replace(self, name: str, data: bytes) -> None:
-        """Put `data` in the place of the file, durably."""
+        """Put `data` in the place of the file, durably; a failed write leaves nothing that takes room."""
         path = self._path(name)
         fresh = path.with_name(path.name + ".new")
-        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, FILE_MODE)
         try:
-            _write_all(handle, data)
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        fresh.replace(path)
+            handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, FILE_MODE)
+            try:
+                _write_all(handle, data)
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+            fresh.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                fresh.unlink()
+            raise
         self._flush_folder()
 
     def names(self) -> list[str]:
@@ -130,6 +135,15 @@ class FolderDisk:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+@contextlib.contextmanager
+def kept() -> Iterator[None]:
+    """What is written in here. Raises NotKeptError where the disk takes no writes."""
+    try:
+        yield
+    except OSError as error:
+        raise NotKeptError(error) from error
 
 
 def _write_all(handle: int, data: bytes) -> None:

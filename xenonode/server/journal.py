@@ -8,17 +8,19 @@ or may not run.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
 from dht import wire
 from dht.errors import WireError
 from xenonode.model.errors import MessageError
-from xenonode.server.disk import Disk
+from xenonode.server.disk import Disk, kept
 from xenonode.server.errors import DamagedError
 from xenonode.server.frames import frame, read_frames
 from xenonode.server.session_state import Session
 
+logger = logging.getLogger("xenonode.server.journal")
 NAME = "sessions.journal"
 VERSION = 1
 COMPACT_MIN_BYTES = 1 << 20
@@ -42,7 +44,7 @@ class Spent:
 
 
 class Journal:
-    """One server's durable memory. Opening it recovers; every write is durable when it returns."""
+    """One server's durable memory. Opening it recovers; every write is durable when it returns, or NotKeptError."""
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
@@ -51,6 +53,8 @@ class Journal:
         self._counters: dict[str, int] = {}
         self._spent: dict[bytes, Spent] = {}
         self._found: dict[bytes, Session] = {}
+        self._size_bytes = 0
+        self._kept_whole_bytes = COMPACT_MIN_BYTES
         self._recover()
 
     @property
@@ -58,19 +62,23 @@ class Journal:
         """The sessions found when the journal was opened, by id."""
         return dict(self._found)
 
-    def put(self, session: Session) -> list[bytes]:
-        """Make a session's record durable; the ids of closed sessions that were forgotten for it."""
+    @property
+    def surplus(self) -> list[bytes]:
+        """Closed sessions that are more than are kept, the oldest first."""
+        return list(self._closed)[: max(0, len(self._closed) - CLOSED_MAX)]
+
+    def put(self, session: Session) -> None:
+        """Make a session's record durable."""
         payload = _payload({"session": session.id, "record": session.to_fields()})
         self._append(payload)
         self._sessions[session.id] = payload
-        if not session.closed:
-            return []
-        self._closed[session.id] = None
-        forgotten = list(self._closed)[: max(0, len(self._closed) - CLOSED_MAX)]
-        for each in forgotten:
-            self._append(_payload({"forget": each}))
-            del self._closed[each], self._sessions[each]
-        return forgotten
+        if session.closed:
+            self._closed[session.id] = None
+
+    def forget(self, id: bytes) -> None:
+        """Make it durable that a closed session is no longer remembered."""
+        self._append(_payload({"forget": id}))
+        del self._closed[id], self._sessions[id]
 
     @property
     def spent(self) -> dict[bytes, Spent]:
@@ -95,9 +103,10 @@ class Journal:
 
     def _append(self, payload: bytes) -> None:
         data = frame(payload)
-        self._disk.append(NAME, data)
+        with kept():
+            self._disk.append(NAME, data)
         self._size_bytes += len(data)
-        if self._size_bytes > COMPACT_MIN_BYTES and self._size_bytes > COMPACT_FACTOR * self._live_bytes():
+        if self._size_bytes > self._kept_whole_bytes and self._size_bytes > COMPACT_FACTOR * self._live_bytes():
             self._compact(payload)
 
     def _live_bytes(self) -> int:
@@ -105,18 +114,28 @@ class Journal:
         return spent_bytes + sum(len(each) for each in self._sessions.values())
 
     def _compact(self, newest: bytes) -> None:
-        """Write anew what counts; `newest` was appended but is not yet in our books, so it comes last."""
+        """Write anew what counts; `newest` was appended but is not yet in our books, so it comes last.
+
+        It is durable already: where there is no room for a second file, the first goes on for a while.
+        """
         counters = [_payload({"counter": name, "value": value}) for name, value in sorted(self._counters.items())]
         spent = [_spent_payload(id, each) for id, each in self._spent.items()]
         data = b"".join(frame(each) for each in (*self._sessions.values(), *spent, *counters, newest))
-        self._disk.replace(NAME, data)
-        self._size_bytes = len(data)
+        try:
+            self._disk.replace(NAME, data)
+        except OSError as error:
+            if self._kept_whole_bytes == COMPACT_MIN_BYTES:
+                logger.warning("%s cannot be written anew (%s), and grows: make room", NAME, error)
+            self._kept_whole_bytes = self._size_bytes + COMPACT_MIN_BYTES
+        else:
+            self._kept_whole_bytes, self._size_bytes = COMPACT_MIN_BYTES, len(data)
 
     def _recover(self) -> None:
         data = self._disk.read(NAME)
         payloads, whole_bytes = read_frames(data, NAME)
         if whole_bytes < len(data):
-            self._disk.replace(NAME, data[:whole_bytes])
+            with kept():
+                self._disk.replace(NAME, data[:whole_bytes])
         self._size_bytes = whole_bytes
         for payload in payloads:
             self._replay(payload)

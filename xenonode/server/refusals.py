@@ -31,5 +31,5 @@ class Refusals:
         if self._written >= WRITTEN_MAX:
             self._counted += 1
             return
-        self._written += 1
         self._audit.add(self._kind, session, {"client": client, "reasons": list(reasons)}, now_ms)
+        self._written += 1

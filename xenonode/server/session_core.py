@@ -93,9 +93,11 @@ def _vanished(session: Session, event: ev.Vanished, now_ms: int) -> Step:
 
 
 def _stop_ordered(session: Session, event: ev.StopOrdered, now_ms: int) -> Step:
+    ordered: list[ev.Effect] = [ev.Audit("operator_stop", {"reason": event.reason})] if event.by_owner else []
     if session.state == STOPPING or session.state in ENDED:
-        return session, []
-    return stop(session, event.reason)
+        return session, ordered
+    session, effects = stop(session, event.reason)
+    return session, [*ordered, *effects]
 
 
 def _gone(session: Session, event: ev.Gone, now_ms: int) -> Step:

@@ -177,9 +177,10 @@ class GaveUp:
 
 @dataclass(frozen=True, slots=True)
 class StopOrdered:
-    """The owner of the server ends the session."""
+    """The server ends the session, by its owner's order or of itself."""
 
     reason: str
+    by_owner: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from dht.identity import Signer
@@ -32,6 +31,7 @@ from xenonode.server.claiming import ClaimPump
 from xenonode.server.errors import NotKeptError, RefusedError
 from xenonode.server.guests import Guests, StartGuest
 from xenonode.server.journal import Journal
+from xenonode.server.keeping import Keeper
 from xenonode.server.launching import guest_name
 from xenonode.server.ports import CorpPort
 from xenonode.server.refusals import Refusals
@@ -71,8 +71,8 @@ class SessionManager:
         self._sessions: dict[bytes, Session] = {}
         self._locks: dict[bytes, asyncio.Lock] = {}
         self._misses: dict[bytes, int] = {}
-        self._unkept: set[bytes] = set()
-        self._audited: dict[bytes, list[ev.Audit]] = {}
+        self._orders: dict[bytes, ev.StopOrdered] = {}
+        self._keeper = Keeper(journal, audit, self._clock.now_ms)
         run = journal.counter("run") + 1
         journal.count("run", run)
         self._guests = Guests(env, signer, hypervisor, admission, self._clock, run, self.apply, start_guest)
@@ -202,7 +202,7 @@ class SessionManager:
             return await self.apply(session.id, ev.Validated(agreement.seal(self._signer).raw))
         except BaseException:
             if self._sessions[session.id] is session:  # nothing became durable, so it never was
-                del self._sessions[session.id]
+                self._forget(session.id)
                 self._admission.keep(session.id, None)
             raise
 
@@ -249,11 +249,23 @@ class SessionManager:
         return text.decode("utf-8", "replace")
 
     async def stop(self, id: bytes, reason: str) -> Session:
-        """End a session by the owner's order, whoever's it is. Raises RefusedError where there is none."""
+        """End a session by the owner's order, whoever's it is. Raises RefusedError where there is none.
+
+        Where the disk takes no writes, the guest goes at once, which may make the room that is missing; the order waits
+        in memory until it can be written down.
+        """
         if id not in self._sessions:
             raise RefusedError("there is no such session here", "see 'xenonode server sessions'", "unknown_session")
-        self._audit.add("operator_stop", id, {"reason": reason}, self._clock.now_ms())
-        return await self.apply(id, ev.StopOrdered(reason))
+        order = ev.StopOrdered(reason, by_owner=True)
+        try:
+            return await self.apply(id, order)
+        except NotKeptError as error:
+            if self._sessions[id].state not in HOLDING:
+                raise
+            self._orders[id] = order
+            self._guests.tear_down(id)
+            message = "the environment is being removed; that the session ended waits for a disk that takes writes"
+            raise RefusedError(message, "make room on this server's disk", error.code) from error
 
     def session(self, client: bytes, id: bytes) -> Session:
         """A session of this client; another's is as unknown as one that never was. Raises RefusedError."""
@@ -263,19 +275,24 @@ class SessionManager:
         return session
 
     async def apply(self, id: bytes, event: ev.Event) -> Session:
-        """Let an event happen to a session, with all that follows from it."""
+        """Let an event happen to a session, with all that follows from it. Raises RefusedError."""
         async with self._locks.setdefault(id, asyncio.Lock()):
+            if id not in self._sessions:  # while this waited
+                raise RefusedError("the session is closed and forgotten", "see 'session list'", "unknown_session")
             events = deque([event])
             while events:
                 session, effects = step(self._sessions[id], events.popleft(), self._clock.now_ms())
-                self._make_durable(session, effects)
+                self._keeper.keep(session, effects)
                 self._sessions[id] = session
                 self._keep_capacity(session)
                 for effect in effects:
                     events.extend(await self._do(session, effect))
-            if self._sessions[id].claim is not None:
+            session = self._sessions[id]
+            if session.claim is not None:
                 self._pump.wake()
-            return self._sessions[id]
+            if session.closed:
+                self._forget_surplus()
+            return session
 
     async def sample(self) -> None:
         """Read all guests once, and let time pass for every session."""
@@ -288,14 +305,22 @@ class SessionManager:
             readings = None
         for id in [id for id, session in self._sessions.items() if not session.closed]:
             lock = self._locks.get(id)
-            if lock is not None and lock.locked():
+            if id not in self._sessions or (lock is not None and lock.locked()):
                 continue  # a slow command holds it; the next sample counts what this one does not
-            try:
-                await self.apply(id, self._observed(id, ids, readings))
-            except NotKeptError:
-                pass  # told of where it happened; decided anew at the next sample
-            except Exception:  # whatever is wrong with one session, the others are still metered
-                logger.exception("session %s could not be brought up to date", id.hex())
+            order = self._orders.get(id)
+            if await self._apply_or_later(id, order or self._observed(id, ids, readings)) and order is not None:
+                self._orders.pop(id, None)
+
+    async def _apply_or_later(self, id: bytes, event: ev.Event) -> bool:
+        """Whether it happened: whatever is wrong with one session, the others are looked after."""
+        try:
+            await self.apply(id, event)
+        except NotKeptError:
+            return False  # told of where it happened; decided anew at the next sample
+        except Exception:
+            logger.exception("session %s could not be brought up to date", id.hex())
+            return False
+        return True
 
     def _observed(self, id: bytes, asked: list[bytes], readings: Mapping[bytes, ev.Reading] | None) -> ev.Event:
         if readings is None or id not in asked:
@@ -311,41 +336,21 @@ class SessionManager:
             await asyncio.sleep(SAMPLE_PERIOD_S)
             await self.sample()
 
-    def _make_durable(self, session: Session, effects: list[ev.Effect]) -> None:
-        """What was decided stands in the audit log and the journal before anybody can see it."""
-        if not any(isinstance(effect, ev.Audit | ev.Save) for effect in effects):
-            return
-        now_ms = self._clock.now_ms()
-        with self._on_disk(session.id):
-            audited = self._audited.setdefault(session.id, [])
-            for effect in effects:
-                if isinstance(effect, ev.Audit) and effect not in audited:
-                    self._audit.add(effect.kind, session.id, effect.body, now_ms)
-                    audited.append(effect)  # where the journal is refused after it, the same is decided each second
-            if any(isinstance(effect, ev.Save) for effect in effects):
-                for forgotten in self._journal.put(session):
-                    old = self._sessions.pop(forgotten, None)
-                    if old is not None:
-                        self._releases.use_up(old.agreement.reservation, old.reservation)
-                    self._locks.pop(forgotten, None)
-                    self._unkept.discard(forgotten)
-            del self._audited[session.id]
+    def _forget_surplus(self) -> None:
+        """Closed sessions need not be kept for ever; what paid for one is remembered first, lest it pay again."""
+        for id in self._journal.surplus:
+            old = self._sessions[id]
+            try:
+                self._releases.use_up(old.agreement.reservation, old.reservation)
+                self._journal.forget(id)
+            except NotKeptError:
+                return  # tried again when the next one closes
+            self._forget(id)
 
-    @contextmanager
-    def _on_disk(self, id: bytes) -> Iterator[None]:
-        """What is written of a session in here. Raises NotKeptError; an operator hears of it once, not each second."""
-        try:
-            yield
-        except OSError as error:
-            if not self._unkept:
-                told = "sessions cannot be written down (%s): make room; what guests use meanwhile is in memory only"
-                logger.warning(told, error)
-            self._unkept.add(id)
-            raise NotKeptError(error) from error
-        if id in self._unkept:
-            self._unkept.discard(id)
-            if not self._unkept:
-                logger.warning("sessions are written down again")
+    def _forget(self, id: bytes) -> None:
+        for books in (self._sessions, self._locks, self._misses, self._orders):
+            books.pop(id, None)
+        self._keeper.forget(id)
 
     def _keep_capacity(self, session: Session) -> None:
         self._admission.keep(session.id, session.resources if session.state in HOLDING else None)
@@ -381,9 +386,11 @@ class SessionManager:
                 ).seal(self._signer)
                 return [ev.ClaimMade(claim.id, claim.raw, effect)]
             case ev.GiveUp():
-                with self._on_disk(session.id):
+                with self._keeper.watched(session.id):
                     try:
                         self._releases.give_up(session.agreement.reservation, session.reservation)
+                    except NotKeptError:
+                        raise
                     except RefusedError as error:
                         logger.warning("session %s keeps its reservation: %s", session.id.hex(), error.message)
                 self._pump.wake()

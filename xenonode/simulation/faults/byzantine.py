@@ -31,6 +31,7 @@ from summaries.trie import ROOT, destination, keys_of
 from summaries.zone import MAX_HEIGHT_STEPS, Zone
 from xenonode.model.advert import Advert
 from xenonode.search.kinds import ADVERT, TRIE
+from xenonode.server.errors import NotKeptError
 from xenonode.simulation.errors import PowerLost
 from xenonode.simulation.faults.kinds import Injection
 from xenonode.simulation.faults.scene import Scene
@@ -129,7 +130,7 @@ async def lie(scene: Scene, injection: Injection) -> None:
         ends_s = scene.loop.time() + injection.for_ms / 1_000
         while liar.there and (left_s := ends_s - scene.loop.time()) > 0:
             if again is not None:
-                with contextlib.suppress(PowerLost, OSError):  # its disk fails, as it does to the honest
+                with contextlib.suppress(PowerLost, NotKeptError):  # its disk fails, as it does to the honest
                     scene.host(name).node.call(again)
             await asyncio.sleep(min(left_s, EVERY_S))
         if liar.there:
