@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from xenonode.simulation.crowd import Crowd
-from xenonode.simulation.invariants.quiet import Truth, rows_are_held, zones_cover_rows
+from xenonode.simulation.crowd_hosts import CrowdPeer
+from xenonode.simulation.invariants.quiet import Truth, adverts_are_in_force, rows_are_held, zones_cover_rows
 
 from .test_crowd import FEW
 
@@ -46,6 +49,18 @@ def test_rows_that_two_holders_lost_are_missed_while_their_advert_is_being_repla
         name, point = next((name, point) for name, point, before in truth.points() if before)
         lose(truth, point.id)
         assert name in rows_are_held(Truth(crowd))
+
+
+def test_who_came_back_and_advertises_nothing_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nothing(self: CrowdPeer) -> None:
+        """Publish no advert."""
+
+    with published() as crowd:
+        assert adverts_are_in_force(crowd) == ""
+        crowd.servers[7].crash()
+        monkeypatch.setattr(CrowdPeer, "publish", nothing)
+        crowd.run(crowd.servers[7].restart())
+        assert adverts_are_in_force(crowd) == "peer-7: it has published no advert since it began"
 
 
 def lose(truth: Truth, id: int) -> None:

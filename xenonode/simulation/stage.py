@@ -74,6 +74,8 @@ class Stage(ABC):
 
     simulation: Simulation
     leaf_capacity: int
+    advertising: bool = True
+    """Whether those who hold overlays advertise anything at all."""
     patience_s: float = 20.0
     """Once all is quiet, rows on their way and zones that widen are allowed so long; what is wrong then stays wrong."""
 

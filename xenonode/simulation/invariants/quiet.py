@@ -7,7 +7,7 @@ check returns what is wrong.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from summaries.asks import REPLICAS
 from summaries.node import TrieNode
@@ -22,7 +22,6 @@ from xenonode.simulation.nearest import Nearest
 if TYPE_CHECKING:
     from xenonode.search.holding import TrieHolding
     from xenonode.search.looking import Standing
-    from xenonode.search.publishing import Publisher
     from xenonode.search.searching import SearchAnswer
     from xenonode.simulation.node_host import NodeHost
     from xenonode.simulation.stage import Stage
@@ -56,10 +55,10 @@ class Truth:
         self.expected = {each.server_key: each for each in world.adverts()}
         self._by_key = {host.running.home.signer.public_key: host.node.host.name for host in self.hosts}
         self._before = {
-            key: dict(publisher.standing)
+            key: dict(one.publisher.standing)
             for host in self.hosts
-            for key, publisher in _publishers(host)
-            if publisher is not None and publisher.is_under_way
+            for _, key, one in _advertised(host)
+            if one.publisher.is_under_way
         }
         self._nearest: dict[str, Nearest] = {}
         several = self.peer.tries
@@ -148,11 +147,14 @@ class Truth:
         return quorum(min(REPLICAS, len(self.hosts)))
 
 
-def _publishers(host: NodeHost) -> Iterator[tuple[bytes, Publisher | None]]:
-    """By whom a host publishes whose adverts: its own, and those of machines behind it."""
-    yield host.running.home.signer.public_key, getattr(host.running, "publisher", None)
-    for machine in getattr(host, "fleet", ()):
-        yield machine.signer.public_key, getattr(machine, "publisher", None)
+def _advertised(host: NodeHost) -> Iterator[tuple[str, bytes, Any]]:
+    """Name and key of everything that a host which is up advertises, and what has its `advertiser` and `publisher`."""
+    running = host.running
+    if hasattr(running, "advertiser"):
+        yield host.node.host.name, running.home.signer.public_key, running
+        for machine in getattr(host, "fleet", ()):
+            if hasattr(machine, "publisher"):
+                yield machine.name, machine.signer.public_key, machine
 
 
 def everybody_is_up(world: Stage) -> str:
@@ -162,19 +164,18 @@ def everybody_is_up(world: Stage) -> str:
 
 
 def adverts_are_in_force(world: Stage) -> str:
-    """Every server that runs renews its advert, and a quorum of holders acknowledged the last one in every trie."""
-    for host in world.holders():
-        current = getattr(getattr(host.running, "advertiser", None), "current", None)
-        if current is None:
-            continue  # it is down, or XenoCorp
-        name = host.node.host.name
-        advert, _ = Advert.open(current.raw, world.trust.scheme)
-        expired_ms = world.now_ms() - advert.expires_ms
-        if expired_ms >= 0:
-            return f"{name}: its advert expired {expired_ms // 1_000} s ago, and it has issued no other"
-        last = host.running.publisher.last
-        if last is not None and last.pending:
-            return f"{name}: advert {last.seq} is not durable in {', '.join(last.pending)}"
+    """Everybody up who advertises has an advert in force, which a quorum of holders acknowledged in every trie."""
+    for host in world.holders() if world.advertising else ():
+        for name, _, one in _advertised(host):
+            current, last = one.advertiser.current, one.publisher.last
+            if current is None or last is None:
+                return f"{name}: it has published no advert since it began"
+            advert, _ = Advert.open(current.raw, world.trust.scheme)
+            expired_ms = world.now_ms() - advert.expires_ms
+            if expired_ms >= 0:
+                return f"{name}: its advert expired {expired_ms // 1_000} s ago, and it has issued no other"
+            if last.pending:
+                return f"{name}: advert {last.seq} is not durable in {', '.join(last.pending)}"
     return ""
 
 
