@@ -42,6 +42,19 @@ def test_a_share_of_nothing_strikes_nobody_and_any_other_at_least_one() -> None:
         Injection("eclipse", 0, 1, ())
 
 
+def test_faults_of_one_draw_strike_the_same_hosts_each_time_and_fewer_are_some_of_them() -> None:
+    specs = [
+        FaultSpec("closest_wrong", 0, 10, share_ppm=200_000, draw="liars"),
+        FaultSpec("eclipse", 20, 10, every_s=20, share_ppm=200_000, draw="liars"),
+        FaultSpec("store_flood", 90, 5, count=2, draw="liars"),
+        FaultSpec("silent", 95, 5, share_ppm=200_000, draw="others"),
+    ]
+    *same, fewer, others = (set(one.targets) for one in plan(specs, 1, NAMES, 100))
+    assert len(same) == 5 and all(each == same[0] for each in same) and len(same[0]) == 4
+    assert len(fewer) == 2 and fewer < same[0] != others
+    assert same[0] != set(plan(specs, 2, NAMES, 100)[0].targets)
+
+
 def test_an_injection_is_plain_data() -> None:
     (one,) = plan([FaultSpec("mtu", 1, 2, parameters={"mtu_bytes": 700})], 1, NAMES, 10)
     assert Injection.from_fields(json.loads(json.dumps(one.to_fields()))) == one
@@ -59,6 +72,7 @@ def test_an_injection_is_plain_data() -> None:
         ({"kind": "loss", "count": 1, "share_ppm": 0}, "either count or share, not both"),
         ({"kind": "loss", "targets": ("server-1",), "share_ppm": 0}, "and its targets are named"),
         ({"kind": "loss", "targets": ("server-1",), "count": 2}, "and its targets are named"),
+        ({"kind": "loss", "targets": ("server-1",), "draw": "x"}, "and its targets are named"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_words(fields: dict[str, object], told: str) -> None:

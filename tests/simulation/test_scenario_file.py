@@ -290,6 +290,7 @@ FAULT = '[[fault]]\nkind = "partition"\n'
         (FAULT + 'targets = "serfers"', "fault[0]: partition strikes", ""),
         (FAULT + 'targets = ["server-77"]', "fault[0]: partition: this world has no host 'server-77'", ""),
         ('[[fault]]\nkind = "crash"\ntargets = ["client-0"]', "crash strikes servers or corp; client-0 is", ""),
+        (FAULT + "draw = 3", "fault[0].draw: must be a text in quotes, not 3", "liars"),
         (FAULT + "targets = 3", "fault[0].targets: must be a group or a list", ""),
         ('kind = "peers"\n[[fault]]\nkind = "corp_away"', "fault[0]: a world of peers knows no corp_away", ""),
         ("fault = 3", "fault: must be tables", "[[fault]]"),

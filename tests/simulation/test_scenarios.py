@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import configparser
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from xenonode.simulation.campaign.jobs import jobs_of
 from xenonode.simulation.experiment import run
+from xenonode.simulation.faults import plan
 from xenonode.simulation.scenario_file import SHIPPED, load, shipped
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +25,9 @@ SMALL = {
 """What the small runs have in common: seconds of processor time instead of minutes or hours."""
 OWN: dict[str, dict[str, str]] = {
     "all-faults-1k": {"nodes.servers": "12"} | {f"fault.{n}.count": "2" for n in range(38)},
-    "byzantine-20": {f"fault.{n}.{key}": value for n in range(3) for key, value in (("at_s", "5"), ("for_s", "20"))},
+    "byzantine-20": {
+        f"fault.{n}.{key}": value for n in range(3) for key, value in (("at_s", f"{12 * n}"), ("for_s", "11"))
+    },
     "eclipse": {"fault.0.at_s": "5", "fault.0.for_s": "20"},
     "churn": {"churn.lifetime_mean_s": "60", "churn.downtime_mean_s": "10"},
     "corp-away": {"fault.0.at_s": "5", "fault.0.for_s": "20", "checks.recall_least": "0.5"},
@@ -42,6 +46,14 @@ def test_every_scenario_is_a_page_and_says_what_it_shows() -> None:
         assert len(text.splitlines()) < LINES_MAX, name
         for job in jobs_of(name, {}, (0,)):
             assert job.scenario.shows.endswith("."), name
+
+
+def test_a_fifth_of_the_servers_lies_in_all_where_the_scenario_says_so() -> None:
+    scenario = load("byzantine-20")
+    for seed in range(3):
+        planned = plan(scenario.faults, seed, scenario.names(), scenario.duration_s)
+        assert len({name for one in planned for name in one.targets}) == scenario.nodes.servers // 5
+        assert all(one.at_ms + one.for_ms < later.at_ms for one, later in pairwise(planned))
 
 
 def test_every_file_that_is_no_source_goes_into_an_installed_package() -> None:

@@ -30,6 +30,7 @@ OWN = {
     "targets": Key('a group, or hosts: ["server-1"]; empty: the first that the kind strikes', choices=GROUPS),
     "count": COUNT,
     "share": SHARE,
+    "draw": Key('a name, as "liars": faults that have the same one strike the same of a group, each time'),
 }
 """The keys that faults of all kinds have."""
 
@@ -107,6 +108,7 @@ def _fault(table: Mapping[str, Any], place: str) -> FaultSpec:
             targets=_targets(table.get("targets", ""), f"{place}.targets"),
             count=number("count", COUNT, int),
             share_ppm=None if share is None else round(share * MILLION) or int(share > 0),
+            draw=_text(table.get("draw", ""), f"{place}.draw"),
             parameters=parameters,
         )
     except SimulationError as error:
@@ -121,6 +123,12 @@ def _number(raw: Any, place: str, key: Key, wanted: type) -> Any:
     if not key.holds(raw):
         raise FaultError(place, f"must be in {key.bounds}, not {raw!r:.60}", f"it is: {key.about}")
     return wanted(raw)
+
+
+def _text(raw: Any, place: str) -> str:
+    if not isinstance(raw, str):
+        raise FaultError(place, f"must be a text in quotes, not {raw!r:.60}", f"it is: {OWN['draw'].about}")
+    return raw
 
 
 def _targets(raw: Any, key: str) -> str | tuple[str, ...]:

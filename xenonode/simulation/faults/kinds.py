@@ -137,7 +137,8 @@ class FaultSpec:
     """One [[fault]] table: from `at_s` for `for_s` seconds, again every `every_s` (0: once).
 
     `targets` is a group or names of hosts; of a group `count` are drawn (1 where neither is given), or a share of it in
-    millionths: of 0 nobody, of any other at least one.
+    millionths: of 0 nobody, of any other at least one. Each time others; with a `draw`, a name, always the same, whom
+    all specs of that name strike: of fewer, some of them.
     """
 
     kind: str
@@ -147,6 +148,7 @@ class FaultSpec:
     targets: str | tuple[str, ...] = ""
     count: int | None = None
     share_ppm: int | None = None
+    draw: str = ""
     parameters: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -157,8 +159,8 @@ class FaultSpec:
             raise SimulationError(f"{self.kind}: count is at least 1, a share 0 to 1")
         if self.count is not None and self.share_ppm is not None:
             raise SimulationError(f"{self.kind}: either count or share, not both")
-        if not isinstance(self.targets, str) and (self.count, self.share_ppm) != (None, None):
-            raise SimulationError(f"{self.kind}: count and share draw from a group, and its targets are named")
+        if not isinstance(self.targets, str) and (self.count, self.share_ppm, self.draw) != (None, None, ""):
+            raise SimulationError(f"{self.kind}: count, share and draw are of a group, and its targets are named")
         if isinstance(self.targets, str) and self.targets and self.targets not in kind.groups:
             told = f"{self.kind} strikes {' or '.join(kind.groups)}, not {self.targets!r}"
             raise SimulationError(f"{told}; hosts are named in a list: [{self.targets!r}]")

@@ -1,6 +1,7 @@
 """A scenario's faults and a seed to a list of injections: who is struck, and when. Pure.
 
-Every spec draws from (seed, its place in the list, its kind), so that taking one away leaves the others as they were.
+Every spec draws from (seed, its place in the list, its kind), so that taking one away leaves the others as they were;
+those with a named draw from (seed, that name).
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def plan(
         rng = Random(int.from_bytes(derive(seed, "fault", str(place), spec.kind)))
         at_s = spec.at_s
         while at_s < duration_s:
-            targets = _targets(spec, names, everybody, rng)
+            again = Random(int.from_bytes(derive(seed, "draw", spec.draw))) if spec.draw else rng
+            targets = _targets(spec, names, everybody, again)
             for_ms = round(1_000 * min(spec.for_s, duration_s - at_s))
             found.append(Injection(spec.kind, round(1_000 * at_s), for_ms, targets, dict(spec.parameters)))
             if len(found) > INJECTIONS_MAX:
@@ -71,7 +73,8 @@ def _targets(
     if not group:
         raise SimulationError(f"{spec.kind}: this world has no {spec.group}")
     count = spec.count or max(1, len(group) * (spec.share_ppm or 0) // MILLION)
-    chosen = set(rng.sample(range(len(group)), min(count, len(group))))
+    drawn = rng.sample(range(len(group)), len(group) if spec.draw else min(count, len(group)))
+    chosen = set(drawn[:count])
     return tuple(name for place, name in enumerate(group) if place in chosen)
 
 
