@@ -38,7 +38,12 @@ OWN = {
 class FaultError(ValueError):
     """A fault that cannot be planned; `key` is where it stands in the file."""
 
-    def __init__(self, key: str, message: str, next_step: str = "'xenonode simulate --keys' lists all kinds") -> None:
+    def __init__(
+        self,
+        key: str,
+        message: str,
+        next_step: str = "'xenonode simulate --keys' lists all kinds, and whom they strike",
+    ) -> None:
         super().__init__(message)
         self.key, self.next_step = key, next_step
 
