@@ -268,7 +268,7 @@ def test_a_worker_that_comes_late_with_other_code_is_told_of_with_what_to_do(
         status, _, error = simulate(capsys, *words)
         late.join()
     told = json.loads(error.splitlines()[-1])
-    assert status == 1 and (told["code"], told["next_step"]) == ("died", "install the same version on every worker")
+    assert status == 1 and (told["code"], told["next_step"]) == ("died", cluster.SAME)
     assert "who asked has another version" in told["message"]
 
 

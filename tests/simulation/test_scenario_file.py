@@ -12,7 +12,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from xenonode.simulation.campaign.jobs import jobs_of, parse_seeds
+from xenonode.catalogue import catalogue_rows
+from xenonode.simulation.campaign import jobs
+from xenonode.simulation.campaign.jobs import code_version, jobs_of, parse_seeds
 from xenonode.simulation.errors import SimulationError
 from xenonode.simulation.fault_tables import fault_keys
 from xenonode.simulation.faults import KINDS, FaultSpec, Injection
@@ -303,6 +305,20 @@ def test_a_fault_that_cannot_be_is_told_with_its_place(tmp_path: Path, text: str
         load(source)
     assert source in caught.value.message and told in caught.value.message, caught.value.message
     assert next_step in caught.value.next_step and caught.value.next_step
+
+
+def test_other_prices_or_machines_are_other_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = written(tmp_path, "")
+    (here,) = jobs_of(source, {}, (1,))
+    first, *others = catalogue_rows()
+    for rows in ((replace(first, price_nano_per_hour=first.price_nano_per_hour + 1), *others), tuple(others)):
+        monkeypatch.setattr(jobs, "catalogue_rows", lambda rows=rows: rows)
+        code_version.cache_clear()
+        (there,) = jobs_of(source, {}, (1,))
+        assert there.key != here.key
+    monkeypatch.undo()
+    code_version.cache_clear()
+    assert jobs_of(source, {}, (1,))[0].key == here.key
 
 
 def test_a_fault_is_set_and_swept_by_its_number(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """Running jobs on a Dask cluster: the same runs, on many machines.
 
 Decides how a run is handed over (a pure function of the job; a worker that dies has its runs done by another) and that
-every worker has the same code, since a result is named by it; those that are there when it begins need one thread,
-since a simulation takes its process whole. Leaves starting a cluster to its owner.
+every worker has the same code and catalogue, since a result is named by them; those that are there when it begins need
+one thread, since a simulation takes its process whole. Leaves starting a cluster to its owner.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from xenonode.simulation.verdict import RunResult
 
 logger = logging.getLogger(__name__)
 
+SAME = "install the same xenonode and apache-libcloud on every worker"
 CONNECT_S = 15
 """A scheduler on another continent answers in one."""
 
@@ -55,7 +56,7 @@ def _carry_out_as(version: str, job: Job) -> tuple[dict[str, Any], float]:
     """On a worker, which may have come after we looked at those that were there."""
     if code_version() != version:
         told = f"a worker has xenonode {code_version()}, who asked has {version}"
-        raise XenoError(told, "install the same version on every worker", "cluster")
+        raise XenoError(told, SAME, "cluster")
     return carry_out(job)
 
 
@@ -73,7 +74,7 @@ def _check_workers(client: Any, address: str) -> None:
     for name, version in theirs.items():
         if version != here:
             told = f"worker {name} has xenonode {version}, this is {here}"
-            raise XenoError(told, "install the same version there", "cluster")
+            raise XenoError(told, SAME, "cluster")
     for name, threads in client.nthreads().items():
         if threads != 1:
             told = f"worker {name} has {threads} threads, but a simulation takes its process whole"

@@ -1,8 +1,8 @@
 """Which runs a campaign is made of, and when two runs are the same run.
 
 Decides the order (points of the grid, then seeds), the form of `--seeds`, and a run's key: a hash of the scenario's
-content, the seed and the version of the code, so that a result is never taken for another's. Pure but for reading
-its own source.
+content, the seed, the version of the code and the catalogue's machines, so that a result is never taken for another's.
+Pure but for reading its own source, and the catalogue.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from xenonode.catalogue import catalogue_rows
 from xenonode.simulation.errors import SimulationError
 from xenonode.simulation.faults import Injection, check_targets
 from xenonode.simulation.scenario import Scenario, ScenarioError
@@ -102,11 +103,13 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 @functools.cache
 def code_version() -> str:
-    """The release, and a hash of the installed sources: what was run by other code is run again."""
+    """The release, and a hash of the installed sources and machines: what was run by other code, or with other prices
+    (they are apache-libcloud's), is run again. Raises XenoError where there is no catalogue."""
     digest = hashlib.blake2b(digest_size=6, person=b"xeno-code")
     for package in PACKAGES:
         for name, text in _sources(importlib.resources.files(package), package):
             digest.update(len(name).to_bytes(4) + name.encode() + len(text).to_bytes(8) + text)
+    digest.update(repr(catalogue_rows()).encode())
     return f"{importlib.metadata.version('xenonode')}+{digest.hexdigest()}"
 
 
