@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 
 from dht.identity import ED25519
+from xenonode.model.errors import MessageError
 from xenonode.model.money import Settlement
 from xenonode.server.session_state import RUNNING
 from xenonode.server.steady import SteadyClock
 
-from .world import ISSUER, STRANGER, World, run_virtually
+from .world import CLIENT, ISSUER, STRANGER, World, run_virtually
 
 
 def test_a_running_session_claims_what_was_signed_once_an_hour_and_nothing_twice() -> None:
@@ -57,6 +58,40 @@ def test_a_settlement_of_another_claim_or_by_another_key_settles_nothing() -> No
         await asyncio.sleep(60)
         session = server.manager.sessions[id]
         assert session.closed and len(session.settlements) == 1 and sum(world.corp.captures) == session.due_nano
+        await server.manager.close()
+
+    run_virtually(scenario())
+
+
+def test_what_is_answered_wrongly_keeps_nothing_else_from_xenocorp() -> None:
+    async def scenario() -> None:
+        world = World()
+        server = await world.boot()
+        given_up = world.reservation(number=9)
+        ids = [await server.open_session(number=number) for number in range(3)]
+        await asyncio.sleep(7)
+        honest, released = world.corp.claim, world.corp.release
+
+        async def lying(raw: bytes) -> bytes:
+            settlement, _ = Settlement.open(await honest(raw), ED25519)
+            return settlement.seal(STRANGER if settlement.agreement == ids[0] else ISSUER).raw
+
+        async def garbled(raw: bytes) -> None:
+            raise MessageError("an answer that nobody can read")
+
+        world.corp.claim, world.corp.release = lying, garbled  # type: ignore[method-assign]
+        server.manager.withdraw(CLIENT.public_key, given_up)
+        for id in ids:
+            await server.command(id, 1, "stop")
+        await asyncio.sleep(2)
+        for id in ids:
+            await server.cosign(id)
+        await asyncio.sleep(10)
+        assert [server.manager.sessions[id].closed for id in ids] == [False, True, True]
+        assert server.manager.claims_wait_ms > 0, "and is asked for again"
+        world.corp.claim, world.corp.release = honest, released  # type: ignore[method-assign]
+        await asyncio.sleep(60)
+        assert server.manager.sessions[ids[0]].closed and len(world.corp.released) == 1
         await server.manager.close()
 
     run_virtually(scenario())

@@ -66,18 +66,19 @@ class ClaimPump:
         """Send everything that waits once; whether all was answered, and the answers are kept."""
         try:
             return await self._send_all()
-        except (NotKeptError, OSError) as error:
+        except NotKeptError as error:
             logger.info("an answer of XenoCorp's cannot be kept, and will be asked for again: %s", error)
-            return False
+        except (CorpAwayError, OSError, TimeoutError) as error:
+            logger.info("claims and releases wait: %s", error)
+        return False
 
     async def _send_all(self) -> bool:
-        for reservation, raw in self._releases.pending():
-            if not await self._release(reservation, raw):
-                return False
+        """One that is answered wrongly waits for the next time; the others are sent all the same."""
+        answered = [await self._release(*each) for each in self._releases.pending()]
         for id, session in list(self._sessions().items()):
-            if session.claim is not None and not await self._send(id, session.claim):
-                return False
-        return True
+            if session.claim is not None:
+                answered.append(await self._send(id, session.claim))
+        return all(answered)
 
     async def _send(self, id: bytes, claim: PendingClaim) -> bool:
         try:
@@ -87,8 +88,8 @@ class ClaimPump:
             logger.warning("claim for session %s refused: %s", id.hex(), refusal.message)
             await self._apply(id, ClaimRefused(refusal.message))
             return True
-        except (CorpAwayError, RemoteError, OSError, TimeoutError) as error:
-            logger.info("claim for session %s waits: %s", id.hex(), error)
+        except RemoteError as error:
+            logger.info("claim for session %s is answered wrongly: %s", id.hex(), error)
             return False
         await self._apply(id, ClaimSettled(settlement, raw))
         return True
@@ -98,8 +99,8 @@ class ClaimPump:
             await self._corp.release(raw)
         except CorpRefusedError as refusal:
             logger.warning("reservation %s cannot be given up: %s", reservation.hex(), refusal.message)
-        except (CorpAwayError, RemoteError, OSError, TimeoutError) as error:
-            logger.info("the release of reservation %s waits: %s", reservation.hex(), error)
+        except RemoteError as error:
+            logger.info("the release of reservation %s is answered wrongly: %s", reservation.hex(), error)
             return False
         self._releases.answered(reservation)
         return True
