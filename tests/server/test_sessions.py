@@ -12,6 +12,7 @@ import pytest
 from dht.identity import ED25519
 from hypervisor.adapter import Running
 from hypervisor.environment import State as GuestState
+from hypervisor.errors import HypervisorError
 from xenonode.model.resources import Prices, Resources, due_nano
 from xenonode.model.session import Amendment, Start, UsageRecord
 from xenonode.server.audit_log import CHECKPOINTS_NAME, NAME, split_checkpoints, verify
@@ -378,6 +379,45 @@ def test_a_server_that_moved_says_anew_where_its_guests_are() -> None:
         first, _ = Start.open(before or b"", ED25519, signed_by=SERVER.public_key)
         assert (told.ssh_host, told.ssh_port) == ("192.0.2.9", 20_007)
         assert replace(told, ssh_host=first.ssh_host, ssh_port=first.ssh_port) == first
+
+    run_virtually(scenario())
+
+
+def test_clients_are_told_where_their_guests_are_once_the_hypervisor_answers_and_the_disk_has_room(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def scenario() -> None:
+        world, server, id = await running()
+        ids = [id, await server.open_session(number=1)]
+        await until(server, ids[1], RUNNING)
+        inner = server.manager._guests._hypervisor
+        reconcile, away = inner.reconcile, True
+
+        async def elsewhere() -> list[Running]:
+            if away:
+                raise HypervisorError("it does not answer", "look at it")
+            found = await reconcile()
+            return [replace(each, handle=replace(each.handle, ssh_host="192.0.2.9", ssh_port=20_007)) for each in found]
+
+        def hosts() -> list[str]:
+            starts = [server.manager.sessions[each].start or b"" for each in ids]
+            return [Start.open(start, ED25519)[0].ssh_host for start in starts]
+
+        inner.reconcile = elsewhere  # type: ignore[method-assign]
+        await server.manager.relocate()
+        await asyncio.sleep(3)
+        (once,) = told(caplog)
+        assert once.startswith("clients are not told yet where guests are reached now: it does not answer")
+        away, world.files.full = False, "."
+        await asyncio.sleep(3)
+        assert "192.0.2.9" not in hosts()
+        world.files.full = ""
+        await asyncio.sleep(2)
+        assert hosts() == 2 * ["192.0.2.9"]
+        length = server.audit.length
+        await asyncio.sleep(2)
+        assert server.audit.length == length, "nothing is said twice"
+        await server.manager.close()
 
     run_virtually(scenario())
 

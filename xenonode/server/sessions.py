@@ -72,6 +72,7 @@ class SessionManager:
         self._locks: dict[bytes, asyncio.Lock] = {}
         self._misses: dict[bytes, int] = {}
         self._orders: dict[bytes, ev.StopOrdered] = {}
+        self._relocating = False
         self._keeper = Keeper(journal, audit, self._clock.now_ms)
         run = journal.counter("run") + 1
         journal.count("run", run)
@@ -123,11 +124,14 @@ class SessionManager:
         ]
 
     async def relocate(self) -> None:
-        """This server is reached elsewhere: say anew, signed, where each guest is."""
+        """This server is reached elsewhere: say anew, signed, where each guest is; what fails is tried each second."""
+        again, self._relocating = self._relocating, False
         try:
             found = await self._guests.found()
         except HypervisorError as error:
-            logger.warning("clients are not told yet where guests are reached now: %s", error)
+            if not again:
+                logger.warning("clients are not told yet where guests are reached now: %s", error)
+            self._relocating = True
             return
         await self._relocate(found)
 
@@ -139,7 +143,9 @@ class SessionManager:
             start, handle = Start.open(session.start, self._trust.scheme)[0], running.handle
             if (handle.ssh_host, handle.ssh_port) != (start.ssh_host, start.ssh_port):
                 there = replace(start, ssh_host=handle.ssh_host, ssh_port=handle.ssh_port)
-                await self.apply(id, ev.Relocated(there.seal(self._signer).raw))
+                event = ev.Relocated(there.seal(self._signer).raw)
+                if self._is_busy(id) or not await self._apply_or_later(id, event):
+                    self._relocating = True
 
     async def close(self) -> None:
         """Stop working; guests go on, and `start` of a later run finds them."""
@@ -304,12 +310,16 @@ class SessionManager:
             logger.warning("guests cannot be read: %s", error)
             readings = None
         for id in [id for id, session in self._sessions.items() if not session.closed]:
-            lock = self._locks.get(id)
-            if id not in self._sessions or (lock is not None and lock.locked()):
-                continue  # a slow command holds it; the next sample counts what this one does not
+            if id not in self._sessions or self._is_busy(id):
+                continue  # the next sample counts what this one does not
             order = self._orders.get(id)
             if await self._apply_or_later(id, order or self._observed(id, ids, readings)) and order is not None:
                 self._orders.pop(id, None)
+
+    def _is_busy(self, id: bytes) -> bool:
+        """Whether a slow command holds the session, for which the others do not wait."""
+        lock = self._locks.get(id)
+        return lock is not None and lock.locked()
 
     async def _apply_or_later(self, id: bytes, event: ev.Event) -> bool:
         """Whether it happened: whatever is wrong with one session, the others are looked after."""
@@ -335,6 +345,8 @@ class SessionManager:
         while True:
             await asyncio.sleep(SAMPLE_PERIOD_S)
             await self.sample()
+            if self._relocating:
+                await self.relocate()
 
     def _forget_surplus(self) -> None:
         """Closed sessions need not be kept for ever; what paid for one is remembered first, lest it pay again."""
