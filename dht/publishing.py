@@ -244,7 +244,7 @@ class Publishing:
         urgent: Aging[bytes, int] = Aging()
         for key in overlay.records.shelf.all_keys():
             target, near = int.from_bytes(key, "big"), overlay.known(key, REPLICAS)
-            if near[0].node_id != overlay.node_id:
+            if not near or near[0].node_id != overlay.node_id:
                 continue
             farthest = near[-1].number ^ target
             if any(contact.number ^ target < farthest for contact in gone) or len(near) < REPLICAS:

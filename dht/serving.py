@@ -234,7 +234,8 @@ class Serving:
         key, now_ms = body[:NODE_ID_BYTES], self._endpoint.now_ms()
         record = open_record(body[NODE_ID_BYTES:], self._endpoint.scheme, overlay.dimension, key, now_ms)
         target, holders = int.from_bytes(key, "big"), overlay.known(key, REPLICAS)
-        if record.manifest is not None or overlay.records.shelf.get_of(key, record.owner, now_ms) is not None:
+        held = overlay.records.shelf.get_of(key, record.owner, now_ms)
+        if record.manifest is not None or held is not None or not holders:  # who is shunned may know nobody
             reply.refuse("no copy of this is needed here")
             return
         life_ms = copy_life_ms(overlay.table.number ^ target, holders[-1].number ^ target)

@@ -8,11 +8,11 @@ import random
 import pytest
 
 from dht.copies import COPY_LIFE_MS, MAX_COPIES, Copies, copy_life_ms
-from dht.errors import LocalError
+from dht.errors import LocalError, PeerRefusedError
 from dht.identity import ED25519
 from dht.publishing import MAX_TRANSFER_RECORDS, REPLICAS
 from dht.record import open_record, owned_key, seal_record
-from dht.walk import PUT
+from dht.walk import CACHE, PUT
 from xenonode.simulation.network import Conditions
 from xenonode.simulation.overlays import HOUR_MS, OverlayNode, OverlayWorld
 
@@ -89,6 +89,31 @@ def test_a_record_that_is_stored_again_is_not_verified_again_and_an_altered_one_
         assert put(raw) and put(raw) and put(raw)
         assert len(verified) == 1
         assert not put(raw[:-1] + bytes([raw[-1] ^ 1])) and len(verified) == 2
+
+
+def test_a_node_that_knows_nobody_and_has_no_place_itself_keeps_no_copy_and_puts_nothing_into_other_hands() -> None:
+    with OverlayWorld(9, 5) as world:
+        world.begin()
+        key, writer, holder = world.random_key(), world.nodes[0], world.nodes[1]
+        put_value(world, writer, key, b"value")
+        assert holder in holders(world, key)
+        members = [node.endpoint.member for node in world.nodes]
+        holder.endpoint.shun([(each.public_key, each.issuer_nonce) for each in members])
+        overlay, records = holder.overlay(OVERLAY), holder.overlay(OVERLAY).records
+        assert overlay.known(key, REPLICAS) == []
+        other = world.random_key()
+        raw = seal_record(writer.endpoint.signer, OVERLAY, other, 1, writer.node.env.now_ms() + HOUR_MS, b"v")
+
+        async def asked() -> Exception | None:
+            call = asyncio.get_running_loop().create_future()
+            to, tag = holder.contact(OVERLAY), writer.overlay(OVERLAY).tag
+            writer.endpoint.call(to.address, tag, CACHE, other + raw, lambda _, error, body: call.set_result(error))
+            return await call  # type: ignore[no-any-return]
+
+        with pytest.raises(PeerRefusedError, match="no copy of this is needed here"):
+            raise world.simulation.run(_on(writer, asked())) or AssertionError("it was taken")
+        records.publishing.replace_gone()
+        assert not holder.endpoint.counters["fault"]
 
 
 def test_64_kib_are_stored_and_read_whole_in_spite_of_loss() -> None:
