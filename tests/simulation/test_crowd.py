@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -13,6 +14,8 @@ from dht.peers import Greeting
 from summaries.schema import ENVIRONMENT, LOCATION
 from xenonode.simulation.crowd import Crowd, CrowdHost
 from xenonode.simulation.errors import BranchError, SimulationError
+from xenonode.simulation.scenario_file import load
+from xenonode.simulation.stand import PeersStand
 from xenonode.simulation.warm import known_members
 
 FEW = ("cores", "memory.available", "disk.available", "net.available", "price.cpu", ENVIRONMENT, LOCATION)
@@ -64,6 +67,20 @@ def test_peers_come_go_and_come_back() -> None:
         assert len(crowd.adverts()) == 16
         keys, _ = crowd.run(found(crowd.clients[1]))
         assert keys >= expected(crowd)
+
+
+def test_who_comes_after_somebody_was_forgotten_has_a_name_of_its_own(tmp_path: Path) -> None:
+    # It had that of the last one, which is there already.
+    path = tmp_path / "few.toml"
+    text = f'kind = "peers"\nduration_s = 5\n[nodes]\nservers = 3\ndimensions = {len(FEW)}\n'
+    path.write_text(text, encoding="utf-8")
+    stand = PeersStand(load(path), 1)
+    with stand.world as crowd:
+        crowd.run(crowd.begin())
+        stand.forget(crowd.servers[0])
+        first, second = crowd.run(crowd.add()), stand.add()
+        assert [each.node.host.name for each in (first, second)] == ["peer-3", "peer-4"]
+        assert first.running is not None and second.running is None
 
 
 def test_a_branch_happens_elsewhere() -> None:

@@ -102,6 +102,8 @@ class Crowd(Stage):
         """Who has sessions from before the run, once it is open; None where all are strangers."""
         self._hosts: dict[str, CrowdHost] = {}
         self._rng = Random(int.from_bytes(derive(seed, "crowd")))
+        self._newcomers = Random(int.from_bytes(derive(seed, "replacements")))
+        self._peers = peers
         self._serial = 0
         self._found(seed, peers, clients, (leaf_capacity, root_groups, tries), dimensions)
         shapes = catalogue.adverts(self._rng, peers)
@@ -154,11 +156,18 @@ class Crowd(Stage):
 
     async def add(self) -> CrowdPeer:
         """A further peer: it joins as a live node does, and advertises."""
-        name = f"peer-{len(self.servers)}"
-        self.simulation.add_node(name)
-        peer = CrowdPeer(self, name, catalogue.adverts(self._rng, 1)[0], self._rng)
-        self.servers.append(peer)
+        peer = self.newcomer()
         await peer.start()
+        return peer
+
+    def newcomer(self) -> CrowdPeer:
+        """The same, not started yet: a machine of the catalogue, with a name that nobody had before."""
+        name = f"peer-{self._peers}"
+        self._peers += 1
+        self.simulation.add_node(name)
+        (shape,) = catalogue.adverts(self._newcomers, 1)
+        peer = CrowdPeer(self, name, shape, self._newcomers)
+        self.servers.append(peer)
         return peer
 
     @property

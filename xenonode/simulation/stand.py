@@ -169,8 +169,6 @@ class PeersStand:
             period_ms=scenario.advert_period_ms,
             conditions=conditions_of(scenario.network),
         )
-        self._shapes = Random(int.from_bytes(derive(seed, "replacements")))
-        self._number = nodes.servers
 
     async def begin(self) -> None:
         """Warm tables, then everybody's first advert."""
@@ -198,13 +196,7 @@ class PeersStand:
 
     def add(self) -> CrowdPeer:
         """A machine of the catalogue that nobody had before."""
-        (shape,) = catalogue.adverts(self._shapes, 1)
-        name = f"peer-{self._number}"
-        self._number += 1
-        self.world.simulation.add_node(name)
-        peer = CrowdPeer(self.world, name, shape, self._shapes)
-        self.world.servers.append(peer)
-        return peer
+        return self.world.newcomer()
 
     def forget(self, server: Server) -> None:
         """As if it had never been, but for what others still hold of it."""
