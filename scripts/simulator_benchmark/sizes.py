@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dht.contact import Contact
-from summaries.schema import ORDERED
-from xenonode.simulation.crowd import NEEDED, Crowd
+from xenonode.simulation.crowd import Crowd, dimension_names
 from xenonode.simulation.overlays import OverlayWorld
 
 SETTLE_S = 30.0
@@ -27,12 +26,6 @@ QUERIES = (
     'cores = 2 and country = "US" limit 10',
     "net.available >= 1 Gbit/s and disk.available >= 100 GiB order by price.cpu limit 10",
 )
-
-
-def dimensions(overlays: int) -> list[str]:
-    """So many dimensions: those that every schema has, then others."""
-    others = [name for name in ORDERED if name not in NEEDED]
-    return [*NEEDED, *others][: max(overlays, len(NEEDED))]
 
 
 def resident_bytes() -> int:
@@ -70,7 +63,7 @@ def publish(
     """
     Crowd(seed, peers=2).simulation.loop.close()  # what is loaded once is not a node's
     meter = Meter()
-    names, met = dimensions(overlays), not strangers
+    names, met = dimension_names(overlays), not strangers
     with Crowd(seed, peers=nodes, dimensions=names, leaf_capacity=capacity, acquainted=met) as crowd:
         crowd.run(crowd.open())
         bare_kb = meter.kb_a_node(nodes)
@@ -101,7 +94,7 @@ def renew(nodes: int, overlays: int, seed: int, queries: int, capacity: int, str
 def lookups(nodes: int, overlays: int, seed: int, queries: int, capacity: int, strangers: int) -> dict[str, Any]:
     """Bare overlays with full tables, and lookups in them by nodes of chance."""
     meter = Meter()
-    names = dimensions(overlays)[:overlays]
+    names = dimension_names(overlays)[:overlays]
     with OverlayWorld(seed, nodes, names, wide_area=True) as world:
         world.begin()
         warm, bare_kb = meter.cost(), meter.kb_a_node(nodes)

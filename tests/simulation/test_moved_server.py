@@ -8,7 +8,8 @@ from xenonode.simulation.faults.hosts import address_change
 from xenonode.simulation.faults.kinds import Injection
 from xenonode.simulation.faults.scene import Scene
 from xenonode.simulation.lease import Lease, settled_once
-from xenonode.simulation.world import UDP_PORT, World
+from xenonode.simulation.node_host import UDP_PORT
+from xenonode.simulation.world import World
 
 
 def test_a_session_whose_server_moved_is_ended_and_paid_once_a_search_has_found_it() -> None:

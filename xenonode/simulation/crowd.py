@@ -23,10 +23,9 @@ from dht.contact import Contact
 from dht.errors import RemoteError
 from dht.identity import Scheme, node_id
 from summaries.point import Point
-from summaries.schema import ENVIRONMENT, LOCATION, Schema
+from summaries.schema import ENVIRONMENT, LOCATION, ORDERED, Schema
 from xenonode import catalogue
 from xenonode.catalogue import REGIONS
-from xenonode.first_schema import ENVIRONMENTS
 from xenonode.model.advert import Location, VerifiedAdvert
 from xenonode.model.entity import Address, Credential, Issuer, Network, Trust
 from xenonode.model.schema import PublishedSchema, schema_hash
@@ -34,19 +33,18 @@ from xenonode.peer import SEEDS_MAX
 from xenonode.search.publishing import Published
 from xenonode.search.searching import SearchAnswer
 from xenonode.simulation.acquaintances import Acquaintances
-from xenonode.simulation.crowd_hosts import CONTROL_PORT, UDP_PORT, CrowdHost, CrowdPeer
+from xenonode.simulation.crowd_hosts import CrowdHost, CrowdPeer
 from xenonode.simulation.env import EPOCH_MS, derive
 from xenonode.simulation.errors import SimulationError
 from xenonode.simulation.established import establish
 from xenonode.simulation.machines import LONGEST_PERIOD_MS
 from xenonode.simulation.network import Conditions
+from xenonode.simulation.node_host import CONTROL_PORT, UDP_PORT
 from xenonode.simulation.run import Simulation
-from xenonode.simulation.stage import Geography, Stage, check_counts
+from xenonode.simulation.stage import Geography, Stage, check_counts, small_first_schema
 from xenonode.simulation.warm import known_members
 
 T = TypeVar("T")
-SCHEMA_SAMPLES = 3_000
-"""As many shares as breakpoints have bins to fill, a quarter of what the live schema is drawn from."""
 CREDENTIAL_MS = 60 * 86_400_000
 """Credentials outlive every run, and end before the issuing key does."""
 ISSUING_KEY_MS = 90 * 86_400_000
@@ -54,6 +52,12 @@ SPREAD_S = 60.0
 """First adverts leave evenly within a minute, as those of servers that were not started together."""
 NEEDED = ("cores", "memory.available", "disk.available", "net.available", "price.cpu", ENVIRONMENT, LOCATION)
 """What every schema has (summaries.schema): keys are built from these."""
+
+
+def dimension_names(count: int) -> list[str]:
+    """So many, but no fewer than are needed: those that every schema has, then others in the schema's order."""
+    others = [name for name in ORDERED if name not in NEEDED]
+    return [*NEEDED, *others][: max(count, len(NEEDED))]
 
 
 class Crowd(Stage):
@@ -122,8 +126,7 @@ class Crowd(Stage):
         scheme = self.simulation.scheme
         root, corp = (scheme.generate(derive(seed, "crowd", name)) for name in ("root", "corp"))
         self._issuing = scheme.generate(derive(seed, "crowd", "issuing"))
-        samples = catalogue.schema_samples(Random(0), SCHEMA_SAMPLES, ENVIRONMENTS)
-        schema = Schema.from_sample(samples)
+        schema = small_first_schema()
         if dimensions is not None:
             missing = [name for name in NEEDED if name not in dimensions]
             unknown = [name for name in dimensions if name not in schema.by_name]

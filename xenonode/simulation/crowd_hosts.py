@@ -33,14 +33,13 @@ from xenonode.simulation.env import derive
 from xenonode.simulation.errors import SimulationError
 from xenonode.simulation.home import SimulatedHome
 from xenonode.simulation.machines import Machine
-from xenonode.simulation.node_host import NodeHost
+from xenonode.simulation.node_host import CONTROL_PORT, UDP_PORT, NodeHost
 from xenonode.simulation.stage import NOT_BEGUN
 
 if TYPE_CHECKING:
     from xenonode.simulation.crowd import Crowd
 
 T = TypeVar("T")
-UDP_PORT, CONTROL_PORT = 7_400, 7_401
 UNPUBLISHED = (RemoteError, XenoError, OSError)
 """What a publication may end with that the next one may not."""
 

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from xenonode.simulation.network import Host, Network
 
 Address = tuple[str, int]
-LARGEST_DATAGRAM_BYTES = 65_507  # 65,535 less the IPv4 and UDP headers; a kernel answers EMSGSIZE above it
+LARGEST_DATAGRAM_BYTES = 65_507
+"""65,535 less the IPv4 and UDP headers; a kernel answers EMSGSIZE above it."""
 
 
 class DatagramTransport(asyncio.DatagramTransport):

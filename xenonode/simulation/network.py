@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from xenonode.simulation.datagrams import open_datagrams
+from xenonode.simulation.datagrams import LARGEST_DATAGRAM_BYTES, open_datagrams
 from xenonode.simulation.errors import SimulationError
 from xenonode.simulation.loop import INCARNATION, Incarnation, VirtualLoop
 from xenonode.simulation.streams import connect, listen
@@ -26,7 +26,6 @@ from xenonode.simulation.trace import Trace
 MILLION = 1_000_000
 LOOPBACK_NS = 10_000  # a host to itself: 10 us, about what a loopback datagram takes
 FIRST_EPHEMERAL_PORT, LAST_PORT = 32_768, 65_535  # Linux's default range begins there
-LARGEST_DATAGRAM_BYTES = 65_507  # 65,535 less the IPv4 and UDP headers
 OWN_ADDRESSES = frozenset({None, "", "0.0.0.0", "127.0.0.1", "localhost"})  # all of them mean "this host" here
 _DRAWS = struct.Struct("<8I")
 _PAIR = struct.Struct("<8s8sQ")

@@ -11,6 +11,8 @@ from typing import Any
 from xenonode.simulation.disk import SimulatedDisk, Trap
 from xenonode.simulation.run import SimulatedNode
 
+UDP_PORT, CONTROL_PORT = 7_400, 7_401
+
 
 class NodeHost:
     """See the module. `running` is what runs of the node, None while it is down or on its way up."""

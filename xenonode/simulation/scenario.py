@@ -18,9 +18,9 @@ from typing import Any
 from dht.datagram import MAX_DATAGRAM_BYTES
 from xenonode.errors import XenoError
 from xenonode.simulation.faults import FaultSpec
+from xenonode.simulation.faults.kinds import WORLDS
 from xenonode.simulation.measured import LatencyMatrix, Outage
 
-KINDS = ("platform", "peers")
 LATENCIES = ("regions", "plane", "matrix")
 DISTRIBUTIONS = ("", "exponential", "weibull")
 MIX_STEP = "write mix = { conjunction = 4, topk = 1 }, for example"
@@ -188,7 +188,7 @@ class Scenario:
     name: str
     shows: str = _key("", "one sentence: what this scenario shows")
     costs: str = _key("", "what one of its runs took, where it was measured; for whoever chooses")
-    kind: str = _key("platform", "platform: all of it; peers: search peers alone, many of them", None, None, *KINDS)
+    kind: str = _key("platform", "platform: all of it; peers: search peers alone, many of them", None, None, *WORLDS)
     duration_s: float = _key(300.0, "virtual time, from when all have joined to when the quiet begins", 1, FOREVER_S)
     sample_every_s: float = _key(10.0, "virtual time between two samples of the series", 0.1, DAY_S)
     nodes: Nodes = field(default_factory=Nodes)

@@ -13,8 +13,12 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import isfinite, isqrt
 from numbers import Integral, Real
+from random import Random
 from typing import Any, Self, TypeVar, overload
 
+from summaries.schema import Schema
+from xenonode import catalogue
+from xenonode.first_schema import ENVIRONMENTS
 from xenonode.model.advert import Location, VerifiedAdvert
 from xenonode.model.entity import Trust
 from xenonode.search.searching import SearchAnswer
@@ -29,6 +33,8 @@ from xenonode.simulation.run import Simulation
 T = TypeVar("T")
 ACCESS_US = 2_000
 """One way through both ends' access networks: what is left of a latency between neighbours."""
+SCHEMA_SAMPLES = 3_000
+"""As many shares as breakpoints have bins to fill, a quarter of what the live schema is drawn from."""
 NOT_BEGUN = "the world has not begun; run(until=0) begins it"
 
 
@@ -37,6 +43,11 @@ def check_counts(**counts: int) -> None:
     for name, count in counts.items():
         if type(count) is not int or count < 0:
             raise SimulationError(f"{name}: a world has a whole number of them, 0 or more, not {count!r}")
+
+
+def small_first_schema() -> Schema:
+    """Of `first_schema` what is quick to make: drawn from fewer shares."""
+    return Schema.from_sample(catalogue.schema_samples(Random(0), SCHEMA_SAMPLES, ENVIRONMENTS))
 
 
 class Geography:

@@ -14,14 +14,13 @@ from dht.endpoint import Endpoint
 from dht.errors import DhtError
 from summaries.errors import SummariesError
 from summaries.point import Point
-from summaries.schema import ORDERED
 from xenonode import catalogue
 from xenonode.client import Client
 from xenonode.control.errors import ControlError
 from xenonode.errors import XenoError
 from xenonode.model.errors import ModelError
 from xenonode.search.searching import SearchAnswer
-from xenonode.simulation.crowd import NEEDED, Crowd, CrowdHost, CrowdPeer
+from xenonode.simulation.crowd import Crowd, CrowdHost, CrowdPeer, dimension_names
 from xenonode.simulation.env import derive
 from xenonode.simulation.faults import KINDS, FaultSpec, Injection
 from xenonode.simulation.network import MILLION, Conditions, Host
@@ -163,7 +162,7 @@ class PeersStand:
             seed,
             peers=nodes.servers,
             clients=nodes.clients,
-            dimensions=_dimensions(nodes.dimensions),
+            dimensions=dimension_names(nodes.dimensions),
             established=nodes.established,
             leaf_capacity=nodes.leaf_capacity,
             period_ms=scenario.advert_period_ms,
@@ -247,12 +246,6 @@ def _ledger(scenario: Scenario, seed: int, injections: Sequence[Injection]) -> L
 
 def _may_strike_corp(fault: FaultSpec) -> bool:
     return fault.group in ("corp", "any") if isinstance(fault.targets, str) else "corp" in fault.targets
-
-
-def _dimensions(count: int) -> list[str]:
-    """The names of so many dimensions: those that every schema has, then others in the schema's order."""
-    names = [name for name in ORDERED if name not in NEEDED]
-    return [*NEEDED, *names[: count - len(NEEDED)]]
 
 
 def conditions_of(network: NetworkModel) -> Conditions:

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dht.errors import RemoteError
 from hypervisor.simulated import SimulatedHypervisor, SimulatedMachine
 from summaries.point import Point
-from summaries.schema import Schema
 from xenonode import catalogue, membership
 from xenonode.catalogue import REGIONS, ServerShape
 from xenonode.client import Client, Operator
@@ -34,7 +33,6 @@ from xenonode.corp.founding import Founded, corp_keys, found
 from xenonode.corp.store import Store
 from xenonode.corp.transfers import Transfer
 from xenonode.corp_node import CorpNode
-from xenonode.first_schema import ENVIRONMENTS
 from xenonode.model.advert import Location, VerifiedAdvert
 from xenonode.model.entity import Address, Credential, Network, Trust
 from xenonode.model.schema import PublishedSchema
@@ -48,20 +46,17 @@ from xenonode.simulation.errors import SimulationError
 from xenonode.simulation.home import AUTHORITY_TEXT, SimulatedHome, certify, login_key
 from xenonode.simulation.machines import Machine, image
 from xenonode.simulation.network import Conditions
-from xenonode.simulation.node_host import NodeHost
+from xenonode.simulation.node_host import CONTROL_PORT, UDP_PORT, NodeHost
 from xenonode.simulation.run import SimulatedNode, Simulation
-from xenonode.simulation.stage import NOT_BEGUN, Geography, Stage, check_counts
+from xenonode.simulation.stage import NOT_BEGUN, Geography, Stage, check_counts, small_first_schema
 
 if TYPE_CHECKING:
     from xenonode.simulation.ledger import LedgerDisk  # needs apsw, which is for the simulator's own proofs
 
 T = TypeVar("T")
-UDP_PORT, CONTROL_PORT = 7_400, 7_401
 LEDGER_FILE = "/ledger"
 NOWHERE = Path("/nonexistent")
 """Stands where a live role has a folder or a file; nothing in a simulated world opens one."""
-SCHEMA_SAMPLES = 3_000
-"""As many shares as breakpoints have bins to fill, a quarter of what the live schema is drawn from."""
 FLEET_WINDOW = 8
 """Machines of one owner that register and publish at a time."""
 CREDIT = "1000 USD"
@@ -86,9 +81,9 @@ class CorpHost(NodeHost):
             leaf_capacity=world.leaf_capacity,
         )
         root, self.keys = corp_keys(env.scheme, env.seed)
-        samples = catalogue.schema_samples(Random(0), SCHEMA_SAMPLES, ENVIRONMENTS)
-        schema = Schema.from_sample(samples)
-        published = PublishedSchema.of(schema, world.leaf_capacity, env.now_ms(), world.root_groups, world.tries)
+        published = PublishedSchema.of(
+            small_first_schema(), world.leaf_capacity, env.now_ms(), world.root_groups, world.tries
+        )
         raw = published.seal(self.keys.issuing).raw
         self.network = found(root, self.keys, self.config, raw, env.now_ms())
         self.founded = Founded(self.keys, self.network, raw, NOWHERE)

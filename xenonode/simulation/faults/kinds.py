@@ -15,7 +15,7 @@ from xenonode.simulation.network import MILLION
 
 PLATFORM, PEERS = "platform", "peers"
 GROUPS = ("servers", "clients", "corp", "any")
-BOTH = (PLATFORM, PEERS)
+WORLDS = (PLATFORM, PEERS)
 CORP = ("corp",)
 DAY_MS = 86_400_000
 BOUNDS = {
@@ -44,7 +44,7 @@ class Kind:
     sentence: str
     groups: tuple[str, ...] = ("servers",)
     parameters: Mapping[str, int] = field(default_factory=dict)
-    worlds: tuple[str, ...] = BOTH
+    worlds: tuple[str, ...] = WORLDS
 
 
 def _network(name: str, sentence: str, **parameters: int) -> Kind:
@@ -52,12 +52,12 @@ def _network(name: str, sentence: str, **parameters: int) -> Kind:
 
 
 def _node(name: str, sentence: str, *groups: str, **parameters: int) -> Kind:
-    worlds = (PLATFORM,) if groups == CORP else BOTH
+    worlds = (PLATFORM,) if groups == CORP else WORLDS
     return Kind(name, "node", sentence, groups or ("servers", "corp"), parameters, worlds)
 
 
 def _disk(name: str, sentence: str, *groups: str, **parameters: int) -> Kind:
-    worlds = (PLATFORM,) if groups == CORP else BOTH
+    worlds = (PLATFORM,) if groups == CORP else WORLDS
     return Kind(name, "disk", sentence, groups or ("servers", "corp"), parameters, worlds)
 
 
