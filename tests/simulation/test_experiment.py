@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -11,14 +12,16 @@ from typing import Any
 
 import pytest
 
+from dht.identity import ED25519
 from summaries.parse import parse
 from xenonode.server.claiming import ClaimPump
 from xenonode.simulation import asking, checking
 from xenonode.simulation.experiment import Experiment, run
 from xenonode.simulation.invariants import running
 from xenonode.simulation.recall import judge
-from xenonode.simulation.scenario import Scenario, ScenarioError
+from xenonode.simulation.scenario import NetworkModel, Scenario, ScenarioError, Workload
 from xenonode.simulation.scenario_file import load
+from xenonode.simulation.stand import stand_for
 from xenonode.simulation.verdict import COLUMNS, RunResult
 
 SMALL = """
@@ -222,6 +225,18 @@ def test_a_session_whose_money_is_not_what_its_client_was_told_breaks_its_run(
     monkeypatch.setattr(checking, "_paid_and_held", lambda *given: (from_transfers(*given)[0], 1))
     verdict = run(small(tmp_path), 3).verdict
     assert verdict.check == "settled" and "1 of its order are held still" in verdict.detail, verdict
+
+
+def test_a_small_world_passes_with_real_signatures_and_repeats(tmp_path: Path) -> None:
+    sets = {"duration_s": "30", "workload__sessions_per_s": "0.2", "checks__sessions_least": "0"}
+    real = small(tmp_path, network__signatures="ed25519", **sets)
+    one, again = run(real, 3), run(real, 3)
+    assert one.verdict.passed, one.verdict
+    assert one.row["sessions_settled"] > 0 and one.row["trace"] == again.row["trace"]
+    assert one.row["trace"] != run(dataclasses.replace(real, network=NetworkModel()), 3).row["trace"]
+    for scenario in (real, dataclasses.replace(real, kind="peers", workload=Workload())):
+        with stand_for(scenario, 3).world as world:
+            assert world.simulation.scheme is ED25519
 
 
 def test_peers_alone_are_searched_and_churn(tmp_path: Path) -> None:

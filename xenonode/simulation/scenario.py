@@ -22,6 +22,7 @@ from xenonode.simulation.faults.kinds import WORLDS
 from xenonode.simulation.measured import LatencyMatrix, Outage
 
 LATENCIES = ("regions", "plane", "matrix")
+SIGNATURES = ("simulated", "ed25519")
 DISTRIBUTIONS = ("", "exponential", "weibull")
 MIX_STEP = "write mix = { conjunction = 4, topk = 1 }, for example"
 QUERY_CLASSES = ("conjunction", "union", "topk", "nearest", "cheapest_within")
@@ -110,6 +111,7 @@ class NetworkModel:
     corruption: float = _key(0.0, "share of datagrams with one bit flipped", 0, 1)
     mtu_bytes: int = _key(65_507, "longer datagrams vanish; below 1200 no handshake fits", MAX_DATAGRAM_BYTES, 65_507)
     bandwidth_bit_per_s: int = _key(0, "each sender's uplink; 0 is no limit", 0, 10**12)
+    signatures: str = _key("simulated", "what all sign with; ed25519, as live, takes longer", None, None, *SIGNATURES)
 
     def __post_init__(self) -> None:
         if (self.latency == "matrix") != (self.matrix is not None):

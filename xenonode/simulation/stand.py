@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from dht.endpoint import Endpoint
 from dht.errors import DhtError
+from dht.identity import ED25519
 from summaries.errors import SummariesError
 from summaries.point import Point
 from xenonode import catalogue
@@ -98,6 +99,7 @@ class PlatformStand:
             leaf_capacity=nodes.leaf_capacity,
             period_ms=scenario.advert_period_ms,
             conditions=conditions_of(scenario.network),
+            scheme=ED25519 if scenario.network.signatures == "ed25519" else None,
             credit=f"{nodes.credit_usd} USD",
             ledger=_ledger(scenario, seed, injections),
         )
@@ -167,6 +169,7 @@ class PeersStand:
             leaf_capacity=nodes.leaf_capacity,
             period_ms=scenario.advert_period_ms,
             conditions=conditions_of(scenario.network),
+            scheme=ED25519 if scenario.network.signatures == "ed25519" else None,
         )
 
     async def begin(self) -> None:

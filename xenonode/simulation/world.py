@@ -22,6 +22,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dht.errors import RemoteError
+from dht.identity import Scheme
 from hypervisor.simulated import SimulatedHypervisor, SimulatedMachine
 from summaries.point import Point
 from xenonode import catalogue, membership
@@ -313,8 +314,12 @@ class World(Stage):
         shapes: Sequence[ServerShape] | None = None,
         credit: str = CREDIT,
         ledger: LedgerDisk | None = None,
+        scheme: Scheme | None = None,
     ) -> None:
-        """`ledger` is a disk for XenoCorp's database; without one it is in memory, and loses nothing."""
+        """`ledger` is a disk for XenoCorp's database; without one it is in memory, and loses nothing.
+
+        `scheme` is what all sign with: `dht.identity.ED25519` as live, or without one a quick one of the simulator's.
+        """
         super().__init__()
         check_counts(servers=servers, fleet=fleet, clients=clients)
         if fleet and not servers:
@@ -326,7 +331,7 @@ class World(Stage):
         self.places = geography.places
         self.places["corp"] = REGIONS["eu-central-1"].location
         self.simulation = Simulation(
-            seed, conditions=conditions or Conditions(jitter_us=500), latency_us=geography.latency_us
+            seed, conditions=conditions or Conditions(jitter_us=500), latency_us=geography.latency_us, scheme=scheme
         )
         self.trace = self.simulation.trace
         self.transfers: list[Transfer] = []
