@@ -10,7 +10,7 @@ wrote them and nobody signs them.
 from __future__ import annotations
 
 import unicodedata
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import msgpack
 
@@ -49,7 +49,7 @@ def decode(data: bytes, *, max_bytes: int = MAX_VALUE_BYTES) -> Value:
     """The value that `data` stands for, if `data` is exactly how we would have written it."""
     if len(data) > max_bytes:
         raise WireError(f"{len(data)} bytes are more than the {max_bytes} allowed here")
-    value = _unpack(data, max_map=len(data))
+    value: Value = _unpack(data, max_map=len(data))
     try:
         _check_canonical(value, 1)
         again = _packer.pack(value)
@@ -58,7 +58,7 @@ def decode(data: bytes, *, max_bytes: int = MAX_VALUE_BYTES) -> Value:
         raise WireError(f"not a value of the wire: {error}") from None
     if again != data:
         raise WireError("not in canonical form (duplicate or unsorted keys, or a long form)")
-    return cast(Value, value)
+    return value
 
 
 def pack(array: list[Any]) -> bytes:

@@ -88,7 +88,8 @@ def from_fields(data: object) -> Message:
         codecs = _FORMS[kind]
         if len(data) != len(codecs) + 1:
             raise MessageError(f"{kind.__name__} has {len(codecs)} fields")
-        return cast(Message, kind(*[codec[1](value) for (_, codec), value in zip(codecs, data[1:])]))
+        message: Message = kind(*[codec[1](value) for (_, codec), value in zip(codecs, data[1:])])
+        return message
     except (TypeError, ValueError, OverflowError) as error:
         raise MessageError(f"malformed message: {error}") from None
 

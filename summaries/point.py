@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,16 +80,21 @@ class Point:
 
     def number(self, name: str) -> int:
         """A numeric attribute; a text's is where its hash puts it."""
-        value = self.attributes[name]
-        return text_number(value) if isinstance(value, str) else cast(int, value)
+        value: Any = self.attributes[name]
+        number: int = text_number(value) if isinstance(value, str) else value
+        return number
 
     @property
     def location(self) -> tuple[int, int, int, int]:
-        return cast("tuple[int, int, int, int]", self.attributes["location"])
+        found: Any = self.attributes["location"]
+        place: tuple[int, int, int, int] = found
+        return place
 
     @property
     def environments(self) -> tuple[Environment, ...]:
-        return cast("tuple[Environment, ...]", self.attributes.get("environments", ()))
+        found: Any = self.attributes.get("environments", ())
+        offered: tuple[Environment, ...] = found
+        return offered
 
 
 def environment_mask(schema: Schema, point: Point) -> int:
@@ -102,12 +107,12 @@ def environment_mask(schema: Schema, point: Point) -> int:
 
 def columns(schema: Schema, point: Point) -> tuple[list[int], list[int], int]:
     """The point's ordered values, the bins that they are in, and its environments' mask."""
-    found = point.derived.get(("columns", schema.epoch))
+    found: tuple[list[int], list[int], int] | None = point.derived.get(("columns", schema.epoch))
     if found is None:
         values = [point.number(dimension.name) for dimension in schema.ordered]
         bins = [dimension.bin(value) for dimension, value in zip(schema.ordered, values)]
         found = point.derived["columns", schema.epoch] = (values, bins, environment_mask(schema, point))
-    return cast("tuple[list[int], list[int], int]", found)
+    return found
 
 
 def row_type(schema: Schema) -> np.dtype[Any]:
@@ -150,7 +155,8 @@ class Rows:
         return self._array[: len(self.points)]
 
     def keys(self) -> list[int]:
-        return cast("list[int]", self.array["key"].tolist())
+        keys: list[int] = self.array["key"].tolist()
+        return keys
 
     def find(self, id: int, key: int) -> Point | None:
         """The point posted under a key; an advert of several environments is posted several times."""

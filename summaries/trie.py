@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from hashlib import sha256
-from typing import NamedTuple, Self, cast
+from typing import NamedTuple, Self
 
 from summaries.dimension import BIN_SHIFT, CODE_BITS, Dimension
 from summaries.errors import MessageError
@@ -219,10 +219,10 @@ _AXES = "xyz"
 
 
 def _tie_break(schema: Schema, point: Point) -> tuple[int, int]:
-    found = point.derived.get(("tie", schema.epoch))
+    found: int | None = point.derived.get(("tie", schema.epoch))
     if found is None:  # the same on every dimension
         found = point.derived["tie", schema.epoch] = _interleave(_TIE_ORDER, _tie_codes(schema, point))
-    return cast(int, found), len(_TIE_ORDER)
+    return found, len(_TIE_ORDER)
 
 
 def _tie_codes(schema: Schema, point: Point) -> dict[str, int]:

@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from operator import ge, le
-from typing import cast
 
+import numpy as np
 import xxhash
 
 from summaries.attributes import LARGEST
@@ -76,16 +76,13 @@ class Zone:
         places = array["location"].astype("f8")
         # f4 keeps 24 bits and a coordinate has 22, so these are the exact integers.
         low, high = places.min(axis=0), places.max(axis=0)
-        mask = 0
-        for one in {int(one) for one in array["environments"]}:
-            mask |= one
         return cls(
             bins.min(axis=0).tobytes(),
             bins.max(axis=0).tobytes(),
-            mask,
+            int(np.bitwise_or.reduce(array["environments"])),
             (_down(low[0]), _down(low[1]), _down(low[2]), _up(high[0]), _up(high[1]), _up(high[2])),
             min(int(array["height"].min()) // LOCATION_STEP_US, MAX_HEIGHT_STEPS),
-            min(point.number("price.cpu") for point in rows.points),
+            _least_price(rows),
             len(rows),
             1,
             _all_words(rows),
@@ -168,10 +165,10 @@ class Zone:
 
 def zone_of(schema: Schema, point: Point) -> Zone:
     """The zone of one point, worked out once: holders of all dimensions ask for it."""
-    found = point.derived.get(("zone", schema.epoch))
+    found: Zone | None = point.derived.get(("zone", schema.epoch))
     if found is None:
         found = point.derived["zone", schema.epoch] = Zone.of_point(schema, point)
-    return cast(Zone, found)
+    return found
 
 
 @lru_cache(maxsize=64)
@@ -196,6 +193,13 @@ def words_of(point: Point) -> int:
                 found |= word_bit(attribute, str(word))
         point.derived["words"] = found
     return int(found)
+
+
+def _least_price(rows: Rows) -> int:
+    """Exact, although rows are rounded: rounding keeps their order, so the least is among those least when rounded."""
+    column = rows.array["attributes"][:, rows.schema.column["price.cpu"]]
+    least: list[int] = np.flatnonzero(column == column.min()).tolist()
+    return min(rows.points[place].number("price.cpu") for place in least)
 
 
 def _all_words(rows: Rows) -> int:

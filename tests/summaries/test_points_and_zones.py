@@ -94,6 +94,14 @@ def test_a_zone_is_never_narrower_than_its_rows(seeds: list[int]) -> None:
     assert zone.covers(Zone.empty(SCHEMA))
 
 
+def test_the_least_price_is_exact_where_rows_round_prices_alike() -> None:
+    rows, prices = Rows(SCHEMA), (100_000_003, 100_000_001, 100_000_002, 200_000_000)
+    for number, price in enumerate(prices):
+        rows.put(point(number, id=number, **{"price.cpu": price}), number, b"")
+    column = rows.array["attributes"][:, SCHEMA.column["price.cpu"]]
+    assert len(set(column.tolist())) == 2 and Zone.of_rows(rows).price == min(prices)
+
+
 @settings(max_examples=100)
 @given(st.integers(0, 10**6), st.data())
 def test_what_matches_passes_its_zone_and_its_row_filter(seed: int, data: st.DataObject) -> None:
