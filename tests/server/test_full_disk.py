@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dht.identity import ED25519
 from xenonode.control.errors import ControlError
@@ -17,7 +20,7 @@ from xenonode.server.session_state import FAILED, RUNNING, STOPPED
 
 from .test_service import Member
 from .test_sessions import running, told, until
-from .world import CLIENT, LINUX, MACHINE, SERVER, SMALL, World, agreement_for, run_virtually
+from .world import CLIENT, LINUX, MACHINE, SERVER, SMALL, MemoryDisk, Server, World, agreement_for, run_virtually
 
 UNKEPT, KEPT_AGAIN = "sessions cannot be written down", "sessions are written down again"
 
@@ -75,11 +78,15 @@ def test_a_session_that_ends_while_the_disk_is_full_ends_and_is_paid_for_once_wh
 
 def audited_once(world: World) -> bool:
     """Whether the audit log is sound, and says nothing twice that was only decided twice."""
-    checkpoints = split_checkpoints(world.files.content[CHECKPOINTS_NAME])
-    content = world.files.content[NAME]
-    assert verify(content, SERVER.public_key, checkpoints, ED25519, heads=[]).sound
-    audited = [(entry["kind"], entry["session"], entry["body"]) for entry in entries(content)]
-    return all(audited.count(each) == 1 for each in audited)
+    audited = [(entry["kind"], entry["session"], entry["body"]) for entry in entries(world.files.content[NAME])]
+    return sound(world) and all(audited.count(each) == 1 for each in audited)
+
+
+def sound(world: World) -> bool:
+    """Whether the audit log is whole, and what its checkpoints sign."""
+    content = world.files.content
+    checkpoints = split_checkpoints(content.get(CHECKPOINTS_NAME, b""))
+    return verify(content.get(NAME, b""), SERVER.public_key, checkpoints, ED25519, heads=[]).sound
 
 
 def test_a_session_stands_where_the_journal_has_room_for_it_and_none_to_be_written_anew(
@@ -245,3 +252,72 @@ def test_a_closed_session_is_forgotten_with_its_reservation_spent_however_the_di
         await server.manager.close()
 
     run_virtually(scenario())
+
+
+STATES = ["", "", ".", "journal", "audit.log", "checkpoints"]
+ACTS = ["create", "cosign", "client stops", "owner stops", "client pauses", "restart", "wait"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    acts=st.lists(
+        st.tuples(st.sampled_from(ACTS), st.sampled_from(STATES), st.booleans(), st.integers(0, 20)), max_size=20
+    )
+)
+def test_whatever_the_disk_refuses_sessions_stand_or_never_were_and_each_is_paid_for_once(
+    acts: list[tuple[str, str, bool, int]],
+) -> None:
+    async def scenario() -> None:
+        world = World()
+        server = await world.boot()
+        agreed: list[bytes] = []
+
+        async def act(what: str, number: int) -> None:
+            nonlocal server
+            newest = agreed[-1] if agreed else b""
+            if what == "create" and len(agreed) < 4:
+                agreed.append(await server.open_session(number=number))
+            elif what == "cosign":
+                await cosign_all(server)
+            elif what == "client stops" and agreed:
+                await server.command(newest, server.manager.sessions[newest].command_seq + 1, "stop")
+            elif what == "client pauses" and agreed:
+                await server.command(newest, server.manager.sessions[newest].command_seq + 1, "pause")
+            elif what == "owner stops" and agreed:
+                await server.manager.stop(newest, "sold")
+            elif what == "restart":
+                await server.kill()
+                world.files.full = ""
+                server = await world.boot()
+
+        with pytest.MonkeyPatch.context() as least:
+            least.setattr(journals, "COMPACT_MIN_BYTES", 1_000)
+            least.setattr(journals, "COMPACT_FACTOR", 1)
+            for number, (what, full, cramped, wait_s) in enumerate(acts):
+                world.files.full, world.files.cramped = full, cramped
+                with contextlib.suppress(RefusedError):
+                    await act(what, number)
+                for found in (server.manager.sessions, journals.Journal(MemoryDisk(world.files)).sessions):
+                    assert list(found) == agreed, "what was refused is there, or what was agreed is not"
+                await asyncio.sleep(wait_s)
+            world.files.full = ""
+            for id in agreed:
+                await server.manager.stop(id, "the end")
+            for _ in range(100):
+                await asyncio.sleep(10)
+                await cosign_all(server)
+        sessions = server.manager.sessions
+        assert all(session.closed for session in sessions.values()) and not world.machine.guests
+        due = {id: session.due_nano for id, session in sessions.items() if session.due_nano}
+        assert {id: each for id, each in world.corp.cumulative.items() if each} == due
+        assert sum(world.corp.captures) == sum(due.values())
+        assert not {sessions[id].agreement.reservation for id in due} & set(world.corp.released)
+        assert sound(world)
+        await server.manager.close()
+
+    run_virtually(scenario())
+
+
+async def cosign_all(server: Server) -> None:
+    for id in server.manager.sessions:
+        await server.cosign(id)
