@@ -1,4 +1,4 @@
-"""Work with guests that takes a while: launching, tearing down, reading the counters of all of them.
+"""Work with guests that takes a while: launching, pausing, resizing, tearing down, reading the counters of all of them.
 
 Decides nothing about sessions: it tells the session what happened, and the session's core says what follows. One
 job a session at a time; jobs are tasks, sampling is one timer for all sessions.
@@ -11,15 +11,17 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from dht.identity import Signer
-from hypervisor.adapter import Handle, Hypervisor, Running
+from hypervisor.adapter import Ability, Handle, Hypervisor, Running
 from hypervisor.environment import EnvironmentSpec
+from hypervisor.environment import State as GuestState
 from hypervisor.environment import Usage as Sample
-from hypervisor.errors import HypervisorError, UnknownGuestError
+from hypervisor.errors import HypervisorError, UnknownGuestError, UnsupportedError
 from xenonode.env import Env
 from xenonode.model.errors import ModelError
+from xenonode.model.resources import Resources
 from xenonode.server import session_events as ev
 from xenonode.server.admission import Admission
-from xenonode.server.errors import NotKeptError
+from xenonode.server.errors import NotKeptError, RefusedError
 from xenonode.server.launching import guest_name, specification, start_record
 from xenonode.server.metering import Instant
 from xenonode.server.session_state import STARTING, Session
@@ -97,6 +99,46 @@ class Guests:
         except UnknownGuestError:
             return None
 
+    async def bring(self, session: Session, order: ev.Order | None, wanted: GuestState) -> list[ev.Event]:
+        """Bring the guest to `wanted`, running or paused; it may be there already after a restart.
+
+        Raises RefusedError where a client's order fails; where there is none, the session's core orders it again.
+        """
+        name = guest_name(session.id)
+        try:
+            before = await self.read_one(session.id)
+            if before is None or before.sample.state is not wanted:
+                await (self._hypervisor.pause if wanted is GuestState.PAUSED else self._hypervisor.resume)(name)
+        except HypervisorError as error:
+            if isinstance(error, UnsupportedError) and order is None:
+                return [ev.StopOrdered(f"{session.reason}; and this host cannot pause it")]
+            return self._failed(session, order, error)
+        reading = await self.read_one(session.id)
+        return [ev.Paused(reading, order) if wanted is GuestState.PAUSED else ev.Resumed(reading, order)]
+
+    async def resize(self, session: Session, wanted: Resources, order: ev.Order | None) -> list[ev.Event]:
+        """Give the guest other resources. Raises RefusedError as `bring` does, and where they are not free."""
+        now, name = session.resources, guest_name(session.id)
+        refusals = self._admission.resize_refusals(session.id, wanted, self._env.now_ms()) if order else ()
+        if refusals:
+            raise RefusedError("; ".join(refusals), "ask for less", "capacity")
+        most = Resources(*(max(each) for each in zip(now.amounts, wanted.amounts)))
+        self._admission.keep(session.id, most)  # until it is known which of the two it has
+        able = self._admission.capabilities.abilities
+        # What does not change is asserted again where that is possible, and left alone where it is not.
+        cpu = wanted.cpu_ms_per_s != now.cpu_ms_per_s or Ability.CPU_QUOTA in able
+        memory = wanted.memory_bytes != now.memory_bytes or Ability.RESIZE_MEMORY in able
+        try:
+            await self._hypervisor.resize(
+                name,
+                cpu_ms_per_s=wanted.cpu_ms_per_s if cpu else None,
+                memory_bytes=wanted.memory_bytes if memory else None,
+            )
+        except HypervisorError as error:
+            self._admission.keep(session.id, now)
+            return self._failed(session, order, error)
+        return [ev.Resized(wanted, await self.read_one(session.id), order)]
+
     async def close(self) -> None:
         """End all jobs; guests go on."""
         jobs = [job for _, job in self._jobs.values()]
@@ -164,3 +206,9 @@ class Guests:
         except HypervisorError as error:
             logger.info("guest %s did not power off: %s", name, error)
         await self.remove(name)
+
+    def _failed(self, session: Session, order: ev.Order | None, error: HypervisorError) -> list[ev.Event]:
+        if order is not None:
+            raise RefusedError(error.message, error.next_step, error.code) from error
+        logger.warning("session %s: the hypervisor failed, and is asked again: %s", session.id.hex(), error)
+        return []

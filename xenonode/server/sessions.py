@@ -15,13 +15,12 @@ from dataclasses import replace
 
 from dht.identity import Signer
 from hypervisor import readiness
-from hypervisor.adapter import Ability, Hypervisor, Running
+from hypervisor.adapter import Hypervisor, Running
 from hypervisor.environment import State as GuestState
-from hypervisor.errors import HypervisorError, UnsupportedError
+from hypervisor.errors import HypervisorError
 from xenonode.env import Env
 from xenonode.model.entity import Trust
 from xenonode.model.money import Claim, Reservation
-from xenonode.model.resources import Resources
 from xenonode.model.session import Agreement, Amendment, Quote, Receipt, SessionCommand, Start
 from xenonode.server import session_events as ev
 from xenonode.server.admission import Admission
@@ -375,11 +374,11 @@ class SessionManager:
             case ev.TearDown():
                 self._guests.tear_down(session.id)
             case ev.PauseGuest(order):
-                return await self._pause(session, order, GuestState.PAUSED)
+                return await self._guests.bring(session, order, GuestState.PAUSED)
             case ev.ResumeGuest(order):
-                return await self._pause(session, order, GuestState.RUNNING)
+                return await self._guests.bring(session, order, GuestState.RUNNING)
             case ev.ResizeGuest(resources, order):
-                return await self._resize(session, resources, order)
+                return await self._guests.resize(session, resources, order)
             case ev.SignAmendment(order):
                 amendment = Amendment(session.id, order.id, session.resources, session.state, self._clock.now_ms())
                 return [ev.Amended(amendment.seal(self._signer).raw, order)]
@@ -411,46 +410,4 @@ class SessionManager:
                 self._changed()
             case ev.Refuse(code, message, next_step):
                 raise RefusedError(message, next_step, code)
-        return []
-
-    async def _pause(self, session: Session, order: ev.Order | None, wanted: GuestState) -> list[ev.Event]:
-        """Bring the guest to `wanted`, running or paused; it may be there already after a restart."""
-        name = guest_name(session.id)
-        try:
-            before = await self._guests.read_one(session.id)
-            if before is None or before.sample.state is not wanted:
-                await (self._hypervisor.pause if wanted is GuestState.PAUSED else self._hypervisor.resume)(name)
-        except HypervisorError as error:
-            if isinstance(error, UnsupportedError) and order is None:
-                return [ev.StopOrdered(f"{session.reason}; and this host cannot pause it")]
-            return self._failed(session, order, error)
-        reading = await self._guests.read_one(session.id)
-        return [ev.Paused(reading, order) if wanted is GuestState.PAUSED else ev.Resumed(reading, order)]
-
-    async def _resize(self, session: Session, wanted: Resources, order: ev.Order | None) -> list[ev.Event]:
-        now, name = session.resources, guest_name(session.id)
-        refusals = self._admission.resize_refusals(session.id, wanted, self._env.now_ms()) if order else ()
-        if refusals:
-            raise RefusedError("; ".join(refusals), "ask for less", "capacity")
-        most = Resources(*(max(each) for each in zip(now.amounts, wanted.amounts)))
-        self._admission.keep(session.id, most)  # until it is known which of the two it has
-        able = self._admission.capabilities.abilities
-        # What does not change is asserted again where that is possible, and left alone where it is not.
-        cpu = wanted.cpu_ms_per_s != now.cpu_ms_per_s or Ability.CPU_QUOTA in able
-        memory = wanted.memory_bytes != now.memory_bytes or Ability.RESIZE_MEMORY in able
-        try:
-            await self._hypervisor.resize(
-                name,
-                cpu_ms_per_s=wanted.cpu_ms_per_s if cpu else None,
-                memory_bytes=wanted.memory_bytes if memory else None,
-            )
-        except HypervisorError as error:
-            self._admission.keep(session.id, now)
-            return self._failed(session, order, error)
-        return [ev.Resized(wanted, await self._guests.read_one(session.id), order)]
-
-    def _failed(self, session: Session, order: ev.Order | None, error: HypervisorError) -> list[ev.Event]:
-        if order is not None:
-            raise RefusedError(error.message, error.next_step, error.code) from error
-        logger.warning("session %s: the hypervisor failed, and is asked again: %s", session.id.hex(), error)
         return []
