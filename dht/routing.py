@@ -38,6 +38,7 @@ MAX_GROUP_IN_TABLE = 10
 WAITING_SAMPLE = 8
 # Contacts of a far bucket that one lookup exchanges: half a bucket an hour, so that nobody gets many in at once.
 MAX_EXCHANGED = 10
+LONG_AGO_MS = -(1 << 62)
 
 
 class Bucket(KBucket):  # type: ignore[misc]
@@ -142,6 +143,7 @@ class Table(RoutingTable):  # type: ignore[misc]
     def flush(self) -> None:
         """Forget everything."""
         self.levels: list[Bucket] = [Bucket()]
+        self._used_ms = LONG_AGO_MS  # no bucket's is less: each tick asks, and this seldom has to be looked for
         self._count = 0
         self.changed()
 
@@ -258,7 +260,7 @@ class Table(RoutingTable):  # type: ignore[misc]
         # In the order in which they came, as if the bucket had been split whenever it was full.
         near = [each for each in contacts if (own ^ each.number).bit_length() <= ID_BITS - deepest]
         buckets[-1].nodes = tuple(near)
-        self.levels, self._count = buckets, len(contacts)
+        self.levels, self._used_ms, self._count = buckets, LONG_AGO_MS, len(contacts)
         self.changed()
 
     def remove_contact(self, node: Contact) -> Contact | None:
@@ -351,10 +353,14 @@ class Table(RoutingTable):  # type: ignore[misc]
     def touch(self, target: int, now_ms: int) -> None:
         """Note that a lookup went through the target's bucket."""
         self.levels[self._level(target)].used_ms = now_ms
+        if now_ms < self._used_ms:  # the clock was set back
+            self._used_ms = now_ms
 
     def idle_buckets(self, before_ms: int) -> list[Bucket]:
         """The buckets that no lookup went through since."""
-        if min(bucket.used_ms for bucket in self.levels) >= before_ms:
+        if self._used_ms < before_ms:
+            self._used_ms = min(bucket.used_ms for bucket in self.levels)
+        if self._used_ms >= before_ms:
             return []
         return [bucket for bucket in self.buckets if bucket.used_ms < before_ms]
 

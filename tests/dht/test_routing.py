@@ -27,6 +27,24 @@ def test_nearest_is_exact_over_everything_that_the_table_holds(seed: int, count:
     assert table.nearest(target, k) == expected
 
 
+@given(st.integers(0, 2**32))
+@settings(max_examples=60, deadline=None)
+def test_idle_buckets_are_those_that_no_lookup_went_through_whatever_the_clock_does(seed: int) -> None:
+    rng = random.Random(seed)
+    table, known, now_ms = Table(rng.randbytes(20)), contacts(200, seed + 1), 0
+    works = {
+        "touch": lambda: table.touch(table.number ^ rng.getrandbits(rng.randrange(1, 161)), now_ms),
+        "add": lambda: table.add_contact(known.pop()) if known else None,
+        "fill": lambda: table.fill(known[:25]),
+        "flush": table.flush,
+    }
+    for name in rng.choices(list(works), (40, 10, 4, 6), k=200):
+        now_ms += rng.randrange(100) if rng.random() < 0.95 else -rng.randrange(2_000)
+        works[name]()
+        before_ms = now_ms - rng.randrange(500)
+        assert table.idle_buckets(before_ms) == [each for each in table.buckets if each.used_ms < before_ms]
+
+
 @given(st.integers(0, 2**32), st.integers(1, 300))
 @settings(max_examples=40, deadline=None)
 def test_buckets_cover_every_id_once_and_agree_with_the_index(seed: int, count: int) -> None:
