@@ -44,7 +44,6 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("xenonode/env.py", "clock"): "LiveEnv is the one place where the system's clock is read",
     ("xenonode/env.py", "entropy"): "LiveEnv is the one place where the system's entropy is read",
     ("dht/identity.py", "entropy"): "key files are made by the command line, never by a simulated node",
-    ("summaries/zone.py", "set order"): "folds with a bitwise or, which no order changes",
     ("hypervisor/embedded.py", "clock"): "runs in the hypervisor's own process, and waits for another process's lock",
     ("hypervisor/host_process.py", "clock"): "the hypervisor's own process, which no simulation runs",
     ("hypervisor/host_process.py", "thread"): "the hypervisor's own process: libvirt's calls block",
