@@ -55,15 +55,14 @@ class Recorder:
         self._world = world
         world.simulation.trace.listener = self._note
 
-    def _note(self, now_ns: int, kind: str, data: bytes) -> None:
+    def _note(self, now_ns: int, kind: str, head: bytes, body: bytes) -> None:
         names = {host.identity: host.name for host in self._world.simulation.network._by_name.values()}
         if kind == "datagram":
-            source, _, to, _, _ = _DATAGRAM.unpack_from(data)
-            body = data[_DATAGRAM.size :]
+            source, _, to, _, _ = _DATAGRAM.unpack(head)
             what = TYPES.get(body[0], "unknown")
         elif kind == "stream":
-            source, _, to, _, _, end = _STREAM.unpack_from(data)
-            body, what = data[_STREAM.size :], "END" if end else "SEGMENT"
+            source, _, to, _, _, end = _STREAM.unpack(head)
+            what = "END" if end else "SEGMENT"
         else:
             return
         self.lines.append(f"{now_ns // 1_000:>9} {names[source]} {names[to]} {what} {compressed(body)}")

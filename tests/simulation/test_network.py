@@ -14,6 +14,7 @@ import asyncio_dgram
 import pytest
 
 from xenonode.simulation.errors import SimulationError
+from xenonode.simulation.invariants.broken import Ring
 from xenonode.simulation.network import Conditions
 from xenonode.simulation.run import SimulatedNode, Simulation
 from xenonode.simulation.streams import StreamTransport
@@ -80,6 +81,27 @@ def test_loss_duplication_and_damage_come_as_often_as_configured() -> None:
     assert 370 <= statistics.duplicated <= 530
     assert 120 <= statistics.corrupted <= 240
     assert len(seen) == statistics.delivered == 10_000 - statistics.lost + statistics.duplicated
+
+
+def test_the_last_events_are_told_with_their_sizes() -> None:
+    async def serve(address: str) -> None:
+        await asyncio.start_server(lambda reader, writer: None, address, 9)
+
+    async def say(to: str) -> None:
+        await (await asyncio_dgram.connect((to, 9))).send(b"hello")
+        _, writer = await asyncio.open_connection(to, 9)
+        writer.write(b"hello again")
+        await asyncio.sleep(1)
+
+    with Simulation(1, conditions=Conditions(latency_us=1_000)) as simulation:
+        ring = Ring(simulation.trace)
+        source, destination = simulation.add_node("a"), simulation.add_node("b")
+        simulation.run(destination.start(serve(destination.host.address)))
+        simulation.run(source.start(say(destination.host.address)))
+        told = ring.told({node.host.identity: name for name, node in simulation.nodes.items()})
+    assert told[0] == "0.000000 s datagram a to b, 5 bytes, arrives 1.0 ms later"
+    assert "0.002000 s stream a to b, 11 bytes, arrives 1.0 ms later" in told
+    assert told[-1] == "1.002000 s end of a stream a to b, 0 bytes, arrives 1.0 ms later"
 
 
 def test_reordering_happens_only_where_it_is_asked_for() -> None:

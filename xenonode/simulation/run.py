@@ -91,7 +91,7 @@ class Simulation:
     ) -> None:
         self.seed = seed
         self.loop = VirtualLoop(inline_executor=inline_executor, horizon_ns=horizon_ns)
-        self.trace = (Trace if traced else Untraced)(lambda: self.loop.now_ns)
+        self.trace = (Trace if traced else Untraced)(self.loop)
         self.network = Network(self.loop, seed, self.trace, conditions, latency_us)
         self.scheme: Scheme = SimulatedScheme(derive(seed, "scheme")) if scheme is None else scheme
         self.nodes: dict[str, SimulatedNode] = {}

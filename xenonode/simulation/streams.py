@@ -117,7 +117,7 @@ class StreamTransport(asyncio.Transport):
             return None
         self.last_arrival_ns = arrival_ns = max(arrival_ns, self.last_arrival_ns)
         ends = (self.host.identity, self.local[1], peer.host.identity, peer.local[1])
-        network.trace.note("stream", STREAM_TRACE.pack(*ends, arrival_ns, segment is None) + (segment or b""))
+        network.trace.note("stream", STREAM_TRACE.pack(*ends, arrival_ns, segment is None), segment or b"")
         return arrival_ns
 
     def _fate(self, size_bytes: int) -> int | None:

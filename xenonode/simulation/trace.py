@@ -9,30 +9,32 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from xenonode.simulation.loop import VirtualLoop
 
 DIGEST_BYTES = 16  # 128 bits: an accidental collision between two runs will not be seen
 _HEADER = struct.Struct("<QHI")
 
 
 class Trace:
-    """The running hash over all that happened, in order. `listener` sees each entry, to find where two runs part."""
+    """The running hash over all that happened, in order. `listener` hears of each entry: when, its kind, both parts."""
 
-    def __init__(self, now_ns: Callable[[], int], listener: Callable[[int, str, bytes], None] | None = None) -> None:
-        self._now_ns = now_ns
+    def __init__(self, loop: VirtualLoop) -> None:
+        self._loop = loop
         self._hash = hashlib.blake2b(digest_size=DIGEST_BYTES)
-        self.listener = listener
+        self.listener: Callable[[int, str, bytes, bytes], None] | None = None
         self._names: dict[str, bytes] = {}
-        self.entries = 0
 
     def note(self, kind: str, data: bytes, rest: bytes = b"") -> None:
         """Enter one thing that happened now: `data`, then `rest`."""
-        now_ns, name = self._now_ns(), self._names.get(kind) or self._name(kind)
-        self.entries += 1
+        now_ns, name = self._loop.now_ns, self._names.get(kind) or self._name(kind)
         self._hash.update(_HEADER.pack(now_ns, len(name), len(data) + len(rest)) + name + data)
         if rest:
             self._hash.update(rest)
         if self.listener is not None:
-            self.listener(now_ns, kind, data + rest)
+            self.listener(now_ns, kind, data, rest)
 
     def _name(self, kind: str) -> bytes:
         name = self._names[kind] = kind.encode()

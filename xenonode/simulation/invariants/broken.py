@@ -34,25 +34,23 @@ class Ring:
     """The last entries of a trace, which it listens to."""
 
     def __init__(self, trace: Trace) -> None:
-        self._entries: deque[tuple[int, str, bytes]] = deque(maxlen=EVENTS_KEPT)
+        self._entries: deque[tuple[int, str, bytes, int]] = deque(maxlen=EVENTS_KEPT)
         trace.listener = self._listen
 
-    def _listen(self, now_ns: int, kind: str, data: bytes) -> None:
-        self._entries.append((now_ns, kind, data))
+    def _listen(self, now_ns: int, kind: str, data: bytes, rest: bytes) -> None:
+        self._entries.append((now_ns, kind, data, len(rest)))
 
     def told(self, names: Mapping[bytes, str]) -> tuple[str, ...]:
         """The last ones as text; `names` are hosts by their identity."""
         return tuple(_line(*entry, names) for entry in self._entries)
 
 
-def _line(now_ns: int, kind: str, data: bytes, names: Mapping[bytes, str]) -> str:
+def _line(now_ns: int, kind: str, data: bytes, size: int, names: Mapping[bytes, str]) -> str:
     at = f"{now_ns / NANOSECONDS:.6f} s"
     if kind == "datagram":
-        source, _, destination, _, due_ns = DATAGRAM_TRACE.unpack_from(data)
-        size = len(data) - DATAGRAM_TRACE.size
+        source, _, destination, _, due_ns = DATAGRAM_TRACE.unpack(data)
     elif kind == "stream":
-        source, _, destination, _, due_ns, is_end = STREAM_TRACE.unpack_from(data)
-        size = len(data) - STREAM_TRACE.size
+        source, _, destination, _, due_ns, is_end = STREAM_TRACE.unpack(data)
         kind = "end of a stream" if is_end else kind
     else:
         return f"{at} {kind} {data.decode(errors='replace')[:200]}"
