@@ -16,6 +16,9 @@ BAD_REQUEST = "bad_request"
 UNKNOWN_METHOD = "unknown_method"
 BUSY = "busy"
 INTERNAL = "internal"
+# Codes of XenoCorp's that say nothing about what it was asked for.
+UNAVAILABLE = "unavailable"
+LEDGER_DAMAGED = "ledger_damaged"
 
 
 class LocalError(Exception):

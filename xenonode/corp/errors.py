@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dht.errors import LocalError, RemoteError
+from xenonode.control.errors import LEDGER_DAMAGED, UNAVAILABLE
 from xenonode.errors import XenoError
 
 
@@ -36,7 +37,7 @@ class DamagedLedgerError(CorpLocalError):
             f"the ledger{f' {path}' if path else ''} is damaged: {what}",
             "keep the file as evidence, restore XenoCorp's whole folder from its last backup, "
             "and compare with members' receipts what was booked since",
-            "ledger_damaged",
+            LEDGER_DAMAGED,
         )
 
 
@@ -52,7 +53,7 @@ class UnavailableError(RefusedError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(
-            "unavailable",
+            UNAVAILABLE,
             f"the ledger cannot be written just now: {reason}; nothing was changed",
             "send the same request again later; a repeat is never booked twice",
         )
@@ -63,7 +64,7 @@ class DamagedError(RefusedError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(
-            "ledger_damaged",
+            LEDGER_DAMAGED,
             f"XenoCorp's ledger is damaged: {reason}; nothing is booked until its operator has restored it",
             "send the same request again when XenoCorp is back; a repeat is never booked twice",
         )
