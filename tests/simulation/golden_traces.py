@@ -1,0 +1,29 @@
+"""Traces of two small worlds, as one file keeps them: each Python, and each machine, has to come to the same.
+
+`scripts/record_golden traces` writes the file anew, after a change of what nodes do that is meant.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from xenonode.simulation.crowd import Crowd
+from xenonode.simulation.world import World
+
+PATH = Path(__file__).with_suffix(".json")
+SEED = 17
+PLATFORM_S, CROWD_S = 100.0, 60.0
+
+
+def record() -> str:
+    """Run both; the file's text."""
+    with World(SEED, servers=4, leaf_capacity=4) as world:
+        world.run(until=PLATFORM_S)
+        world.run(world.ask("cores >= 1"))
+        traces = {"platform": world.trace.hexdigest()}
+    with Crowd(SEED, peers=30, leaf_capacity=8, period_ms=20_000) as crowd:
+        crowd.run(until=CROWD_S)
+        crowd.run(crowd.ask("cores >= 1"))
+        traces["crowd"] = crowd.trace.hexdigest()
+    return json.dumps(traces, indent=1) + "\n"
