@@ -74,26 +74,31 @@ def overlay_tags(network_id: bytes, dimensions: Iterable[str]) -> dict[str, int]
 
 
 class ReplayWindow:
-    """Which counters of a session were seen (as in RFC 4303, section 3.4.3)."""
+    """Which counters of a session were seen (as in RFC 4303, section 3.4.3).
 
-    __slots__ = ("_seen", "highest")
+    What is kept are those that were not: of a session whose datagrams come in order, none, and so no memory.
+    """
+
+    __slots__ = ("_missing", "highest")
 
     def __init__(self) -> None:
         self.highest = 0
-        self._seen = 1
+        self._missing = 0  # bit n: the counter that is n below the highest
 
     def admit(self, counter: int) -> bool:
         """Whether this counter is new; asking notes it. Only ask once the MAC is known to be genuine."""
         ahead = counter - self.highest
         if ahead > 0:
-            # A sender may jump, and a shift by a jump of 2^60 would take all memory.
-            self._seen = ((self._seen << ahead) | 1) & _WINDOW_MASK if ahead < REPLAY_WINDOW else 1
+            if ahead > 1 or self._missing:
+                # A sender may jump, and a shift by a jump of 2^60 would take all memory.
+                jump = min(ahead, REPLAY_WINDOW)
+                self._missing = (self._missing << jump | (1 << jump) - 2) & _WINDOW_MASK
             self.highest = counter
             return True
         if ahead <= -REPLAY_WINDOW:
             return False
         bit = 1 << -ahead
-        if self._seen & bit:
+        if not self._missing & bit:
             return False
-        self._seen |= bit
+        self._missing ^= bit
         return True
