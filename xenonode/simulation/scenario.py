@@ -90,7 +90,7 @@ class Nodes:
     clients: int = _key(2, "clients, who search and lease", 1, NODES_MAX)
     dimensions: int = _key(11, "dimensions that are indexed, a DHT each; fewer only for kind peers", 7, 11)
     established: bool = _key(False, "everybody's first advert stands at the begin, unpublished; only for kind peers")
-    leaf_capacity: int = _key(16, "rows that a leaf of the summaries holds before it splits", 2, 4096)
+    leaf_capacity: int = _key(16, "rows a leaf holds before it splits; real networks have 64", 2, 4096)
     advert_period_s: float = _key(0.0, "how often servers advertise anew, 1 to 300; 0: 60, for kind peers 300", 0, 300)
     credit_usd: int = _key(1000, "what each client's account begins with", 1, 10**6)
 
