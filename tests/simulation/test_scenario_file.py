@@ -144,6 +144,14 @@ def test_files_that_are_set_are_sought_where_one_stands_and_others_beside_the_sc
         assert f"network.matrix: {wrong}: it cannot be read: No such file" in caught.value.message
 
 
+def test_keys_need_to_go_together_at_the_points_of_a_sweep_only(tmp_path: Path) -> None:
+    late = "[workload]\nsurge_at_s = 400\nsurge_for_s = 10\n[sweep]\n"
+    source = written(tmp_path, late + "duration_s = [500, 600]")
+    assert [job.scenario.duration_s for job in jobs_of(source, {}, (0,))] == [500, 600]
+    with pytest.raises(ScenarioError, match="surge_at_s = 400 is not before the end"):
+        jobs_of(written(tmp_path, late + "duration_s = [500, 300]"), {}, (0,))
+
+
 def test_a_point_of_the_sweep_that_cannot_be_is_refused_before_anything_runs(tmp_path: Path) -> None:
     source = written(tmp_path, "[sweep]\nnodes.servers = [5, 0]")
     with pytest.raises(ScenarioError, match=r"nodes\.servers: must be in"):

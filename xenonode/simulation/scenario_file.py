@@ -67,17 +67,20 @@ class _Place:
 def load(source: str | Path, sets: Mapping[str, str] | None = None, point: Mapping[str, Any] | None = None) -> Scenario:
     """The scenario in a file, or of a shipped name, with `sets` (KEY -> TOML value) put over it. Raises ScenarioError.
 
-    A key that is set is no longer swept. At one `point` of the sweep nothing is.
+    A key that is set is no longer swept. At one `point` of the sweep nothing is; without one, swept keys have the
+    values of the first, since values need to go together at each point only.
     """
     document, place, name = _document(source)
     for key, text in (sets or {}).items():
         value = _value(text)
         _put(document, key, str(Path.cwd() / value) if key in FILES and isinstance(value, str) else value, place)
         _unsweep(document, key)
-    if point is not None:
-        for key, value in point.items():
-            _put(document, key, value, place)
+    if point is None:
+        point = {key: values[0] for key, values in _sweep(document.get("sweep", {}), place).items()}
+    else:
         document.pop("sweep", None)
+    for key, value in point.items():
+        _put(document, key, value, place)
     return _scenario(document, place, name)
 
 
@@ -197,18 +200,18 @@ def _scenario(document: dict[str, Any], place: _Place, name: str) -> Scenario:
         sections[section] = _make(table, _table(table, raw, section, place), section, place)
     try:
         faults = read_faults(document.get("fault", []))
-        sweep = _sweep(document.get("sweep", {}), known, place)
+        sweep = _sweep(document.get("sweep", {}), place)
         made = _make(Scenario, {"name": name, **own, **sections, "faults": faults, "sweep": sweep}, "", place)
         check_faults(made)
-        _check_switches(document, sweep, place)
+        _check_switches(document, place)
     except FaultError as error:
         raise place.error(error.key, str(error), error.next_step) from error
     return made
 
 
-def _check_switches(document: Mapping[str, Any], sweep: Mapping[str, Any], place: _Place) -> None:
+def _check_switches(document: Mapping[str, Any], place: _Place) -> None:
     """Refuse a key whose switch nobody wrote. A switch that is written as off is the baseline of one that is on."""
-    written = {f"{section}.{key}" for section in SECTIONS for key in document.get(section, {})}.union(sweep)
+    written = {f"{section}.{key}" for section in SECTIONS for key in document.get(section, {})}
     for switch, others in SWITCHES.items():
         for other in others:
             name = f"{switch.partition('.')[0]}.{other}"
@@ -267,14 +270,14 @@ def _checked(raw: Any, hint: Any, key: Key, name: str, place: _Place) -> Any:
     return float(raw) if hint is float else raw
 
 
-def _sweep(raw: Any, known: Sequence[str], place: _Place) -> dict[str, tuple[Any, ...]]:
+def _sweep(raw: Any, place: _Place) -> dict[str, tuple[Any, ...]]:
     if not isinstance(raw, dict):
         raise place.error("sweep", "must be a table", 'write [sweep], and below it "nodes.servers" = [10, 20]')
     flat = dict(_flat(raw))
     points = 1
     for key, values in flat.items():
         if not _is_key(key):
-            raise place.error(f"sweep.{key}", "no such key to sweep", _nearest(key, known))
+            raise place.error(f"sweep.{key}", "no such key to sweep", _nearest(key, [name for name, _, _ in keys()]))
         if not isinstance(values, list) or not values:
             raise place.error(f"sweep.{key}", "must be a list of at least one value", f'write "{key}" = [1, 2]')
         if len({repr(value) for value in values}) != len(values):
