@@ -42,6 +42,7 @@ from xenonode.search.publishing import Publisher
 from xenonode.server.admission import Admission, Offer, environment_offers
 from xenonode.server.advertising import RETRY_MS, AdvertFacts, Advertiser
 from xenonode.server.audit_log import AuditLog
+from xenonode.server.disk import kept
 from xenonode.server.journal import Journal
 from xenonode.server.ports import ControlCorp
 from xenonode.server.quoting import QuoteDesk
@@ -253,11 +254,13 @@ class ServerNode(Node):
         self.env.spawn(self._publish_values_again(), "say where values are")
 
     def _note_left(self, dimensions: list[str]) -> None:
-        self.home.disk.replace(LEFT_FILE, "\n".join(dimensions).encode())
+        with kept():
+            self.home.disk.replace(LEFT_FILE, "\n".join(dimensions).encode())
 
     def _note_control(self) -> None:
         """For the owner's commands, which find the configured address otherwise."""
-        self.home.disk.replace(CONTROL_FILE, str(Address(*self.control.address)).encode())
+        with kept():
+            self.home.disk.replace(CONTROL_FILE, str(Address(*self.control.address)).encode())
 
     async def _appear_later(self) -> None:
         await asyncio.sleep(REJOIN_S)

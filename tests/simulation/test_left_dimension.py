@@ -14,6 +14,7 @@ from xenonode.client.owner import Owner
 from xenonode.control.client import connect
 from xenonode.control.errors import ControlError
 from xenonode.errors import XenoError
+from xenonode.server.errors import NotKeptError
 from xenonode.simulation.world import World
 
 NAME = "price.cpu"
@@ -249,19 +250,17 @@ def test_what_fails_while_it_leaves_or_enters_leaves_nothing_half_done(monkeypat
     async def fails(*args: Any) -> int:
         raise RuntimeError("a defect")
 
-    def unkept(names: list[str]) -> None:
-        raise OSError(28, "no space left")
-
     async def story(world: World) -> None:
         await world.begin()
         await asyncio.sleep(30.0)
         server, network = world.servers[0], world.simulation.network
         peer, overlay = server.running.peer, server.running.peer.endpoint.overlay(NAME)
-        keep, peer.on_left = peer.on_left, unkept
-        with pytest.raises(OSError, match="no space"):
+        disk = server.running.home.disk
+        disk.full = True
+        with pytest.raises(NotKeptError, match="takes no writes"):
             await server.node.start(peer.leave(NAME))
         assert peer.left == [] and overlay.active and NAME in peer.holdings
-        peer.on_left = keep
+        disk.full = False
         monkeypatch.setattr(peer_module, "hand_on", fails)
         with pytest.raises(RuntimeError, match="a defect"):
             await server.node.start(peer.leave(NAME))
