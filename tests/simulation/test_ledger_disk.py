@@ -81,3 +81,19 @@ def test_a_full_disk_refuses_and_loses_nothing() -> None:
     disk.full = False
     store.run_inline(partial(work, 3))
     assert disk.refused and booked(store) == {f"event {number}.{part}" for number in (1, 3) for part in range(TOGETHER)}
+
+
+def test_a_request_in_which_sqlite_rolled_back_by_itself_is_refused_with_what_was_wrong() -> None:
+    """As it does for a disk that is full in the midst of a transaction; the savepoint is gone then, too."""
+    store = opened(make_ledger(3))
+    store.run_inline(partial(work, 1))
+
+    def fails(books: Books) -> None:
+        work(2, books)
+        books.connection.exec_driver_sql("ROLLBACK")
+        books.connection.exec_driver_sql("SELECT * FROM nowhere")
+
+    with pytest.raises(UnavailableError, match="no such table: nowhere"):
+        store.run_inline(fails)
+    store.run_inline(partial(work, 3))
+    assert booked(store) == {f"event {number}.{part}" for number in (1, 3) for part in range(TOGETHER)}

@@ -132,9 +132,10 @@ class Store:
             with connection.begin():
                 for unit in group:
                     self._run(unit)
-        except DBAPIError as error:
+        except DBAPIError as raised:
             if connection.in_transaction():
                 connection.rollback()
+            error = _first(raised)
             failure: RefusedError = UnavailableError(str(error.orig))
             if is_damage(error):
                 failure = self._damaged = DamagedError(str(error.orig))
@@ -157,3 +158,13 @@ class Store:
             unit.error = error
         else:
             unit.posted = books.posted
+
+
+def _first(error: DBAPIError) -> DBAPIError:
+    """What went wrong before the others: SQLite rolls some errors back itself, and then its savepoint is missed."""
+    first, each = error, error.__context__
+    while each is not None:  # what a driver's own error was raised for lies between
+        if isinstance(each, DBAPIError):
+            first = each
+        each = each.__context__
+    return first
