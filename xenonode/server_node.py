@@ -250,7 +250,7 @@ class ServerNode(Node):
         if beside and isinstance(self._hypervisor, ForwardedHypervisor):
             self._hypervisor.show(host)
         self.advertiser.moved(Address(*self.peer.endpoint.address), control)
-        self.env.spawn(self.sessions.relocate(), "say where guests are")
+        self.sessions.relocate()
         self.env.spawn(self._publish_values_again(), "say where values are")
 
     def _note_left(self, dimensions: list[str]) -> None:

@@ -12,6 +12,7 @@ import pytest
 from dht.identity import ED25519
 from hypervisor.adapter import Running
 from hypervisor.environment import State as GuestState
+from hypervisor.environment import Usage
 from hypervisor.errors import HypervisorError
 from xenonode.model.resources import Prices, Resources, due_nano
 from xenonode.model.session import Amendment, Start, UsageRecord
@@ -364,7 +365,8 @@ def test_a_server_that_moved_says_anew_where_its_guests_are() -> None:
     async def scenario() -> None:
         _, server, id = await running()
         before = server.manager.sessions[id].start
-        await server.manager.relocate()
+        server.manager.relocate()
+        await asyncio.sleep(1)
         assert server.manager.sessions[id].start == before  # nothing is said twice
         inner = server.manager._guests._hypervisor
         reconcile = inner.reconcile
@@ -374,7 +376,8 @@ def test_a_server_that_moved_says_anew_where_its_guests_are() -> None:
             return [replace(each, handle=replace(each.handle, ssh_host="192.0.2.9", ssh_port=20_007)) for each in found]
 
         inner.reconcile = elsewhere  # type: ignore[method-assign]
-        await server.manager.relocate()
+        server.manager.relocate()
+        await asyncio.sleep(1)
         told, _ = Start.open(server.manager.sessions[id].start or b"", ED25519, signed_by=SERVER.public_key)
         first, _ = Start.open(before or b"", ED25519, signed_by=SERVER.public_key)
         assert (told.ssh_host, told.ssh_port) == ("192.0.2.9", 20_007)
@@ -404,7 +407,7 @@ def test_clients_are_told_where_their_guests_are_once_the_hypervisor_answers_and
             return [Start.open(start, ED25519)[0].ssh_host for start in starts]
 
         inner.reconcile = elsewhere  # type: ignore[method-assign]
-        await server.manager.relocate()
+        server.manager.relocate()
         await asyncio.sleep(3)
         (once,) = told(caplog)
         assert once.startswith("clients are not told yet where guests are reached now: it does not answer")
@@ -417,6 +420,60 @@ def test_clients_are_told_where_their_guests_are_once_the_hypervisor_answers_and
         length = server.audit.length
         await asyncio.sleep(2)
         assert server.audit.length == length, "nothing is said twice"
+        await server.manager.close()
+
+    run_virtually(scenario())
+
+
+@pytest.mark.parametrize("fails", [HypervisorError("it does not answer", "look at it"), OSError("no room for its log")])
+def test_guests_are_metered_and_sessions_end_while_the_hypervisor_does_not_say_where_guests_are(
+    fails: Exception,
+) -> None:
+    async def scenario() -> None:
+        _, server, _ = await running()
+        id = await server.open_session(number=1, lease_ms=300_000)
+        await until(server, id, RUNNING)
+        inner = server.manager._guests._hypervisor
+
+        async def slow() -> list[Running]:
+            await asyncio.sleep(120)
+            raise fails
+
+        inner.reconcile = slow  # type: ignore[method-assign]
+        for _ in range(2):
+            server.manager.relocate()
+        await server.cosign(id)
+        asked = [task for task in server.env.running if task.get_name() == "say where guests are"]
+        assert len(asked) == 1
+        for _ in range(150):
+            meter = server.manager.sessions[id].meter
+            await asyncio.sleep(2)
+            await server.cosign(id)
+            after = server.manager.sessions[id]
+            assert after.meter != meter or after.state == STOPPED
+        assert after.ended_ms is not None and after.ended_ms < after.reservation.lease_until_ms
+        assert not asked[0].done(), "and it is asked again"
+        await server.manager.close()
+        assert asked[0].done()
+
+    run_virtually(scenario())
+
+
+def test_a_hypervisor_that_cannot_be_started_for_a_while_does_not_end_metering() -> None:
+    async def scenario() -> None:
+        _, server, id = await running()
+        inner = server.manager._guests._hypervisor
+        usage = inner.usage
+
+        async def no_process(names: list[str]) -> dict[str, Usage]:
+            raise OSError("too many open files")
+
+        inner.usage = no_process  # type: ignore[assignment,method-assign]
+        await asyncio.sleep(3)
+        inner.usage = usage  # type: ignore[method-assign]
+        meter = server.manager.sessions[id].meter
+        await asyncio.sleep(2)
+        assert server.manager.sessions[id].meter != meter
         await server.manager.close()
 
     run_virtually(scenario())

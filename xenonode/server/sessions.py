@@ -15,13 +15,13 @@ from dataclasses import replace
 
 from dht.identity import Signer
 from hypervisor import readiness
-from hypervisor.adapter import Hypervisor, Running
+from hypervisor.adapter import Hypervisor
 from hypervisor.environment import State as GuestState
 from hypervisor.errors import HypervisorError
 from xenonode.env import Env
 from xenonode.model.entity import Trust
 from xenonode.model.money import Claim, Reservation
-from xenonode.model.session import Agreement, Amendment, Quote, Receipt, SessionCommand, Start
+from xenonode.model.session import Agreement, Amendment, Quote, Receipt, SessionCommand
 from xenonode.server import session_events as ev
 from xenonode.server.admission import Admission
 from xenonode.server.agreement_check import agreement_faults
@@ -35,6 +35,7 @@ from xenonode.server.launching import guest_name
 from xenonode.server.ports import CorpPort
 from xenonode.server.refusals import Refusals
 from xenonode.server.releasing import Releases
+from xenonode.server.relocating import Relocation
 from xenonode.server.session_core import step
 from xenonode.server.session_state import HOLDING, LIVE, Session, requested
 from xenonode.server.steady import SteadyClock
@@ -71,11 +72,11 @@ class SessionManager:
         self._locks: dict[bytes, asyncio.Lock] = {}
         self._misses: dict[bytes, int] = {}
         self._orders: dict[bytes, ev.StopOrdered] = {}
-        self._relocating = False
         self._keeper = Keeper(journal, audit, self._clock.now_ms)
         run = journal.counter("run") + 1
         journal.count("run", run)
         self._guests = Guests(env, signer, hypervisor, admission, self._clock, run, self.apply, start_guest)
+        self._relocation = Relocation(env, signer, self._guests.found, lambda: self._sessions, self._apply_if_free)
         self._releases = Releases(journal, signer, env.now_ms)
         self._refusals = Refusals(audit, "agreement_refused")
         self._pump = ClaimPump(
@@ -116,41 +117,23 @@ class SessionManager:
             running = found.get(guest_name(id))
             shares = (None, None) if running is None else (running.cpu_ms_per_s, running.memory_bytes)
             await self.apply(id, ev.Restarted(readings.get(id), *shares))
-        await self._relocate(found)
+        if not await self._relocation.tell(found):
+            self._relocation.begin()
         self._tasks = [
             self._env.spawn(self._sample_for_ever(), "sample sessions"),
             self._env.spawn(self._pump.run(), "send claims"),
         ]
 
-    async def relocate(self) -> None:
-        """This server is reached elsewhere: say anew, signed, where each guest is; what fails is tried each second."""
-        again, self._relocating = self._relocating, False
-        try:
-            found = await self._guests.found()
-        except HypervisorError as error:
-            if not again:
-                logger.warning("clients are not told yet where guests are reached now: %s", error)
-            self._relocating = True
-            return
-        await self._relocate(found)
-
-    async def _relocate(self, found: Mapping[str, Running]) -> None:
-        for id, session in list(self._sessions.items()):
-            running = found.get(guest_name(id))
-            if running is None or session.start is None or session.state not in LIVE:
-                continue
-            start, handle = Start.open(session.start, self._trust.scheme)[0], running.handle
-            if (handle.ssh_host, handle.ssh_port) != (start.ssh_host, start.ssh_port):
-                there = replace(start, ssh_host=handle.ssh_host, ssh_port=handle.ssh_port)
-                event = ev.Relocated(there.seal(self._signer).raw)
-                if self._is_busy(id) or not await self._apply_or_later(id, event):
-                    self._relocating = True
+    def relocate(self) -> None:
+        """This server is reached elsewhere: say anew, signed, where each guest is."""
+        self._relocation.begin()
 
     async def close(self) -> None:
         """Stop working; guests go on, and `start` of a later run finds them."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._relocation.close()
         await self._guests.close()
 
     async def create(self, client: bytes, agreement_raw: bytes, reservation_raw: bytes, quote_raw: bytes) -> Session:
@@ -305,7 +288,7 @@ class SessionManager:
         readings: dict[bytes, ev.Reading] | None
         try:
             readings = await self._guests.read(ids)
-        except (HypervisorError, TimeoutError) as error:
+        except (HypervisorError, OSError) as error:
             logger.warning("guests cannot be read: %s", error)
             readings = None
         for id in [id for id, session in self._sessions.items() if not session.closed]:
@@ -319,6 +302,9 @@ class SessionManager:
         """Whether a slow command holds the session, for which the others do not wait."""
         lock = self._locks.get(id)
         return lock is not None and lock.locked()
+
+    async def _apply_if_free(self, id: bytes, event: ev.Event) -> bool:
+        return not self._is_busy(id) and await self._apply_or_later(id, event)
 
     async def _apply_or_later(self, id: bytes, event: ev.Event) -> bool:
         """Whether it happened: whatever is wrong with one session, the others are looked after."""
@@ -344,8 +330,6 @@ class SessionManager:
         while True:
             await asyncio.sleep(SAMPLE_PERIOD_S)
             await self.sample()
-            if self._relocating:
-                await self.relocate()
 
     def _forget_surplus(self) -> None:
         """Closed sessions need not be kept for ever; what paid for one is remembered first, lest it pay again."""
