@@ -164,7 +164,7 @@ def test_twenty_kills_in_mid_claim_lose_nothing_and_settle_each_claim_once(live:
 
     async def scenario() -> None:
         client = await live.member("100 USD")
-        order = (await client.orders.create("50 USD", sessions_max=SERVERS * SESSIONS))["order"]
+        order = (await client.orders.place(client.orders.sign("50 USD", sessions_max=SERVERS * SESSIONS)))["order"]
         servers = [Claimer(live, number) for number in range(SERVERS)]
         for server in servers:
             await server.join(live)

@@ -117,7 +117,7 @@ def test_a_guest_outlives_twenty_crashes_of_its_server_and_is_paid_for_once(live
 
     async def scenario() -> None:
         client = await live.member("20 USD")
-        order = (await client.orders.create("5 USD"))["order"]
+        order = (await client.orders.place(client.orders.sign("5 USD")))["order"]
         view = await client.lease(order, await quoted(live, client), receipt_period_ms=PERIOD_MS)
         refused: list[str] = []
         signing = asyncio.ensure_future(sign_for_all(client, refused.append))
@@ -161,7 +161,7 @@ def test_a_server_that_dies_while_a_guest_boots_or_ends_finishes_both(live: Live
 
     async def scenario() -> None:
         client = await live.member("20 USD")
-        order = (await client.orders.create("5 USD"))["order"]
+        order = (await client.orders.place(client.orders.sign("5 USD")))["order"]
         quote = await quoted(live, client)
         opening = asyncio.ensure_future(client.lease(order, quote, receipt_period_ms=PERIOD_MS))
 

@@ -24,7 +24,7 @@ RUN_S = 3.0
 async def converse(client: Client, servers: int) -> list[Any]:
     """Order, search, quote, session, receipts, settlement; and two things that are refused."""
     told: list[Any] = []
-    order = (await client.orders.create("5 USD"))["order"]
+    order = (await client.orders.place(client.orders.sign("5 USD")))["order"]
     found = await client.finding.search(QUERY)
     while len(found.servers) < servers:  # adverts are on their way
         await asyncio.sleep(0.5)

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dht.identity import ED25519
 from summaries.parse import parse
+from xenonode.client.orders import Orders
+from xenonode.control.errors import TIMEOUT, ControlError
+from xenonode.corp.transfers import RING_FENCE, Transfer
 from xenonode.server.claiming import ClaimPump
 from xenonode.simulation import asking, checking
 from xenonode.simulation.experiment import Experiment, run
 from xenonode.simulation.invariants import running
 from xenonode.simulation.recall import judge
-from xenonode.simulation.scenario import NetworkModel, Scenario, ScenarioError, Workload
+from xenonode.simulation.scenario import Scenario, ScenarioError
 from xenonode.simulation.scenario_file import load
-from xenonode.simulation.stand import stand_for
 from xenonode.simulation.verdict import COLUMNS, RunResult
 
 SMALL = """
@@ -221,22 +222,38 @@ def test_a_server_that_never_claims_breaks_its_run(tmp_path: Path, monkeypatch: 
 def test_a_session_whose_money_is_not_what_its_client_was_told_breaks_its_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from_transfers = checking._paid_and_held
-    monkeypatch.setattr(checking, "_paid_and_held", lambda *given: (from_transfers(*given)[0], 1))
+    find = checking.paid_and_held
+
+    def dearer(transfers: Sequence[Transfer]) -> dict[str, tuple[int, int]]:
+        return {order: (paid + 1, held) for order, (paid, held) in find(transfers).items()}
+
+    monkeypatch.setattr(checking, "paid_and_held", dearer)
     verdict = run(small(tmp_path), 3).verdict
-    assert verdict.check == "settled" and "1 of its order are held still" in verdict.detail, verdict
+    assert verdict.check == "settled" and "its client was told of" in verdict.detail, verdict
 
 
-def test_a_small_world_passes_with_real_signatures_and_repeats(tmp_path: Path) -> None:
-    sets = {"duration_s": "30", "workload__sessions_per_s": "0.2", "checks__sessions_least": "0"}
-    real = small(tmp_path, network__signatures="ed25519", **sets)
-    one, again = run(real, 3), run(real, 3)
-    assert one.verdict.passed, one.verdict
-    assert one.row["sessions_settled"] > 0 and one.row["trace"] == again.row["trace"]
-    assert one.row["trace"] != run(dataclasses.replace(real, network=NetworkModel()), 3).row["trace"]
-    for scenario in (real, dataclasses.replace(real, kind="peers", workload=Workload())):
-        with stand_for(scenario, 3).world as world:
-            assert world.simulation.scheme is ED25519
+def test_who_has_no_money_for_an_order_is_unserved_and_who_lost_an_answer_has_one_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poor = run(small(tmp_path, nodes__credit_usd="1", checks__sessions_least="0.0"), 3)
+    assert poor.verdict.passed and {one["state"] for one in poor.sessions} == {"unserved"}
+    assert {one["reason"] for one in poor.sessions} == {"no_funds"}
+    place, lost = Orders.place, set[bytes]()
+
+    async def placed(self: Orders, order: bytes) -> dict[str, Any]:
+        state = await place(self, order)
+        if order not in lost:
+            lost.add(order)
+            raise ControlError(TIMEOUT, "no answer came", "")
+        return state
+
+    monkeypatch.setattr(Orders, "place", placed)
+    experiment = Experiment(small(tmp_path), 3, lambda sample: None)
+    with experiment.stand.world as world:
+        world.run(experiment.course())
+        assert experiment.platform is not None and experiment.leases.count("settled")
+        fenced = [each for each in experiment.platform.transfers if each.kind == RING_FENCE]
+        assert len(fenced) == len(lost) == len(experiment.leases.all)
 
 
 def test_peers_alone_are_searched_and_churn(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from xenonode.corp import accounts
 from xenonode.corp.transfers import Transfer, captured, credited, released, reserved, returned, ring_fenced
+from xenonode.simulation.checking import paid_and_held
 from xenonode.simulation.invariants.money import MoneyChecks
 
 USD = "USD"
@@ -67,3 +68,13 @@ def test_no_account_gives_more_than_it_holds(credit: int, amount: int, set_aside
 def test_a_transfer_that_is_made_twice_is_told() -> None:
     credit = credited("client-1", USD, 12, "first", 0)
     assert wrong_of([credit, credit]) == f"transfer {credit.id} (credit) was made twice"
+
+
+def test_what_reservations_paid_and_hold_is_summed_by_order() -> None:
+    first, second = round_trip(1, amount=9, set_aside=7, paid=4), round_trip(2, amount=5, set_aside=3, paid=1)
+    names = [order(number).id for number in (1, 2)]
+    assert paid_and_held(first + second) == {names[0]: (4, 0), names[1]: (1, 0)}
+    unreturned = [each for each in second if each.kind != "return"]
+    assert paid_and_held(first + unreturned) == {names[0]: (4, 0), names[1]: (1, 2)}
+    twice = captured(reservation(1), "server-1", "another claim", 3, 1, 0)
+    assert paid_and_held([*first, *twice])[names[0]] == (7, -3)

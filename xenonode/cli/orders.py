@@ -39,9 +39,8 @@ async def create(
     expires_in_ms = duration(expires_in)
     servers = tuple(key(each) for each in server or ())
     async with run.client() as client:
-        state = await client.orders.create(
-            text, expires_in_ms=expires_in_ms, allowed_servers=servers, sessions_max=sessions
-        )
+        order = client.orders.sign(text, expires_in_ms=expires_in_ms, allowed_servers=servers, sessions_max=sessions)
+        state = await client.orders.place(order)
     _print(run, state)
 
 

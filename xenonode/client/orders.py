@@ -29,7 +29,7 @@ class Orders:
         self._signer, self._env, self._trust = signer, env, trust
         self._call_corp, self._recover = call_corp, recover
 
-    async def create(
+    def sign(
         self,
         amount: str,
         *,
@@ -39,8 +39,8 @@ class Orders:
         rate_cap: int | None = None,
         server_cap: int | None = None,
         sessions_max: int = 8,
-    ) -> dict[str, Any]:
-        """Commit money to sessions: XenoCorp checks the credit and ring-fences it. The order's state."""
+    ) -> bytes:
+        """Sign a commitment of money to sessions, for `place`. Raises XenoError."""
         now_ms = self._env.now_ms()
         try:
             nano, currency = parse_amount(amount)
@@ -51,7 +51,11 @@ class Orders:
             )  # fmt: skip
         except ModelError as error:
             raise XenoError(str(error), "write an amount and its currency, e.g. '5 USD'", "bad_order") from error
-        return _state(await self._call_corp("order.create", {"order": order.seal(self._signer).raw}))
+        return order.seal(self._signer).raw
+
+    async def place(self, order: bytes) -> dict[str, Any]:
+        """XenoCorp checks the credit and ring-fences it. The order's state; a repeat makes no second order."""
+        return _state(await self._call_corp("order.create", {"order": order}))
 
     async def show(self, order: str) -> dict[str, Any]:
         """What became of an order's money."""

@@ -148,7 +148,8 @@ class Story:
 
     async def _order(self) -> str:
         self._teller.step("The client makes a purchase order: XenoCorp ring-fences the money")
-        state = await self._client.orders.create(ORDER, expires_in_ms=4 * LEASE_MS)
+        orders = self._client.orders
+        state = await orders.place(orders.sign(ORDER, expires_in_ms=4 * LEASE_MS))
         self._teller.say(f"order {state['order'][:12]}: {format_amount(state['free_nano'], state['currency'])} free")
         return str(state["order"])
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from xenonode.client import Operator
-from xenonode.corp.transfers import CAPTURE, FEE, RESERVE
+from xenonode.corp.transfers import CAPTURE, FEE, RESERVE, Transfer
 from xenonode.simulation.asking import Asking
 from xenonode.simulation.faults import LOSING_FILES, Injection
 from xenonode.simulation.leases import AGAIN_S, Leases
@@ -57,32 +57,40 @@ async def check_ledger(world: World, note: Callable[[str], None]) -> None:
 
 
 def check_settled(world: World, leases: Leases, injections: Sequence[Injection]) -> None:
-    """Every session has ended and is paid for as its client was told, and its order's rest is free. Raises CheckError.
+    """Every session has ended, paid what its client was told, and left nothing set aside. Raises CheckError.
 
-    But for those on a server that is gone for good, or lost its files: nobody is there any more who would claim.
+    But for those on a server that is gone for good, or lost its files: nobody is there any more who would claim. An
+    order's own rest is free only where its client has signed the final claim, and so is not looked at.
     """
     lost = {name for each in injections if each.kind in LOSING_FILES for name in each.targets}
     claiming = {host.node.host.name for host in world.servers if host.running is not None} - lost
     for lease in leases.all:
-        if lease.state in ("running", "stopping") and lease.server in claiming:
-            told = f"session {lease.number} of {lease.client} on {lease.server} is still {lease.state}"
-            raise CheckError("settled", f"{told} {SETTLING_S:g} s after the quiet")
+        if lease.state == "asking" or (lease.state in ("running", "stopping") and lease.server in claiming):
+            told = f"session {lease.number} of {lease.client} on {lease.server or 'no server yet'}"
+            raise CheckError("settled", f"{told} is still {lease.state} {SETTLING_S:g} s after the quiet")
+    sums = paid_and_held(world.transfers)
     for number, (order, told_nano) in leases.paid.items():
-        paid_nano, held_nano = _paid_and_held(world, f"order:{order}")
+        paid_nano, held_nano = sums.get(f"order:{order}", (0, 0))
         if leases.all[number].server in claiming and (paid_nano != told_nano or held_nano):
             told = f"session {number}: its client was told of {told_nano} nano, {paid_nano} were paid"
-            raise CheckError("settled", f"{told}, {held_nano} of its order are held still")
+            raise CheckError("settled", f"{told}, {held_nano} are set aside still")
 
 
-def _paid_and_held(world: World, order: str) -> tuple[int, int]:
-    """What reservations of an order paid, and what it and they still hold, in nano-units."""
-    reservations = {each.credit.id for each in world.transfers if each.kind == RESERVE and each.debit.id == order}
-    paid = held = 0
-    for each in world.transfers:
-        enters, leaves = (account.id == order or account.id in reservations for account in (each.credit, each.debit))
-        held += each.amount_nano * (enters - leaves)
-        paid += each.amount_nano * (each.kind in (CAPTURE, FEE) and leaves)
-    return paid, held
+def paid_and_held(transfers: Sequence[Transfer]) -> dict[str, tuple[int, int]]:
+    """By order's account: what its reservations paid, and what they still hold, in nano-units."""
+    orders: dict[str, str] = {}
+    found: dict[str, tuple[int, int]] = {}
+    for each in transfers:
+        if each.kind == RESERVE:
+            orders[each.credit.id] = each.debit.id
+        order, is_in = orders.get(each.credit.id), True
+        if order is None:
+            order, is_in = orders.get(each.debit.id), False
+        if order is not None:
+            paid, held = found.get(order, (0, 0))
+            paid += each.amount_nano * (each.kind in (CAPTURE, FEE))
+            found[order] = paid, held + (each.amount_nano if is_in else -each.amount_nano)
+    return found
 
 
 def check_shares(scenario: Scenario, asking: Asking, leases: Leases) -> None:

@@ -61,7 +61,7 @@ class Lease:
         self.host.node.call(self.host.node.env.spawn, sign_for_all(self.host.client, lambda text: None), "agent")
 
     async def _open(self, client: Client) -> None:
-        state = await client.orders.create("5 USD")
+        state = await client.orders.place(client.orders.sign("5 USD"))
         self.order = state["order"]
         control = self.server.config.control
         advert = await client.servers.advert(f"{control.host}:{control.port}")

@@ -19,6 +19,7 @@ from xenonode.control.errors import ControlError
 from xenonode.errors import XenoError
 from xenonode.model.advert import OfferedEnvironment
 from xenonode.model.resources import GIB, Prices, Resources
+from xenonode.server.ports import LATER
 from xenonode.simulation.arrivals import draw_cores
 from xenonode.simulation.lease import patiently
 from xenonode.simulation.sampling import quantile, usd
@@ -30,8 +31,8 @@ DEBIAN = OfferedEnvironment("os", "debian", "12")
 SERVERS_TRIED = 3
 SERVERS_SOUGHT = 5
 AGAIN_S = 2.0
-AWAY = (ControlError,)
-"""Whoever meets these asks again a little later, since the other side is away."""
+UNLUCKY = (ControlError,)
+"""A client goes on in spite of these: its server is away, or cannot serve it at the moment."""
 RECEIPT_PERIOD_MS = 10_000
 LEASE_SPARE_MS = 600_000
 """Beyond the session's length, so that it ends by its client's will and not by its lease."""
@@ -113,8 +114,8 @@ class Leases:
         cores_ms = max(1, round(lease.cores * 1000))
         memory = max(GIB // 4, round(lease.cores * self._workload.session_gib_per_core * GIB))
         wanted = Resources(cores_ms, memory, GIB, 1_000_000)
-        budget = f"{self._workload.session_budget_usd:.2f} USD"
-        order = (await patiently(lambda: client.orders.create(budget), AWAY, AGAIN_S))["order"]
+        signed = client.orders.sign(f"{self._workload.session_budget_usd:.2f} USD")
+        order = await _placed(client, signed)
         text = (
             f"cpu.available >= {cores_ms} ms/s and memory.available >= {memory} B and disk.available >= 1 GiB"
             f" and net.available >= 1 Mbps and os.debian >= 12 order by price.cpu limit {SERVERS_SOUGHT}"
@@ -141,12 +142,12 @@ class Leases:
         lease.price_usd = usd(quote.quote.prices.cpu_nano_per_hour)
         view = await client.lease(order, quote, receipt_period_ms=RECEIPT_PERIOD_MS)
         lease.state, lease.reason, lease.open_s = "running", "", self._now_s() - lease.arrived_s
-        cosigning = patiently(lambda: client.sessions.cosign(view.session), AWAY, AGAIN_S)
+        cosigning = patiently(lambda: client.sessions.cosign(view.session), UNLUCKY, AGAIN_S)
         host.node.env.spawn(cosigning, "cosign")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wind_up.wait(), lease.wanted_s)
         lease.state = "stopping"
-        ending = partial(patiently, lambda: client.sessions.end(view.session), AWAY, AGAIN_S)
+        ending = partial(patiently, lambda: client.sessions.end(view.session), UNLUCKY, AGAIN_S)
         while not (ended := await ending()).closed:  # noqa: ASYNC110  # it is XenoCorp's to settle
             await asyncio.sleep(AGAIN_S)
         self.paid[lease.number] = order, ended.settled_nano
@@ -158,6 +159,17 @@ class Leases:
             if server.running is not None and server.running.home.signer.public_key == key:
                 return server.node.host.name
         return key.hex()[:16]
+
+
+async def _placed(client: Client, order: bytes) -> str:
+    """The id of a signed order, once XenoCorp answers: the same bytes each time, so that it is never two orders."""
+    while True:
+        try:
+            return str((await client.orders.place(order))["order"])
+        except ControlError as error:
+            if error.code not in LATER:
+                raise
+        await asyncio.sleep(AGAIN_S)
 
 
 class Market:
