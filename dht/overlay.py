@@ -103,8 +103,8 @@ class Overlay:
     def warm_start(self, contacts: Sequence[Contact]) -> None:
         """Fill the table with contacts that are known to be true (a simulator's, never a datagram's)."""
         self.table.fill(contacts)
-        for bucket in self.table.buckets:
-            bucket.used_ms = self.endpoint.now_ms() - self.endpoint.rng.randrange(REFRESH_MS)
+        now_ms, rng = self.endpoint.now_ms(), self.endpoint.rng
+        self.table.touch_all(lambda: now_ms - rng.randrange(REFRESH_MS))
 
     # -- lookups -------------------------------------------------------------------------------------
 

@@ -356,6 +356,12 @@ class Table(RoutingTable):  # type: ignore[misc]
         if now_ms < self._used_ms:  # the clock was set back
             self._used_ms = now_ms
 
+    def touch_all(self, moment_ms: Callable[[], int]) -> None:
+        """Say of each bucket, in the order of their ranges, when a lookup went through it."""
+        for bucket in self.buckets:
+            bucket.used_ms = moment_ms()
+        self._used_ms = LONG_AGO_MS
+
     def idle_buckets(self, before_ms: int) -> list[Bucket]:
         """The buckets that no lookup went through since."""
         if self._used_ms < before_ms:

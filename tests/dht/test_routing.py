@@ -36,9 +36,10 @@ def test_idle_buckets_are_those_that_no_lookup_went_through_whatever_the_clock_d
         "touch": lambda: table.touch(table.number ^ rng.getrandbits(rng.randrange(1, 161)), now_ms),
         "add": lambda: table.add_contact(known.pop()) if known else None,
         "fill": lambda: table.fill(known[:25]),
+        "touch all": lambda: table.touch_all(lambda: now_ms - rng.randrange(1_000)),
         "flush": table.flush,
     }
-    for name in rng.choices(list(works), (40, 10, 4, 6), k=200):
+    for name in rng.choices(list(works), (40, 10, 4, 4, 6), k=200):
         now_ms += rng.randrange(100) if rng.random() < 0.95 else -rng.randrange(2_000)
         works[name]()
         before_ms = now_ms - rng.randrange(500)

@@ -33,6 +33,7 @@ AGAIN_S = 1.0
 
 
 REFUSED_OR_AWAY = (ControlError, XenoError, OSError)
+"""A user who is patient without end asks again after any of these."""
 
 
 async def patiently(

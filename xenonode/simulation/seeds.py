@@ -124,10 +124,10 @@ class Story:
         await lease.open()
         searching = asyncio.create_task(self._search_now_and_then(), name="searches")
         faults = asyncio.create_task(self.injector.run(self.injections), name="faults")
-        await self._while_they_go_on({watching, searching}, faults, self.size.faults_s)
+        await self._while_they_go_on((watching, searching), faults, self.size.faults_s)
         searching.cancel()
         quiet = asyncio.create_task(asyncio.sleep(self.size.quiet_s), name="quiet")
-        await self._while_they_go_on({watching}, quiet, self.size.quiet_s)
+        await self._while_they_go_on((watching,), quiet, self.size.quiet_s)
         watching.cancel()
         await watch.after_quiet()
         await lease.stop()
@@ -136,12 +136,13 @@ class Story:
         return self.injector.scene.bites
 
     async def _while_they_go_on(
-        self, endless: set[asyncio.Task[None]], work: asyncio.Task[object], least_s: float
+        self, endless: Sequence[asyncio.Task[None]], work: asyncio.Task[object], least_s: float
     ) -> None:
         """Until `work` is done, and so long at least. Raises what it failed with, or what ended one that never ends."""
         ends_s = self.world.simulation.loop.time() + least_s
         await asyncio.wait({*endless, work}, return_when=asyncio.FIRST_COMPLETED)
-        if work.done() and (left_s := ends_s - self.world.simulation.loop.time()) > 0:
+        left_s = ends_s - self.world.simulation.loop.time()
+        if work.done() and work.exception() is None and left_s > 0:
             await asyncio.wait(endless, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
         for task in (*endless, work):
             if task.done():

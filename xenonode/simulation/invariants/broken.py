@@ -11,7 +11,7 @@ from xenonode.simulation.network import DATAGRAM_TRACE
 from xenonode.simulation.streams import STREAM_TRACE
 from xenonode.simulation.trace import Trace
 
-EVENTS_KEPT = 40
+ENTRIES_KEPT = 40
 """Of the trace, before what broke: a tenth of a busy second of a small world."""
 
 
@@ -34,7 +34,7 @@ class Ring:
     """The last entries of a trace, which it listens to."""
 
     def __init__(self, trace: Trace) -> None:
-        self._entries: deque[tuple[int, str, bytes, int]] = deque(maxlen=EVENTS_KEPT)
+        self._entries: deque[tuple[int, str, bytes, int]] = deque(maxlen=ENTRIES_KEPT)
         trace.listener = self._listen
 
     def _listen(self, now_ns: int, kind: str, data: bytes, rest: bytes) -> None:
