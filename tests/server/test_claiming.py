@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
+
+import pytest
 
 from dht.identity import ED25519
+from xenonode.control.errors import BAD_PEER, INTERNAL, ControlError
 from xenonode.model.errors import MessageError
 from xenonode.model.money import Settlement
+from xenonode.server.ports import ControlCorp
 from xenonode.server.session_state import RUNNING
 from xenonode.server.steady import SteadyClock
 
@@ -63,7 +68,11 @@ def test_a_settlement_of_another_claim_or_by_another_key_settles_nothing() -> No
     run_virtually(scenario())
 
 
-def test_what_is_answered_wrongly_keeps_nothing_else_from_xenocorp() -> None:
+@pytest.mark.parametrize(
+    "wrong",
+    [MessageError("an answer that nobody can read"), ControlError(INTERNAL, "a fault"), ControlError(BAD_PEER, "")],
+)
+def test_what_is_answered_wrongly_keeps_nothing_else_from_xenocorp(wrong: Exception) -> None:
     async def scenario() -> None:
         world = World()
         server = await world.boot()
@@ -76,10 +85,10 @@ def test_what_is_answered_wrongly_keeps_nothing_else_from_xenocorp() -> None:
             settlement, _ = Settlement.open(await honest(raw), ED25519)
             return settlement.seal(STRANGER if settlement.agreement == ids[0] else ISSUER).raw
 
-        async def garbled(raw: bytes) -> None:
-            raise MessageError("an answer that nobody can read")
+        async def garbled(method: str, body: dict[str, Any]) -> dict[str, Any]:
+            raise wrong
 
-        world.corp.claim, world.corp.release = lying, garbled  # type: ignore[method-assign]
+        world.corp.claim, world.corp.release = lying, ControlCorp(garbled).release  # type: ignore[method-assign]
         server.manager.withdraw(CLIENT.public_key, given_up)
         for id in ids:
             await server.command(id, 1, "stop")

@@ -21,7 +21,7 @@ from xenonode.model.session import (
     UsageRecord,
 )
 from xenonode.server.audit_log import NAME
-from xenonode.server.errors import CorpAwayError, CorpRefusedError
+from xenonode.server.errors import CorpAnswerError, CorpAwayError, CorpRefusedError
 from xenonode.server.ports import ControlCorp
 from xenonode.server.service import ANONYMOUS, ServerService
 from xenonode.server.session_state import RUNNING
@@ -173,6 +173,8 @@ def test_the_port_to_xenocorp_tells_away_from_no() -> None:
             assert method == "claim"
             if body["claim"] == b"settled":
                 return {"settlement": b"raw"}
+            if body["claim"] == b"nothing":
+                return {}
             raise ControlError(body["claim"].decode(), "text", "step")
 
         corp = ControlCorp(call)
@@ -180,6 +182,9 @@ def test_the_port_to_xenocorp_tells_away_from_no() -> None:
         for later in (b"unreachable", b"unavailable", b"ledger_damaged"):  # the last two: its disk, not the claim
             with pytest.raises(CorpAwayError):
                 await corp.claim(later)
+        for wrong in (b"internal", b"bad_peer", b"nothing"):
+            with pytest.raises(CorpAnswerError):
+                await corp.claim(wrong)
         with pytest.raises(CorpRefusedError):
             await corp.claim(b"falling_counters")
 

@@ -34,5 +34,9 @@ class CorpAwayError(ServerError):
     """XenoCorp does not answer at the moment: ask again later. Raised by implementations of `CorpPort`."""
 
 
+class CorpAnswerError(ServerError, RemoteError):
+    """XenoCorp failed at this one request: ask for it again, and for others at once. Raised as the other two are."""
+
+
 class CorpRefusedError(ServerError):
     """XenoCorp answered no: asking again would not help. Raised by implementations of `CorpPort`."""

@@ -22,35 +22,35 @@ from xenonode.control.errors import (
     WRONG_KEY,
     ControlError,
 )
-from xenonode.server.errors import CorpAwayError, CorpRefusedError
+from xenonode.server.errors import CorpAnswerError, CorpAwayError, CorpRefusedError, ServerError
 
-LATER = frozenset(
+AWAY = frozenset(
     {
         UNREACHABLE,
         TIMEOUT,
         BUSY,
-        INTERNAL,
         UNAVAILABLE,
         LEDGER_DAMAGED,
-        BAD_PEER,
         WRONG_KEY,
         CERTIFICATE_EXPIRED,
         CERTIFICATE_REFUSED,
         CERTIFICATE_REQUIRED,
     }
 )
+"""Codes of a connection or a ledger that serves nobody just now."""
+LATER = AWAY | {INTERNAL, BAD_PEER}
 """Codes that say nothing about the claim itself: the money is still owed, so it is asked for again."""
 
 
 class CorpPort(Protocol):
-    """XenoCorp, as sessions see it."""
+    """XenoCorp, as sessions see it. Each raises CorpAwayError, CorpAnswerError or CorpRefusedError."""
 
     async def claim(self, raw: bytes) -> bytes:
-        """The settlement for a signed claim; the same one for a repeat. Raises CorpAwayError, CorpRefusedError."""
+        """The settlement for a signed claim; the same one for a repeat."""
         ...
 
     async def release(self, raw: bytes) -> None:
-        """Hand in a signed release of a reservation; a repeat is harmless. Raises CorpAwayError, CorpRefusedError."""
+        """Hand in a signed release of a reservation; a repeat is harmless."""
         ...
 
 
@@ -64,7 +64,7 @@ class ControlCorp:
         """The settlement for a signed claim."""
         settlement = (await self._ask("claim", {"claim": raw})).get("settlement")
         if not isinstance(settlement, bytes):
-            raise CorpAwayError("XenoCorp's answer holds no settlement", "compare the versions", BAD_PEER)
+            raise CorpAnswerError("XenoCorp's answer holds no settlement", "compare the versions", BAD_PEER)
         return settlement
 
     async def release(self, raw: bytes) -> None:
@@ -75,5 +75,10 @@ class ControlCorp:
         try:
             return await self._call(method, body)
         except ControlError as error:
-            kind = CorpAwayError if error.code in LATER else CorpRefusedError
-            raise kind(error.message, error.next_step, error.code) from error
+            raise _kind(error.code)(error.message, error.next_step, error.code) from error
+
+
+def _kind(code: str) -> type[ServerError]:
+    if code in AWAY:
+        return CorpAwayError
+    return CorpAnswerError if code in LATER else CorpRefusedError
