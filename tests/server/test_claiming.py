@@ -11,6 +11,7 @@ from dht.identity import ED25519
 from xenonode.control.errors import BAD_PEER, INTERNAL, ControlError
 from xenonode.model.errors import MessageError
 from xenonode.model.money import Settlement
+from xenonode.server.errors import CorpAnswerError
 from xenonode.server.ports import ControlCorp
 from xenonode.server.session_state import RUNNING
 from xenonode.server.steady import SteadyClock
@@ -97,10 +98,49 @@ def test_what_is_answered_wrongly_keeps_nothing_else_from_xenocorp(wrong: Except
             await server.cosign(id)
         await asyncio.sleep(10)
         assert [server.manager.sessions[id].closed for id in ids] == [False, True, True]
-        assert server.manager.claims_wait_ms > 0, "and is asked for again"
+        assert server.manager.claims_wait_ms == 0, "XenoCorp answers"
         world.corp.claim, world.corp.release = honest, released  # type: ignore[method-assign]
         await asyncio.sleep(60)
         assert server.manager.sessions[ids[0]].closed and len(world.corp.released) == 1
+        await server.manager.close()
+
+    run_virtually(scenario())
+
+
+def test_a_claim_that_is_never_answered_rightly_is_asked_for_ever_less_and_no_other_waits_for_it() -> None:
+    async def scenario() -> None:
+        world = World(receipt_period_ms=60_000)
+        server = await world.boot()
+        first = await server.open_session()
+        await asyncio.sleep(7)
+        honest = world.corp.claim
+        tries = 0
+
+        async def failing(raw: bytes) -> bytes:
+            nonlocal tries
+            settlement = await honest(raw)
+            if Settlement.open(settlement, ED25519)[0].agreement == first:
+                tries += 1
+                raise CorpAnswerError("XenoCorp failed at this one", "try again", INTERNAL)
+            return settlement
+
+        world.corp.claim = failing  # type: ignore[method-assign]
+        await server.command(first, 1, "stop")
+        await asyncio.sleep(2)
+        await server.cosign(first)
+        await asyncio.sleep(3_000)
+        assert 10 < tries < 30
+        for number in range(1, 5):
+            id = await server.open_session(number=number)
+            await asyncio.sleep(20)
+            await server.command(id, 1, "stop")
+            await asyncio.sleep(2)
+            await server.cosign(id)
+            await asyncio.sleep(2)
+            assert server.manager.sessions[id].closed and server.manager.claims_wait_ms == 0
+        world.corp.claim = honest  # type: ignore[method-assign]
+        await asyncio.sleep(300)
+        assert server.manager.sessions[first].closed
         await server.manager.close()
 
     run_virtually(scenario())

@@ -1,12 +1,14 @@
 """Claims and releases on their way to XenoCorp: repeated byte for byte until answered, so that each counts once.
 
 Decides when to ask again; which claim is due is `session_rules`' business. While XenoCorp is away, all wait in
-the journal, and sessions go on.
+the journal, and sessions go on. What it answers wrongly is asked for again later and later, or beside a new claim,
+which does not wait for that.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping
@@ -53,27 +55,36 @@ class ClaimPump:
 
     async def run(self) -> None:
         """Send claims for ever; end it by cancelling."""
+        again_ms = 0
         while True:
             self._wake.clear()
-            if await self.send_all():
+            try:
+                again_ms = 0 if await self._send_all() else _longer(again_ms)
                 self.retry_ms = 0
-                await self._wake.wait()
-            else:
-                self.retry_ms = min(RETRY_MAX_MS, max(RETRY_MIN_MS, 2 * self.retry_ms))
-                await asyncio.sleep(self.retry_ms * self._rng.uniform(0.5, 1.0) / 1000)
+            except (CorpAwayError, OSError, TimeoutError) as error:
+                logger.info("claims and releases wait: %s", error)
+                self.retry_ms = _longer(self.retry_ms)
+                await asyncio.sleep(self._jittered_s(self.retry_ms))
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._jittered_s(again_ms) if again_ms else None):
+                    await self._wake.wait()
 
-    async def send_all(self) -> bool:
-        """Send everything that waits once; whether all was answered, and the answers are kept."""
-        try:
-            return await self._send_all()
-        except NotKeptError as error:
-            logger.info("an answer of XenoCorp's cannot be kept, and will be asked for again: %s", error)
-        except (CorpAwayError, OSError, TimeoutError) as error:
-            logger.info("claims and releases wait: %s", error)
-        return False
+    def _jittered_s(self, wait_ms: int) -> float:
+        return wait_ms * self._rng.uniform(0.5, 1.0) / 1000
 
     async def _send_all(self) -> bool:
-        """One that is answered wrongly waits for the next time; the others are sent all the same."""
+        """Send everything that waits once; whether all was answered, and the answers are kept.
+
+        One that is answered wrongly waits for the next time; the others are sent all the same.
+        """
+        try:
+            return await self._send_each()
+        except NotKeptError as error:
+            logger.info("an answer of XenoCorp's cannot be kept, and will be asked for again: %s", error)
+            return False
+
+    async def _send_each(self) -> bool:
         answered = [await self._release(*each) for each in self._releases.pending()]
         for id, session in list(self._sessions().items()):
             if session.claim is not None:
@@ -111,3 +122,7 @@ class ClaimPump:
         if settlement.claim != claim.id or settlement.agreement != id:
             raise MessageError("settlement: it answers another claim")
         return settlement
+
+
+def _longer(wait_ms: int) -> int:
+    return min(RETRY_MAX_MS, max(RETRY_MIN_MS, 2 * wait_ms))

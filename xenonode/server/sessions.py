@@ -269,15 +269,16 @@ class SessionManager:
                 raise RefusedError("the session is closed and forgotten", "see 'session list'", "unknown_session")
             events = deque([event])
             while events:
-                session, effects = step(self._sessions[id], events.popleft(), self._clock.now_ms())
+                before = self._sessions[id]
+                session, effects = step(before, events.popleft(), self._clock.now_ms())
                 self._keeper.keep(session, effects)
                 self._sessions[id] = session
                 self._keep_capacity(session)
+                if session.claim not in (None, before.claim):
+                    self._pump.wake()
                 for effect in effects:
                     events.extend(await self._do(session, effect))
             session = self._sessions[id]
-            if session.claim is not None:
-                self._pump.wake()
             if session.closed:
                 self._forget_surplus()
             return session
