@@ -16,7 +16,7 @@ from xenonode.model.session import QuoteRequest, Receipt
 from xenonode.server import journal as journals
 from xenonode.server.audit_log import CHECKPOINTS_NAME, NAME, entries, split_checkpoints, verify
 from xenonode.server.errors import NotKeptError, RefusedError
-from xenonode.server.session_state import FAILED, RUNNING, STOPPED
+from xenonode.server.session_state import AGREED, FAILED, RUNNING, STARTING, STOPPED
 
 from .test_service import Member
 from .test_sessions import running, told, until
@@ -200,6 +200,37 @@ def test_an_operator_stops_a_session_at_once_and_its_end_is_written_down_when_th
         kinds = [entry["kind"] for entry in entries(world.files.content[NAME])]
         assert kinds[-3:] == ["operator_stop", "stop", "stopped"] and audited_once(world)
         assert told(caplog) == [UNKEPT, KEPT_AGAIN]
+        await server.manager.close()
+
+    run_virtually(scenario())
+
+
+@pytest.mark.parametrize("state", [AGREED, STARTING])
+def test_an_operator_is_told_to_stop_a_session_that_had_not_started_again_after_a_restart(state: str) -> None:
+    async def scenario() -> None:
+        world = World()
+        server = await world.boot()
+
+        async def never(hypervisor: Any, spec: Any) -> Any:
+            await asyncio.Event().wait()
+
+        server.manager._guests._start_guest = never
+        id = await server.open_session()
+        if state == STARTING:
+            await asyncio.sleep(2)
+        assert server.manager.sessions[id].state == state
+        world.files.full = "."
+        with pytest.raises(ControlError, match="if the server restarts before that, stop it again"):
+            await Member(server, SERVER).call("owner.stop", session=id.hex(), reason="sold")
+        await asyncio.sleep(10)
+        assert not world.machine.guests and server.manager.sessions[id].state == state
+        await server.kill()
+        world.files.full = ""
+        server = await world.boot()
+        await until(server, id, RUNNING)
+        await Member(server, SERVER).call("owner.stop", session=id.hex(), reason="sold")
+        await until(server, id, STOPPED)
+        assert server.manager.sessions[id].reason == "sold" and not world.machine.guests
         await server.manager.close()
 
     run_virtually(scenario())

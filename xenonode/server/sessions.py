@@ -240,7 +240,7 @@ class SessionManager:
         """End a session by the owner's order, whoever's it is. Raises RefusedError where there is none.
 
         Where the disk takes no writes, the guest goes at once, which may make the room that is missing; the order waits
-        in memory until it can be written down.
+        in memory until it can be written down, and is lost if the server restarts before.
         """
         if id not in self._sessions:
             raise RefusedError("there is no such session here", "see 'xenonode server sessions'", "unknown_session")
@@ -253,7 +253,8 @@ class SessionManager:
             self._orders[id] = order
             self._guests.tear_down(id)
             message = "the environment is being removed; that the session ended waits for a disk that takes writes"
-            raise RefusedError(message, "make room on this server's disk", error.code) from error
+            next_step = "make room on this server's disk; if the server restarts before that, stop it again"
+            raise RefusedError(message, next_step, error.code) from error
 
     def session(self, client: bytes, id: bytes) -> Session:
         """A session of this client; another's is as unknown as one that never was. Raises RefusedError."""
