@@ -111,8 +111,9 @@ def test_a_session_stands_where_the_journal_has_room_for_it_and_none_to_be_writt
     run_virtually(scenario())
 
 
-def test_sessions_that_never_were_leave_nothing_behind_and_the_next_full_disk_is_told_of_too(
-    caplog: pytest.LogCaptureFixture,
+@pytest.mark.parametrize(("full", "agreed"), [(".", 2), ("journal", 8)])
+def test_sessions_that_never_were_leave_nothing_but_an_agreement_audited_and_the_next_full_disk_is_told_of_too(
+    full: str, agreed: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario() -> None:
         world = World()
@@ -123,7 +124,7 @@ def test_sessions_that_never_were_leave_nothing_behind_and_the_next_full_disk_is
                 assert quote is not None
                 reservation = world.reservation(number=10 * round + number)
                 agreement = agreement_for(quote, reservation, world.now_ms()).seal(CLIENT).raw
-                world.files.full = "."
+                world.files.full = full
                 with pytest.raises(NotKeptError):
                     await server.manager.create(CLIENT.public_key, agreement, reservation, quote)
                 world.files.full = ""
@@ -133,6 +134,11 @@ def test_sessions_that_never_were_leave_nothing_behind_and_the_next_full_disk_is
             assert told(caplog) == [UNKEPT, KEPT_AGAIN] * (round - 1) + [UNKEPT]
             await server.open_session(number=round)
             assert told(caplog) == [UNKEPT, KEPT_AGAIN] * round
+        kinds = [entry["kind"] for entry in entries(world.files.content[NAME])]
+        assert kinds.count("agreed") == agreed and sound(world)
+        await server.kill()
+        server = await world.boot()
+        assert len(server.manager.sessions) == 2
         await server.manager.close()
 
     run_virtually(scenario())

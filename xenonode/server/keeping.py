@@ -1,7 +1,8 @@
 """What was decided on sessions, written down before anybody can see it: first in the audit log, then in the journal.
 
 Decides that what is decided again, since the disk took no writes, stands in the log once; and what an operator is told
-of such a disk. Leaves what is decided to `session_core`.
+of such a disk. A creation is excepted, since what is refused there is forgotten: `agreed` may stand in the log for a
+session that never was, and twice for one that was agreed to anew. Leaves what is decided to `session_core`.
 """
 
 from __future__ import annotations
