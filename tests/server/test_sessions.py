@@ -18,6 +18,7 @@ from xenonode.model.resources import Prices, Resources, due_nano
 from xenonode.model.session import Amendment, Start, UsageRecord
 from xenonode.server.audit_log import CHECKPOINTS_NAME, NAME, split_checkpoints, verify
 from xenonode.server.errors import RefusedError
+from xenonode.server.launching import guest_name
 from xenonode.server.session_state import FAILED, PAUSED, RUNNING, STOPPED
 
 from .world import (
@@ -474,6 +475,48 @@ def test_a_hypervisor_that_cannot_be_started_for_a_while_does_not_end_metering()
         meter = server.manager.sessions[id].meter
         await asyncio.sleep(2)
         assert server.manager.sessions[id].meter != meter
+        await server.manager.close()
+
+    run_virtually(scenario())
+
+
+def test_a_session_that_is_forgotten_before_its_client_is_told_where_it_is_makes_no_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def scenario() -> None:
+        caplog.set_level(logging.INFO, "xenonode.server.sessions")
+        _, server, id = await running()
+        manager = server.manager
+        found = {
+            name: replace(each, handle=replace(each.handle, ssh_host="192.0.2.9", ssh_port=20_007))
+            for name, each in (await manager._guests.found()).items()
+        }
+        before = dict(manager.sessions)
+        manager._relocation._sessions = lambda: before
+        manager._forget(id)
+        assert not await manager._relocation.tell(found)
+        assert told(caplog) == [] and "closed and forgotten" in caplog.text
+        await manager.close()
+
+    run_virtually(scenario())
+
+
+def test_a_guest_whose_place_makes_no_sense_keeps_no_other_client_from_being_told() -> None:
+    async def scenario() -> None:
+        _, server, first = await running()
+        id = await server.open_session(number=1)
+        await until(server, id, RUNNING)
+        found = await server.manager._guests.found()
+        hosts = {guest_name(first): "nowhere", guest_name(id): "192.0.2.9"}
+        assert await server.manager._relocation.tell(
+            {
+                name: replace(each, handle=replace(each.handle, ssh_host=hosts[name], ssh_port=20_007))
+                for name, each in found.items()
+            }
+        )
+        starts = [server.manager.sessions[each].start or b"" for each in (first, id)]
+        told_hosts = [Start.open(start, ED25519)[0].ssh_host for start in starts]
+        assert told_hosts[1] == "192.0.2.9" and told_hosts[0] not in ("nowhere", "192.0.2.9")
         await server.manager.close()
 
     run_virtually(scenario())

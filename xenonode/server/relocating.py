@@ -15,6 +15,7 @@ from dht.identity import Signer
 from hypervisor.adapter import Running
 from hypervisor.errors import HypervisorError
 from xenonode.env import Env
+from xenonode.model.errors import ModelError
 from xenonode.model.session import Start
 from xenonode.server import session_events as ev
 from xenonode.server.launching import guest_name
@@ -47,7 +48,7 @@ class Relocation:
             self._task = self._env.spawn(self._until_told(), "say where guests are")
 
     async def tell(self, found: Mapping[str, Running]) -> bool:
-        """Say where guests are that are not where their clients were told; whether all of it is said."""
+        """Say where guests are that are not where their clients were told; whether nothing is left for later."""
         told = True
         for id, session in list(self._sessions().items()):
             running = found.get(guest_name(id))
@@ -55,7 +56,11 @@ class Relocation:
                 continue
             start, handle = Start.open(session.start, self._env.scheme)[0], running.handle
             if (handle.ssh_host, handle.ssh_port) != (start.ssh_host, start.ssh_port):
-                there = replace(start, ssh_host=handle.ssh_host, ssh_port=handle.ssh_port)
+                try:
+                    there = replace(start, ssh_host=handle.ssh_host, ssh_port=handle.ssh_port)
+                except ModelError as error:  # asked again, the hypervisor says the same
+                    logger.warning("session %s: its client is not told where its guest is: %s", id.hex(), error)
+                    continue
                 told &= await self._happen(id, ev.Relocated(there.seal(self._signer).raw))
         return told
 

@@ -312,12 +312,14 @@ class SessionManager:
         """Whether it happened: whatever is wrong with one session, the others are looked after."""
         try:
             await self.apply(id, event)
+            return True
         except NotKeptError:
-            return False  # told of where it happened; decided anew at the next sample
+            pass  # told of where it happened; decided anew at the next sample
+        except RefusedError as error:
+            logger.info("session %s could not be brought up to date: %s", id.hex(), error)
         except Exception:
             logger.exception("session %s could not be brought up to date", id.hex())
-            return False
-        return True
+        return False
 
     def _observed(self, id: bytes, asked: list[bytes], readings: Mapping[bytes, ev.Reading] | None) -> ev.Event:
         if readings is None or id not in asked:
