@@ -17,7 +17,7 @@ from dht.errors import RemoteError
 from dht.reachability import UNREACHABLE
 from dht.udp import has_host
 from hypervisor import remote
-from hypervisor.adapter import Hypervisor
+from hypervisor.adapter import Capabilities, Hypervisor
 from hypervisor.forwarded import ForwardedHypervisor
 from xenonode import membership
 from xenonode.config import ServerConfig
@@ -124,19 +124,11 @@ class ServerNode(Node):
         started_ms = env.now_ms()
         capabilities = await hypervisor.probe()
         self.held = held = await membership.enter(home, env, network, partial(registration, config))
-        self._transport = transport = home.transport(held.papers.certificate, [held.papers.authority])
-        self._pool = ConnectionPool(transport)
+        self._transport = home.transport(held.papers.certificate, [held.papers.authority])
+        self._pool = ConnectionPool(self._transport)
         self._ending.push_async_callback(self._pool.close)
 
-        offer = Offer(
-            machine=config.share,
-            kept=NO_RESOURCES,
-            cores=config.cores,
-            prices=config.prices,
-            environments=environment_offers(capabilities, image_hash),
-            receipt_period_min_ms=config.receipt_period_ms,
-        )
-        self.admission = admission = Admission(offer, capabilities)
+        self.admission = Admission(_offer(config, capabilities), capabilities)
         journal, audit = Journal(home.disk), AuditLog(home.disk, signer, env.scheme)
         if config.follows:
             config = await self._where_now(config, held)
@@ -156,34 +148,42 @@ class ServerNode(Node):
         )
         self._advert_period_s = config.advert_period_ms / 1_000
         self._convicted = asyncio.Event()
-        self.advertiser = advertiser = Advertiser(signer, journal, admission, facts)
-        self.sessions = manager = SessionManager(
-            env=env,
-            signer=signer,
-            trust=held.trust,
-            hypervisor=hypervisor,
-            admission=admission,
-            journal=journal,
-            audit=audit,
-            corp=ControlCorp(self._call_corp),
-            changed=advertiser.changed,
-        )
-        await manager.start()
-        self._ending.push_async_callback(manager.close)
-        desk = QuoteDesk(signer, env.scheme, admission, audit, self._advert, env.now_ms)
-        self.publisher = Publisher(self.peer.schema, self.peer.adverts, self.peer.asker, env, self.peer.tries)
-        service = ServerService(manager, desk, admission, audit, self._advert, self._pending, signer.public_key)
-        self._desk = Desk(facts.control, env.now_ms)
-        uploads = Uploads(signer.public_key, self._publish_value)
-        dimensions = DimensionDesk(self.peer, signer.public_key, self._note_left)
-        handlers = {**service.handlers(), **self._desk.handlers(), **uploads.handlers(), **dimensions.handlers()}
-        await self._serve(config.control, transport, handlers, ANONYMOUS)
-        if config.follows:
-            self._note_control()
-        self.peer.endpoint.handle(ADVERT, self.show_advert)
+        self.advertiser = Advertiser(signer, journal, self.admission, facts)
+        await self._host(hypervisor, journal, audit)
+        await self._answer(config, audit)
         await self._appear()
         staying = membership.stay(home, env, held, self._call_corp, partial(registration, config), self._renewed)
         self._ending.callback(env.spawn(staying, "renew credential").cancel)
+
+    async def _host(self, hypervisor: Hypervisor, journal: Journal, audit: AuditLog) -> None:
+        """Look after sessions, with those that an earlier run left."""
+        self.sessions = SessionManager(
+            env=self.env,
+            signer=self.home.signer,
+            trust=self.held.trust,
+            hypervisor=hypervisor,
+            admission=self.admission,
+            journal=journal,
+            audit=audit,
+            corp=ControlCorp(self._call_corp),
+            changed=self.advertiser.changed,
+        )
+        await self.sessions.start()
+        self._ending.push_async_callback(self.sessions.close)
+
+    async def _answer(self, config: ServerConfig, audit: AuditLog) -> None:
+        """Serve control connections, and searches that probe this server."""
+        env, peer, key = self.env, self.peer, self.home.signer.public_key
+        quotes = QuoteDesk(self.home.signer, env.scheme, self.admission, audit, self._advert, env.now_ms)
+        self.publisher = Publisher(peer.schema, peer.adverts, peer.asker, env, peer.tries)
+        service = ServerService(self.sessions, quotes, self.admission, audit, self._advert, self._pending, key)
+        self._desk = Desk(config.shown_control, env.now_ms)
+        uploads, dimensions = Uploads(key, self._publish_value), DimensionDesk(peer, key, self._note_left)
+        handlers = {**service.handlers(), **self._desk.handlers(), **uploads.handlers(), **dimensions.handlers()}
+        await self._serve(config.control, self._transport, handlers, ANONYMOUS)
+        if config.follows:
+            self._note_control()
+        peer.endpoint.handle(ADVERT, self.show_advert)
 
     async def _appear(self) -> None:
         """Join the overlays and advertise. With guests to look after, an absent network is no reason not to start."""
@@ -427,6 +427,17 @@ def registration(config: ServerConfig, network_id: bytes, now_ms: int) -> Regist
     """Who a server's owner is, from its configuration."""
     return Registration(
         "server", config.legal_name, config.country, config.email, config.proof_reference, network_id, now_ms
+    )
+
+
+def _offer(config: ServerConfig, capabilities: Capabilities) -> Offer:
+    return Offer(
+        machine=config.share,
+        kept=NO_RESOURCES,
+        cores=config.cores,
+        prices=config.prices,
+        environments=environment_offers(capabilities, image_hash),
+        receipt_period_min_ms=config.receipt_period_ms,
     )
 
 
