@@ -98,12 +98,12 @@ class RemoteHypervisor:
             try:
                 async with asyncio.timeout(START_TIMEOUT_S):
                     _result(await _read(reader))
-            except (asyncio.IncompleteReadError, OSError):
-                writer.close()
-                raise RemoteError("the hypervisor's process ended at once", f"see {log_path}") from None
             except TimeoutError:
                 writer.close()
                 raise RemoteError("the hypervisor's process did not start in time", f"see {log_path}") from None
+            except (asyncio.IncompleteReadError, OSError):
+                writer.close()
+                raise RemoteError("the hypervisor's process ended at once", f"see {log_path}") from None
             except BaseException:
                 writer.close()
                 raise

@@ -85,7 +85,7 @@ class Guests:
         """A reading of one guest, None where there is none to be had."""
         try:
             return (await self.read([id])).get(id)
-        except (HypervisorError, TimeoutError):
+        except (HypervisorError, OSError):  # a time-out is one
             return None
 
     async def found(self) -> dict[str, Running]:
