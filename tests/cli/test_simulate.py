@@ -244,15 +244,21 @@ def test_a_dask_cluster_gives_the_same_runs(capsys: pytest.CaptureFixture[str]) 
     assert [run["trace"] for run in there["runs"]] == [run["trace"] for run in here["runs"]]
 
 
-def test_a_cluster_without_workers_is_told_of_and_waited_for(
-    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
+def simulate_on_a_late_worker(capsys: pytest.CaptureFixture[str], late_s: float) -> tuple[int, str]:
+    """Status and error of a run on a cluster that has no worker until so much later."""
     with distributed.LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address=None) as dask:
-        late = threading.Timer(5, dask.scale, (1,))
+        late = threading.Timer(late_s, dask.scale, (1,))
         late.start()
         words = ("quick.toml", "--seeds", "1", "--out", "there", "--cluster", dask.scheduler_address)
         status, _, error = simulate(capsys, *words)
         late.join()
+    return status, error
+
+
+def test_a_cluster_without_workers_is_told_of_and_waited_for(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    status, error = simulate_on_a_late_worker(capsys, 5)
     assert status == 0, error
     assert any("has no workers yet; start some with: dask worker tcp://" in line for line in caplog.messages)
 
@@ -261,12 +267,7 @@ def test_a_worker_that_comes_late_with_other_code_is_told_of_with_what_to_do(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster, "code_version", lambda: "another version")  # here; workers look at their own
-    with distributed.LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address=None) as dask:
-        late = threading.Timer(3, dask.scale, (1,))
-        late.start()
-        words = ("quick.toml", "--seeds", "1", "--out", "there", "--cluster", dask.scheduler_address)
-        status, _, error = simulate(capsys, *words)
-        late.join()
+    status, error = simulate_on_a_late_worker(capsys, 3)
     told = json.loads(error.splitlines()[-1])
     assert status == 1 and (told["code"], told["next_step"]) == ("died", cluster.SAME)
     assert "who asked has another version" in told["message"]
